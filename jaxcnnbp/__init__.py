@@ -1,0 +1,56 @@
+"""Convolution and pooling for JAX with backward passes written by hand.
+
+In reading order: `geometry` says where taps fall, `taps` gathers and scatters, `ops` holds one rule a file, `nn` stores
+weights and runs the whole algorithm, `audit` compares the gradients, `train` uses all of it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from jaxcnnbp import nn as nn
+from jaxcnnbp import reference as _reference  # fills mode("autodiff")
+from jaxcnnbp.modes import mode as mode
+from jaxcnnbp.ops.activation import gelu as gelu
+from jaxcnnbp.ops.activation import identity as identity
+from jaxcnnbp.ops.activation import leaky_relu as leaky_relu
+from jaxcnnbp.ops.activation import logistic as logistic
+from jaxcnnbp.ops.activation import relu as relu
+from jaxcnnbp.ops.activation import scaled_tanh as scaled_tanh
+from jaxcnnbp.ops.activation import silu as silu
+from jaxcnnbp.ops.activation import tanh as tanh
+from jaxcnnbp.ops.bouvrie import combination_entropy as combination_entropy
+from jaxcnnbp.ops.bouvrie import combine_maps as combine_maps
+from jaxcnnbp.ops.bouvrie import subsample as subsample
+from jaxcnnbp.ops.convolve import convolve as convolve
+from jaxcnnbp.ops.convolve import correlate as correlate
+from jaxcnnbp.ops.dense import add_bias as add_bias
+from jaxcnnbp.ops.dense import dense as dense
+from jaxcnnbp.ops.lax_conv import conv as conv
+from jaxcnnbp.ops.lax_conv import conv_bias_grad as conv_bias_grad
+from jaxcnnbp.ops.lax_conv import conv_general_dilated as conv_general_dilated
+from jaxcnnbp.ops.lax_conv import conv_input_grad as conv_input_grad
+from jaxcnnbp.ops.lax_conv import conv_kernel_grad as conv_kernel_grad
+from jaxcnnbp.ops.lax_conv import conv_transpose as conv_transpose
+from jaxcnnbp.ops.lax_conv import conv_with_general_padding as conv_with_general_padding
+from jaxcnnbp.ops.pool import avg_pool as avg_pool
+from jaxcnnbp.ops.pool import max_pool as max_pool
+from jaxcnnbp.ops.pool import max_pool_with_argmax as max_pool_with_argmax
+from jaxcnnbp.ops.pool import min_pool as min_pool
+from jaxcnnbp.ops.unpool import max_unpool as max_unpool
+from jaxcnnbp.ops.unpool import upsample as upsample
+
+if TYPE_CHECKING:
+    from jaxcnnbp.audit import GradientReport as GradientReport
+    from jaxcnnbp.audit import compare_gradients as compare_gradients
+
+__version__ = "0.1.0"
+
+_FROM_AUDIT = ("compare_gradients", "GradientReport")
+
+
+def __getattr__(name: str) -> Any:
+    # The judge is imported where it is used: a program that only trains does not pay for it.
+    if name in _FROM_AUDIT:
+        from jaxcnnbp import audit
+
+        return getattr(audit, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

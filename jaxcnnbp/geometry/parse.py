@@ -1,0 +1,101 @@
+"""The one parser of what users say about windows."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcnnbp.geometry.window import Ints, Pairs, Window
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+PADDING_WORDS = ("VALID", "SAME", "SAME_LOWER", "FULL")
+
+
+def per_axis(value: Any, rank: int, name: str, minimum: int = 1) -> Ints:
+    """`value`, an int or one int an axis, as a tuple of `rank` ints of at least `minimum`."""
+    many = (value,) * rank if _is_int(value) else value
+    if not isinstance(many, Sequence) or isinstance(many, str) or not all(map(_is_int, many)):
+        raise TypeError(f"`{name}` (={value!r}) must be an int, or a sequence of {rank} ints, one a spatial axis.")
+    if len(many) != rank:
+        raise ValueError(f"`{name}` (={value!r}) has {len(many)} entries; give one int, or {rank}, one a spatial axis.")
+    if any(v < minimum for v in many):
+        raise ValueError(f"`{name}` (={value!r}) must be at least {minimum} on every axis.")
+    return tuple(map(operator.index, many))
+
+
+def parse_padding(padding: Any, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
+    """`padding` as `(low, high)` an axis, for windows of `extent` (with dilation) over an input of `spatial` extents."""
+    if isinstance(padding, str):
+        return _padding_of_word(padding, spatial, extent, stride)
+    rank = len(spatial)
+    if _is_int(padding):
+        return ((operator.index(padding),) * 2,) * rank
+    if not isinstance(padding, Sequence):
+        raise TypeError(f"`padding` (={padding!r}) must be a word, an int, or one int or (low, high) pair an axis.")
+    if len(padding) != rank:
+        raise ValueError(f"`padding` (={padding!r}) has {len(padding)} entries; give {rank}, one a spatial axis.")
+    return tuple(_pair(entry, padding) for entry in padding)
+
+
+def window_of(
+    spatial: Ints,
+    size: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = "VALID",
+    dilation: Any = 1,
+    input_dilation: Any = 1,
+    ceil_mode: bool = False,
+    names: dict[str, str] | None = None,
+) -> Window:
+    """The `Window` of what a user said; `names` maps a field to the user's name for it in messages."""
+    named = {"size": "window_shape", "stride": "stride", "dilation": "dilation", "input_dilation": "lhs_dilation"}
+    named |= names or {}
+    rank = len(spatial)
+    size = per_axis(size, rank, named["size"])
+    stride = per_axis(stride, rank, named["stride"])
+    dilation = per_axis(dilation, rank, named["dilation"])
+    gaps = per_axis(input_dilation, rank, named["input_dilation"])
+    unpadded = Window(tuple(spatial), size, stride, ((0, 0),) * rank, dilation, gaps)
+    pairs = parse_padding(padding, unpadded.dilated, unpadded.extent, stride)
+    return Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode)
+
+
+def require_output(window: Window, name: str) -> Window:
+    """`window`, or an error if it fits nowhere on the padded input."""
+    for axis, (extent, count) in enumerate(zip(window.extent, window.output, strict=True)):
+        if count < 1:
+            padded = window.dilated[axis] + sum(window.padding[axis])
+            raise ValueError(
+                f"`{name}` (={window.size}) spans {extent} positions on spatial axis {axis} (dilation"
+                f" {window.dilation[axis]}) but the padded input has {max(padded, 0)}; use a smaller window, less"
+                " dilation or more padding."
+            )
+    return window
+
+
+def _is_int(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
+
+
+def _pair(entry: Any, padding: Any) -> tuple[int, int]:
+    if _is_int(entry):
+        return (operator.index(entry),) * 2
+    if isinstance(entry, Sequence) and len(entry) == 2 and all(map(_is_int, entry)):
+        return operator.index(entry[0]), operator.index(entry[1])
+    raise TypeError(f"`padding` (={padding!r}) has the entry {entry!r}; an entry must be an int or a (low, high) pair.")
+
+
+def _padding_of_word(word: str, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
+    upper = word.upper()
+    if upper == "VALID":
+        return ((0, 0),) * len(spatial)
+    if upper == "FULL":
+        return tuple((e - 1, e - 1) for e in extent)
+    if upper not in PADDING_WORDS:
+        raise ValueError(f"`padding` (={word!r}) is unknown; use one of {', '.join(PADDING_WORDS)}, an int, or pairs.")
+    totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(spatial, extent, stride, strict=True)]
+    smaller_half_first = upper == "SAME"
+    return tuple((t // 2, t - t // 2) if smaller_half_first else (t - t // 2, t // 2) for t in totals)

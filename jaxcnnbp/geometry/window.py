@@ -1,0 +1,128 @@
+"""Where the taps of a window fall.
+
+Along one spatial axis, output position `u` reads with tap `t` the input position `n` for which
+
+    n * input_dilation = u * stride + t * dilation - low
+
+where `(low, high)` is the padding; positions that no input cell holds read zero, or the identity of the pool.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window over one input: every field has one entry a spatial axis.
+
+    Attributes:
+      spatial: extents of the input.
+      size: number of taps.
+      stride: input positions from one output to the next.
+      padding: `(low, high)` positions added around the input; negative ones are cropped.
+      dilation: input positions from one tap to the next.
+      input_dilation: positions from one input cell to the next; the gaps read as padding does.
+      ceil_mode: whether a last window that only begins inside the padded input counts (PyTorch's rule).
+    """
+
+    spatial: Ints
+    size: Ints
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    input_dilation: Ints
+    ceil_mode: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.size)
+
+    @property
+    def taps(self) -> int:
+        """Number of taps of the whole window."""
+        return math.prod(self.size)
+
+    @property
+    def extent(self) -> Ints:
+        """Positions from the first tap to the last, both included."""
+        return tuple(max((k - 1) * d + 1, 0) for k, d in zip(self.size, self.dilation, strict=True))
+
+    @property
+    def dilated(self) -> Ints:
+        """Extents of the input with its gaps."""
+        return tuple((n - 1) * i + 1 if n else 0 for n, i in zip(self.spatial, self.input_dilation, strict=True))
+
+    @property
+    def output(self) -> Ints:
+        """Extents of the output."""
+        rows = zip(self.dilated, self.extent, self.stride, self.padding, strict=True)
+        return tuple(_output_extent(n, e, s, pair, self.ceil_mode) for n, e, s, pair in rows)
+
+    @property
+    def reach(self) -> Pairs:
+        """The padding that the windows really touch: `high` is cut or grown to end with the last window."""
+        rows = zip(self.output, self.stride, self.extent, self.dilated, self.padding, strict=True)
+        return tuple((low, (o - 1) * s + e - n - low) for o, s, e, n, (low, _) in rows)
+
+    def tap_indices(self) -> Iterator[Ints]:
+        """Every tap as a multi-index, in row-major order."""
+        return itertools.product(*map(range, self.size))
+
+    def along(self, axis: int) -> Window:
+        """The window of this one axis; the other axes are passed through."""
+        return keep_axes(self, (axis,))
+
+    @property
+    def tiles(self) -> bool:
+        """Whether windows neither overlap nor leave gaps between their taps."""
+        return all(s >= k and (d == 1 or k == 1) for k, s, d in zip(self.size, self.stride, self.dilation, strict=True))
+
+    def inside(self, axis: int) -> np.ndarray:
+        """`(output, size)` of bool: whether tap t of window u along `axis` falls on an input cell."""
+        n = self._position(axis)
+        step = self.input_dilation[axis]
+        return (n >= 0) & (n < self.dilated[axis]) & (n % step == 0)
+
+    def inside_padded(self, axis: int) -> np.ndarray:
+        """`(output, size)` of bool: whether tap t of window u falls on the input or on the padding asked for."""
+        return self._position(axis) < self.dilated[axis] + self.padding[axis][1]
+
+    def _position(self, axis: int) -> np.ndarray:
+        u, t = np.arange(self.output[axis])[:, None], np.arange(self.size[axis])[None, :]
+        return u * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
+
+
+def keep_axes(window: Window, axes: tuple[int, ...]) -> Window:
+    """`window` on `axes` only: one tap, stride 1, no padding on the others."""
+
+    def pick(values, neutral):
+        return tuple(v if a in axes else neutral for a, v in enumerate(values))
+
+    return replace(
+        window,
+        size=pick(window.size, 1),
+        stride=pick(window.stride, 1),
+        padding=pick(window.padding, (0, 0)),
+        dilation=pick(window.dilation, 1),
+        input_dilation=pick(window.input_dilation, 1),
+    )
+
+
+def _output_extent(dilated: int, extent: int, stride: int, padding: tuple[int, int], ceil_mode: bool) -> int:
+    low, high = padding
+    room = dilated + low + high - extent
+    if not ceil_mode:
+        return max(room // stride + 1, 0)
+    count = -(-room // stride) + 1
+    starts_beyond_input = (count - 1) * stride >= dilated + low
+    return max(count - 1 if starts_beyond_input else count, 0)

@@ -1,0 +1,44 @@
+"""Which backward pass a public function uses: the hand-written rules, JAX's autodiff, or an oracle.
+
+The choice is a JAX user context, so it is part of the key under which `jax.jit` caches a traced function: code that
+was compiled with the manual rules is traced again when it runs under another mode, and nothing is ever mixed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import jax
+
+Op = TypeVar("Op", bound=Callable[..., Any])
+
+mode = jax.make_user_context("manual")
+
+# mode -> name of a public function -> a function of the same parameters. `reference` fills "autodiff", `audit` fills
+# "oracle"; "manual" is the function itself.
+alternatives: dict[str, dict[str, Callable[..., Any]]] = {"autodiff": {}, "oracle": {}}
+
+
+def switchable(op: Op) -> Op:
+    """`op`, except that under `mode(name)` its raw arguments go to `alternatives[name][op.__name__]`."""
+
+    @functools.wraps(op)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        chosen = cast(str, mode.value)
+        if chosen == "manual":
+            return op(*args, **kwargs)
+        return alternative(chosen, op.__name__)(*args, **kwargs)
+
+    return cast(Op, call)
+
+
+def alternative(chosen: str, name: str) -> Callable[..., Any]:
+    """The function that stands in for the public function `name` under mode `chosen`."""
+    if chosen not in alternatives:
+        known = ", ".join(repr(m) for m in ("manual", *alternatives))
+        raise ValueError(f"`mode` (={chosen!r}) is unknown; use one of {known}.")
+    if name not in alternatives[chosen]:
+        raise NotImplementedError(f"`{name}` has no form for `mode` (={chosen!r}); call it outside of that mode.")
+    return alternatives[chosen][name]

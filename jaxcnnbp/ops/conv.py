@@ -1,0 +1,96 @@
+"""Convolution and its two gradients.
+
+Along one spatial axis, with `n(u, t) = u * stride + t * dilation - low` and `p[u, t] = x[n(u, t)]`:
+
+    forward        y[u]  = sum_t p[u, t] k[t]
+    input grad     dx[n] = sum of delta[u] k[t] over all (u, t) with n(u, t) = n
+    kernel grad    dk[t] = sum_u p[u, t] delta[u]
+
+For stride 1 the input gradient is the *full* convolution of delta with the flipped kernel:
+dx[n] = sum_t delta[n + low - t * dilation] k[t]. A true convolution flips its kernel first (`mirrored`), so its
+kernel gradient is flipped back, and its delta meets the kernel as it stands.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
+from jaxcnnbp.ops.numerics import cast
+
+
+class ConvResiduals(NamedTuple):
+    """What the backward pass needs: each is None if only the other operand's gradient is wanted."""
+
+    x: Array | None  # for the kernel gradient
+    kernel: Array | None  # for the input gradient
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`(batch, *spatial, in)`, `(*window, in / groups, out)` -> `(batch, *output, out)`."""
+    return forward(x, kernel, geometry)
+
+
+def forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """y[u] = sum_t p[u, t] k[t]."""
+    if x.size == 0 or 0 in geometry.window.output:
+        return jnp.zeros((x.shape[0], *geometry.window.output, kernel.shape[-1]), geometry.output_dtype or x.dtype)
+    return choose_forward(x, _as_correlation(kernel, geometry), geometry)
+
+
+def input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """dx = scatter(delta[u] k[t])."""
+    if delta.size == 0 or kernel.size == 0:
+        return jnp.zeros((delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups), kernel.dtype)
+    delta, k = _promote(delta, _as_correlation(kernel, geometry))
+    return cast(choose_input_grad(delta, k, geometry), kernel.dtype)
+
+
+def kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """dk[t] = sum_u p[u, t] delta[u]."""
+    dtype = x.dtype
+    if delta.size == 0 or x.size == 0:
+        return jnp.zeros(geometry.kernel_shape(x.shape[-1], delta.shape[-1]), dtype)
+    x, delta = _promote(x, delta)
+    return cast(_as_correlation(choose_kernel_grad(x, delta, geometry), geometry), dtype)
+
+
+def conv_fwd(x: Any, kernel: Any, geometry: ConvGeometry) -> tuple[Array, ConvResiduals]:
+    """:: (x, kernel) -> (y, residuals); `perturbed` tells whose gradient is wanted."""
+    kept = ConvResiduals(x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
+    return forward(x.value, kernel.value, geometry), kept
+
+
+def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Any) -> tuple[Array | None, Array | None]:
+    """:: (residuals, CT y) -> (CT x, CT kernel)."""
+    if isinstance(delta, SymbolicZero):
+        return None, None
+    dx = None if kept.kernel is None else input_grad(delta, kept.kernel, geometry)
+    dk = None if kept.x is None else kernel_grad(kept.x, delta, geometry)
+    return dx, dk
+
+
+def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
+    return flip(kernel, geometry.window.rank) if geometry.mirrored else kernel
+
+
+def _promote(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both operands in one type: delta has the output's, which `preferred_element_type` may have set apart."""
+    dtype = jnp.promote_types(a.dtype, b.dtype) if a.dtype != b.dtype else a.dtype
+    return cast(a, dtype), cast(b, dtype)
+
+
+conv.defvjp(conv_fwd, conv_bwd, symbolic_zeros=True)
+
+# Called eagerly a rule is one dispatch; inside another jit it is inlined.
+conv_op = jax.jit(conv, static_argnums=2, inline=True)
+input_grad_op = jax.jit(input_grad, static_argnums=2, inline=True)
+kernel_grad_op = jax.jit(kernel_grad, static_argnums=2, inline=True)

@@ -1,0 +1,136 @@
+"""The plain forms of the three convolution rules, and the forms that leave the work to `lax.conv_general_dilated`.
+
+With `p[u, t] = gather(x)` (`taps`), `g` groups and all sums over channels inside a group:
+
+    forward      y[u]  = sum_t p[u, t] k[t]
+    input grad   dx    = scatter(delta[u] k[t]^T)
+    kernel grad  dk[t] = sum_u p[u, t]^T delta[u]
+
+Every form has the signature of its rule. Arrays are `(batch, *spatial, channels)`, kernels `(*window, in / g, out)`,
+not mirrored. Sums are held in `wide` precision.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers, flip, swap_group_channels
+from jaxcnnbp.ops.numerics import wide
+from jaxcnnbp.taps import Reader, gather, scatter
+
+
+def forward_by_taps(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The meaning of a convolution: one matrix product a tap."""
+    terms = (mix_channels(p, kernel[t], geometry) for t, p in gather(x, geometry.window))
+    return sum(terms, start=jnp.zeros((), wide(x.dtype)))
+
+
+def input_grad_by_taps(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The meaning of the input gradient: every tap sends `delta k^T` back to the cell it read."""
+    transposed = swap_group_channels(kernel, geometry.groups)
+
+    def sent_back(tap: Ints, read: Reader) -> Array:
+        return mix_channels(read(delta), transposed[tap], geometry)
+
+    return scatter(sent_back, geometry.window)
+
+
+def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The meaning of the kernel gradient: each tap's patch times delta, summed over batch and positions."""
+    rows = [correlate_channels(p, delta, geometry) for _, p in gather(x, geometry.window)]
+    return jnp.stack(rows).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`lax`'s own convolution."""
+    window = geometry.window
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window.stride,
+        window.reach,
+        window.input_dilation,
+        window.dilation,
+        dimension_numbers(window.rank),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+        preferred_element_type=geometry.output_dtype,
+    )
+
+
+def input_grad_by_lax(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, its gaps of the stride filled with zeros, with the flipped kernel.
+
+    From `n i = u s + t d - low`, putting `t' = k - 1 - t`: input position `n i` reads delta at
+    `u s = n i + t' d - (extent - 1 - low)`, which is a window of stride `i`, dilation `d` and low padding
+    `extent - 1 - low` over a delta of input dilation `s`.
+    """
+    window = geometry.window
+    lows = [e - 1 - low for e, (low, _) in zip(window.extent, window.padding, strict=True)]
+    spread = [(o - 1) * s + 1 for o, s in zip(window.output, window.stride, strict=True)]
+    highs = [n + e - 1 - o - low for n, e, o, low in zip(window.dilated, window.extent, spread, lows, strict=True)]
+    return lax.conv_general_dilated(
+        delta,
+        flip(swap_group_channels(kernel, geometry.groups), window.rank),
+        window.input_dilation,
+        list(zip(lows, highs, strict=True)),
+        window.stride,
+        window.dilation,
+        dimension_numbers(window.rank),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """A convolution whose window is delta: batch and channels of `x` change places, stride and dilation too."""
+    window = geometry.window
+    image = dimension_numbers(window.rank)
+    spatial, last = image.lhs_spec[2:], window.rank + 1
+    numbers = lax.ConvDimensionNumbers((last, 0, *spatial), (last, 0, *spatial), (window.rank, last, *range(window.rank)))
+    return lax.conv_general_dilated(
+        x,
+        delta,
+        window.dilation,
+        window.reach,
+        window.input_dilation,
+        window.stride,
+        numbers,
+        batch_group_count=geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`[... x in] * [in / g x out] -> [... x out]`, each group of outputs from its group of inputs."""
+    if geometry.groups == 1:
+        numbers = (((p.ndim - 1,), (0,)), ((), ()))
+        return lax.dot_general(p, kernel, numbers, geometry.precision, wide(p.dtype))
+    groups, depth = geometry.groups, kernel.shape[0]
+    if depth == 1:
+        return _scale_channels(p, kernel[0], groups)
+    split = p.reshape(*p.shape[:-1], groups, depth)
+    by_group = kernel.reshape(depth, groups, -1)
+    numbers = (((split.ndim - 1,), (0,)), ((split.ndim - 2,), (1,)))
+    mixed = lax.dot_general(split, by_group, numbers, geometry.precision, wide(p.dtype))
+    return jnp.moveaxis(mixed, 0, -2).reshape(*p.shape[:-1], kernel.shape[1])
+
+
+def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`[... x in]^T * [... x out] -> [in / g x out]`, summed over batch and positions, group by group."""
+    summed = tuple(range(p.ndim - 1))
+    if geometry.groups == 1:
+        return lax.dot_general(p, delta, ((summed, summed), ((), ())), geometry.precision, wide(p.dtype))
+    groups = geometry.groups
+    a = p.reshape(*p.shape[:-1], groups, -1)
+    b = delta.reshape(*delta.shape[:-1], groups, -1)
+    by_group = lax.dot_general(a, b, ((summed, summed), ((p.ndim - 1,), (p.ndim - 1,))), geometry.precision, wide(p.dtype))
+    return jnp.moveaxis(by_group, 0, 1).reshape(a.shape[-1], -1)
+
+
+def _scale_channels(p: Array, weights: Array, groups: int) -> Array:
+    """Depthwise: `[... x g] * [g * m] -> [... x g * m]`."""
+    each = jnp.repeat(p, weights.shape[0] // groups, axis=-1) if weights.shape[0] != groups else p
+    return each.astype(wide(p.dtype)) * weights.astype(wide(p.dtype))

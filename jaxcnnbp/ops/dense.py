@@ -1,0 +1,152 @@
+"""The dense layer y = x W + b: the delta goes back through the transposed weights."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+
+from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.numerics import cast, require_same_dtype, wide
+
+
+class DenseResiduals(NamedTuple):
+    """What the backward pass needs: each is None if its gradient is not wanted."""
+
+    x: Array | None  # for dW
+    weights: Array | None  # for dx
+
+
+@jax.custom_vjp
+def _dense(x: Array, weights: Array) -> Array:
+    return dense_forward(x, weights)
+
+
+def dense_forward(x: Array, weights: Array) -> Array:
+    """y = x W."""
+    return _product(x, weights, ((x.ndim - 1,), (0,)))
+
+
+def dense_input_grad(delta: Array, weights: Array) -> Array:
+    """dx = delta W^T."""
+    return _product(delta, weights, ((delta.ndim - 1,), (1,)))
+
+
+def dense_weight_grad(x: Array, delta: Array) -> Array:
+    """dW = x^T delta, summed over every leading axis."""
+    rows = tuple(range(x.ndim - 1))
+    return _product(x, delta, (rows, rows))
+
+
+def sum_to_channels(delta: Array) -> Array:
+    """db = sum of delta over all axes but the last, held wide."""
+    summed = jnp.sum(delta, tuple(range(delta.ndim - 1)), dtype=wide(delta.dtype))
+    return cast(summed, delta.dtype)
+
+
+def dense_fwd(x: Any, weights: Any) -> tuple[Array, DenseResiduals]:
+    """:: (x, W) -> (y, residuals)."""
+    kept = DenseResiduals(x.value if weights.perturbed else None, weights.value if x.perturbed else None)
+    return dense_forward(x.value, weights.value), kept
+
+
+def dense_bwd(kept: DenseResiduals, delta: Any) -> tuple[Array | None, Array | None]:
+    """:: (residuals, CT y) -> (CT x, CT W)."""
+    if isinstance(delta, SymbolicZero):
+        return None, None
+    dx = None if kept.weights is None else dense_input_grad(delta, kept.weights)
+    dw = None if kept.x is None else dense_weight_grad(kept.x, delta)
+    return dx, dw
+
+
+_dense.defvjp(dense_fwd, dense_bwd, symbolic_zeros=True)
+
+
+@switchable
+def dense(x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None = None) -> Array:
+    """The dense layer y = x W + b.
+
+    Args:
+      x: `(..., in)`.
+      weights: `(in, out)`, of the dtype of `x`.
+      bias: `(out,)`, of the dtype of `x`.
+
+    Returns:
+      `(..., out)` in the dtype of `x`.
+
+    Raises:
+      TypeError: if the dtypes differ.
+      ValueError: if the shapes do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> dense(jnp.array([[1., 2.]]), jnp.array([[1., 0.], [0., 3.]]), jnp.array([0., 1.]))
+      Array([[1., 7.]], dtype=float32)
+
+    Source: Bouvrie (2006), section 2: delta_l = W^T delta_{l+1} o f'(u).
+    """
+    x, weights = jnp.asarray(x), jnp.asarray(weights)
+    require_same_dtype(weights, "weights", x, "x")
+    if x.ndim < 1 or weights.ndim != 2 or x.shape[-1] != weights.shape[0]:
+        raise ValueError(f"`weights` (shape={weights.shape}) must be (in, out) with in the last axis of `x` (shape={x.shape}).")
+    y = dense_op(x, weights)
+    return y if bias is None else add_bias(y, jnp.asarray(bias))
+
+
+@jax.custom_vjp
+def _add_bias(y: Array, bias: Array) -> Array:
+    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+
+
+def add_bias_fwd(y: Array, bias: Array) -> tuple[Array, None]:
+    """:: (y, b) -> (y + b, nothing to keep)."""
+    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape), None
+
+
+def add_bias_bwd(_: None, delta: Array) -> tuple[Array, Array]:
+    """:: CT -> (CT y, CT b): delta, and its sum over batch and positions."""
+    return delta, sum_to_channels(delta)
+
+
+_add_bias.defvjp(add_bias_fwd, add_bias_bwd)
+
+
+@switchable
+def add_bias(y: ArrayLike, bias: ArrayLike) -> Array:
+    """y + b, one bias a channel: db = sum of delta over batch and positions.
+
+    Args:
+      y: `(..., channels)`.
+      bias: `(channels,)`, of the dtype of `y`.
+
+    Returns:
+      `(..., channels)`.
+
+    Raises:
+      TypeError: if the dtypes differ.
+      ValueError: if the shapes do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> add_bias(jnp.zeros((1, 2)), jnp.array([1., 2.]))
+      Array([[1., 2.]], dtype=float32)
+
+    Source: Bouvrie (2006), section 3.1.
+    """
+    y, bias = jnp.asarray(y), jnp.asarray(bias)
+    require_same_dtype(bias, "bias", y, "y")
+    if bias.shape != y.shape[-1:]:
+        raise ValueError(f"`bias` (shape={bias.shape}) must be (channels,), here {y.shape[-1:]}.")
+    return add_bias_op(y, bias)
+
+
+def _product(a: Array, b: Array, contracted: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
+    return cast(lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=wide(a.dtype)), a.dtype)
+
+
+dense_op = jax.jit(_dense, inline=True)
+add_bias_op = jax.jit(_add_bias, inline=True)

@@ -1,0 +1,192 @@
+"""Max and min pooling by the recorded winner.
+
+    forward      y[u] = max_t p[u, t]          and the winner t*[u], the first tap that reaches it
+    input grad   dx   = scatter(delta[u] where t == t*[u])
+
+Positions outside the input never win, a NaN always does (of several the last, PyTorch's rule). The document's formula
+gives delta to *every* maximal cell, its algorithm to the recorded one: `ties` is "first" for the algorithm, "all" for
+the formula, "split" to share delta among the maximal cells, as `jnp.max` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.window import Ints, keep_axes
+from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.taps import Reader, gather, pad_to_reach, scatter, take_tap
+
+BITS = 32
+# With more taps than this, each axis is folded for itself and the compiler may not fuse them again: it would
+# compute the inner fold once for every tap of the outer.
+FEW_TAPS = 16
+
+
+class Recorded(NamedTuple):
+    """What a pool keeps of its input."""
+
+    winners: Array | None  # "first": index of the winning tap, in the narrowest unsigned integer
+    ties: tuple[Array, ...] | None  # else: one bit a tap, set where the tap holds the extreme value
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array, Array]:
+    """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`."""
+    return winners(x, window, kind)
+
+
+def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The extreme value of each window and the tap that holds it, axis after axis, the last first.
+
+    Folding row-major order axis by axis keeps it: the first (for NaN the last) extreme of the first (last) extreme
+    row is the first (last) extreme of the window.
+    """
+    best, taps = x, jnp.zeros((1,) * x.ndim, tap_dtype(window.taps))
+    for axis in reversed(range(window.rank)):
+        local = replace(keep_axes(window, (axis,)), spatial=tuple(best.shape[1:-1]))
+        best, taps = _fold_axis(best, jnp.broadcast_to(taps, best.shape), local, axis, prod(window.size[axis + 1 :]), kind)
+        if window.taps > FEW_TAPS:
+            best, taps = lax.optimization_barrier((best, taps))
+    return best, taps
+
+
+def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
+    """:: x -> ((y, t*), recorded)."""
+    best, taps = winners(x, window, kind)
+    if ties == "first":
+        return (best, taps), Recorded(taps, None)
+    return (best, taps), Recorded(None, tied_taps(x, best, window, kind))
+
+
+def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta: tuple[Array, Array]) -> tuple[Array]:
+    """:: (recorded, CT y) -> CT x; the taps are integers and carry no delta."""
+    if kept.winners is not None:
+        return (send_to_winners(delta[0], kept.winners, window),)
+    return (send_to_ties(delta[0], kept.ties or (), window, ties == "split"),)
+
+
+def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
+    """dx = scatter(delta[u] where t == t*[u])."""
+    sum_type = wide(delta.dtype)
+
+    def to_winner(tap: Ints, read: Reader) -> Array:
+        won = read(taps) == jnp.asarray(np.ravel_multi_index(tap, window.size), taps.dtype)
+        return jnp.where(won, cast(read(delta), sum_type), jnp.zeros((), sum_type))
+
+    return cast(scatter(to_winner, window), delta.dtype)
+
+
+def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: bool) -> Array:
+    """dx = scatter(delta[u] wherever tap t holds the extreme), each its share if `split`."""
+    sum_type = wide(delta.dtype)
+    if split:
+        holders = sum((cast(lax.population_count(w), sum_type) for w in words), start=jnp.zeros((), sum_type))
+        # A window that lies wholly on padding has no holder, and its delta goes nowhere.
+        delta = cast(delta, sum_type) / jnp.maximum(holders, jnp.ones((), sum_type))
+
+    def to_holders(tap: Ints, read: Reader) -> Array:
+        word, bit = divmod(int(np.ravel_multi_index(tap, window.size)), BITS)
+        holds = (read(words[word]) >> np.uint32(bit)) & np.uint32(1)
+        return jnp.where(holds == 1, cast(read(delta), sum_type), jnp.zeros((), sum_type))
+
+    return scatter(to_holders, window)
+
+
+def tied_taps(x: Array, best: Array, window: Window, kind: str) -> tuple[Array, ...]:
+    """One bit a tap, set where the tap lies on the input and holds the extreme of its window."""
+    words = [jnp.zeros(best.shape, jnp.uint32) for _ in range(-(-window.taps // BITS))]
+    for index, (tap, p) in enumerate(gather(x, window, identity(x.dtype, kind))):
+        holds = (p == best) | ((p != p) & (best != best))
+        inside = _inside(window, tap)
+        holds = holds if inside is None else holds & inside
+        word, bit = divmod(index, BITS)
+        words[word] = words[word] | (holds.astype(jnp.uint32) << np.uint32(bit))
+    return tuple(words)
+
+
+def flat_argmax(taps: Array, window: Window) -> Array:
+    """Winning taps as flat indices into the spatial axes of one image and channel, int32, row-major."""
+    index, weight = jnp.zeros((), jnp.int32), 1
+    remaining = taps.astype(jnp.int32)
+    for axis in reversed(range(window.rank)):
+        tap, remaining = remaining % window.size[axis], remaining // window.size[axis]
+        start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis] - window.padding[axis][0]
+        position = tap * window.dilation[axis] + _along(start, axis, window.rank)
+        index, weight = index + position * weight, weight * window.spatial[axis]
+        on_input = window.inside(axis).any(1)
+        if not on_input.all():
+            index = jnp.where(_along(on_input, axis, window.rank), index, np.int32(-(2**30)))
+    return jnp.maximum(index, -1)
+
+
+def tap_dtype(taps: int) -> DTypeLike:
+    """The narrowest unsigned integer that counts `taps`."""
+    return jnp.uint8 if taps <= 2**8 else jnp.uint16 if taps <= 2**16 else jnp.uint32
+
+
+def identity(dtype: DTypeLike, kind: str) -> float | int:
+    """What padding holds: the value that any other beats or equals."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return -np.inf if kind == "max" else np.inf
+    return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
+
+
+def _fold_axis(x: Array, taps: Array, window: Window, axis: int, weight: int, kind: str) -> tuple[Array, Array]:
+    """Extreme value and winner along one axis; `weight` is what a step along it adds to the tap's index."""
+    beats = lax.gt if kind == "max" else lax.lt
+    first_inside = window.inside(axis).argmax(1)
+    padded, padded_taps = pad_to_reach(x, window, identity(x.dtype, kind)), pad_to_reach(taps, window)
+    best = who = None
+    for tap in window.tap_indices():
+        p = take_tap(padded, window, tap)
+        here = take_tap(padded_taps, window, tap) + jnp.asarray(tap[axis] * weight, taps.dtype)
+        if best is None or who is None:
+            best, who = p, here
+            continue
+        wins = beats(p, best) | (p != p)
+        # Until a window has met the input it holds padding, which an equal value (an infinity) must replace.
+        if (first_inside == tap[axis]).any():
+            wins = wins | _along(first_inside == tap[axis], axis, window.rank)
+        best, who = jnp.where(wins, p, best), jnp.where(wins, here, who)
+    if best is None or who is None:
+        raise ValueError(f"`window_shape` (={window.size}) has no tap; give every axis at least one.")
+    return best, who
+
+
+def _inside(window: Window, tap: Ints) -> Array | None:
+    """Whether `tap` of each window lies on the input, None if it always does."""
+    masks = [window.inside(axis)[:, t] for axis, t in enumerate(tap)]
+    if all(mask.all() for mask in masks):
+        return None
+    return prod((_along(mask, axis, window.rank) for axis, mask in enumerate(masks)), start=jnp.ones((), bool))
+
+
+def _along(values: np.ndarray, axis: int, rank: int) -> Array:
+    """`values` laid along spatial `axis` of `(batch, *spatial, channels)`."""
+    return jnp.asarray(values.reshape([-1 if a == axis + 1 else 1 for a in range(rank + 2)]))
+
+
+extreme_pool.defvjp(extreme_pool_fwd, extreme_pool_bwd)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
+def extreme_pool_op(x: Array, window: Window, kind: str, ties: str) -> Array:
+    """The values alone; the winners are not computed unless a gradient asks for them."""
+    return extreme_pool(x, window, kind, ties)[0]
+
+
+@partial(jax.jit, static_argnums=(1, 2), inline=True)
+def argmax_pool_op(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The values and their flat indices."""
+    best, taps = extreme_pool(x, window, kind, "first")
+    return best, flat_argmax(lax.stop_gradient(taps), window)

@@ -1,0 +1,384 @@
+"""lax's convolutions with this package's backward rules: the parameters, layouts and errors are lax's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.conv import conv_op, input_grad_op, kernel_grad_op
+from jaxcnnbp.ops.dense import sum_to_channels
+from jaxcnnbp.ops.lax_layout import LaxConvolution, checked_by_lax, lax_convolution
+from jaxcnnbp.ops.numerics import require_inexact
+
+
+@switchable
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    out_sharding: Any = None,
+) -> Array:
+    """`jax.lax.conv_general_dilated` with hand-written gradients; every parameter and error is lax's.
+
+    Args:
+      lhs: the input, by default `(batch, in, *spatial)`.
+      rhs: the kernel, by default `(out, in // groups, *window)`.
+      window_strides: input positions from one output to the next.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, or `(low, high)` pairs, also negative.
+      lhs_dilation: positions from one input cell to the next.
+      rhs_dilation: positions from one tap to the next.
+      dimension_numbers: the layouts, as lax takes them.
+      feature_group_count: groups of channels.
+      batch_group_count: groups of images.
+      precision: as lax takes it.
+      preferred_element_type: dtype of the output.
+      out_sharding: sharding of the output; with one, lax's own convolution and gradients serve.
+
+    Returns:
+      The output in the layout asked for. Integer inputs are convolved by lax; they have no gradient.
+
+    Raises:
+      TypeError, ValueError: as lax does.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> x, kernel = jnp.ones((1, 1, 3)), jnp.array([[[1., 2.]]])
+      >>> jax.grad(lambda k: conv_general_dilated(x, k, (1,), "VALID").sum())(kernel)
+      Array([[[2., 2.]]], dtype=float32)
+
+    Source: the relation n * lhs_dilation = u * stride + t * rhs_dilation - low and its transpose, `ops.conv`.
+    """
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    parameters: dict[str, Any] = dict(
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    is_differentiable = jnp.issubdtype(lhs.dtype, jnp.inexact)
+    if out_sharding is not None or not is_differentiable or 0 in rhs.shape:
+        return lax.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
+    checked_by_lax(lhs, rhs, **parameters)
+    plan = lax_convolution(lhs.shape, rhs.shape, **parameters)
+    return plan.output_out(conv_op(plan.input_in(lhs), plan.kernel_in(rhs), plan.geometry))
+
+
+@switchable
+def conv(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Array:
+    """`jax.lax.conv` with hand-written gradients: `(batch, in, *spatial)` by `(out, in, *window)`.
+
+    Args, Returns and Raises are those of `conv_general_dilated`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), "VALID")
+      Array([[[2., 2.]]], dtype=float32)
+
+    Source: `conv_general_dilated`.
+    """
+    return conv_general_dilated(
+        lhs, rhs, window_strides, padding, precision=precision, preferred_element_type=preferred_element_type
+    )
+
+
+@switchable
+def conv_with_general_padding(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Array:
+    """`jax.lax.conv_with_general_padding` with hand-written gradients: as `conv`, with pairs and dilations.
+
+    Args, Returns and Raises are those of `conv_general_dilated`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv_with_general_padding(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), [(1, 0)], None, None)
+      Array([[[1., 2., 2.]]], dtype=float32)
+
+    Source: `conv_general_dilated`.
+    """
+    return conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+@switchable
+def conv_transpose(
+    lhs: Array,
+    rhs: Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    transpose_kernel: bool = False,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    use_consistent_padding: bool = False,
+) -> Array:
+    """`jax.lax.conv_transpose` with hand-written gradients: the input gradient of a convolution, as a forward.
+
+    Args:
+      lhs: the input, by default channels last.
+      rhs: the kernel, by default `(*window, in, out)`.
+      strides: output positions from one input to the next.
+      padding: `"SAME"`, `"VALID"`, or pairs: of the padded, dilated input, or with `use_consistent_padding` those of
+        the convolution that this one transposes.
+      rhs_dilation: positions from one tap to the next.
+      dimension_numbers: as lax takes them.
+      transpose_kernel: whether to flip the kernel and exchange its channels.
+      precision: as lax takes it.
+      preferred_element_type: dtype of the output.
+      use_consistent_padding: what pairs mean, see `padding`.
+
+    Returns:
+      The output in the layout asked for.
+
+    Raises:
+      TypeError, ValueError: as lax does.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv_transpose(jnp.array([[[1.], [2.]]]), jnp.array([[[1.]], [[10.]]]), (2,), "VALID").ravel()
+      Array([10.,  1., 20.,  2.], dtype=float32)
+
+    Source: Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), section 4.
+    """
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    rank = lhs.ndim - 2
+    numbers = lax.conv_dimension_numbers(
+        lhs.shape, rhs.shape, _transpose_layout(rank) if dimension_numbers is None else dimension_numbers
+    )
+    window_axes = numbers.rhs_spec[2:]
+    rhs_dilation = (1,) * rank if rhs_dilation is None else rhs_dilation
+    if use_consistent_padding or (isinstance(padding, str) and padding in ("SAME", "VALID")):
+        extents = [(rhs.shape[a] - 1) * d + 1 for a, d in zip(window_axes, rhs_dilation, strict=True)]
+        each = [padding] * rank if isinstance(padding, str) else padding
+        padding = [_transposed_padding(e, s, p) for e, s, p in zip(extents, strides, each, strict=True)]
+    if transpose_kernel:
+        rhs = jnp.flip(rhs, window_axes).swapaxes(numbers.rhs_spec[0], numbers.rhs_spec[1])
+    return conv_general_dilated(
+        lhs,
+        rhs,
+        (1,) * rank,
+        padding,
+        strides,
+        rhs_dilation,
+        numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+
+
+def conv_input_grad(
+    delta: ArrayLike,
+    kernel: ArrayLike,
+    input_shape: Sequence[int],
+    window_strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+) -> Array:
+    """Delta carried back through a convolution: dx[n] = sum of delta[u] k[t] over all n(u, t) = n.
+
+    Args:
+      delta: gradient of the loss by the convolution's output, in the output's layout.
+      kernel: the convolution's kernel.
+      input_shape: whole shape of the convolution's input; the output's alone does not tell it.
+      window_strides: as the convolution's, ones if None.
+      padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, batch_group_count, precision: as
+        `conv_general_dilated` took them.
+
+    Returns:
+      dx of shape `input_shape`, in the dtype of `kernel`.
+
+    Raises:
+      TypeError: for integers.
+      ValueError: if `delta` has not the shape of the convolution's output.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> delta, kernel = jnp.array([[[1., 1.]]]), jnp.array([[[1., 10.]]])
+      >>> conv_input_grad(delta, kernel, (1, 1, 3))
+      Array([[[ 1., 11., 10.]]], dtype=float32)
+
+    Source: Bouvrie (2006), section 3.1; for stride 1 the full convolution of delta with the flipped kernel.
+    """
+    delta, kernel = jnp.asarray(delta), jnp.asarray(kernel)
+    plan = _gradient_plan(
+        delta,
+        tuple(input_shape),
+        kernel.shape,
+        kernel,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+    )
+    return plan.input_out(input_grad_op(plan.output_in(delta), plan.kernel_in(kernel), plan.geometry))
+
+
+def conv_kernel_grad(
+    x: ArrayLike,
+    delta: ArrayLike,
+    kernel_shape: Sequence[int],
+    window_strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+) -> Array:
+    """The patch-times-delta rule: dk[t] = sum_u x[n(u, t)] delta[u].
+
+    Args:
+      x: the convolution's input.
+      delta: gradient of the loss by the convolution's output, in the output's layout.
+      kernel_shape: whole shape of the kernel.
+      window_strides: as the convolution's, ones if None.
+      padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, batch_group_count, precision: as
+        `conv_general_dilated` took them.
+
+    Returns:
+      dk of shape `kernel_shape`, in the dtype of `x`.
+
+    Raises:
+      TypeError: for integers.
+      ValueError: if `delta` has not the shape of the convolution's output.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, delta = jnp.array([[[1., 2., 3.]]]), jnp.array([[[1., 10.]]])
+      >>> conv_kernel_grad(x, delta, (1, 1, 2))
+      Array([[[21., 32.]]], dtype=float32)
+
+    Source: Bouvrie (2006), section 3.1.
+    """
+    x, delta = jnp.asarray(x), jnp.asarray(delta)
+    plan = _gradient_plan(
+        delta,
+        x.shape,
+        tuple(kernel_shape),
+        x,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+    )
+    return plan.kernel_out(kernel_grad_op(plan.input_in(x), plan.output_in(delta), plan.geometry))
+
+
+def conv_bias_grad(delta: ArrayLike, feature_axis: int = -1) -> Array:
+    """The bias gradient: db = sum of delta over the batch and all positions.
+
+    Args:
+      delta: gradient of the loss by the output, any layout.
+      feature_axis: the axis of its channels.
+
+    Returns:
+      `(out,)` in the dtype of `delta`; narrow floats are summed in float32.
+
+    Raises:
+      TypeError: for integers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv_bias_grad(jnp.ones((2, 3, 3, 4)))
+      Array([18., 18., 18., 18.], dtype=float32)
+
+    Source: Bouvrie (2006), section 3.1.
+    """
+    delta = jnp.asarray(delta)
+    require_inexact(delta, "delta")
+    return sum_to_channels(jnp.moveaxis(delta, feature_axis, -1))
+
+
+def _gradient_plan(delta: Array, input_shape: Any, kernel_shape: Any, operand: Array, **parameters: Any) -> LaxConvolution:
+    require_inexact(delta, "delta")
+    parameters["window_strides"] = parameters["window_strides"] or (1,) * (len(input_shape) - 2)
+    parameters["preferred_element_type"] = None
+    expected = _output_of(operand.dtype, input_shape, kernel_shape, parameters)
+    if delta.shape != expected:
+        raise ValueError(
+            f"`delta` (shape={delta.shape}) must have the shape of the convolution's output, {expected}, for an input"
+            f" of shape {tuple(input_shape)} and a kernel of shape {tuple(kernel_shape)}."
+        )
+    return lax_convolution(input_shape, kernel_shape, **parameters)
+
+
+def _output_of(dtype: np.dtype, input_shape: Any, kernel_shape: Any, parameters: dict[str, Any]) -> tuple[int, ...]:
+    x, kernel = (jax.ShapeDtypeStruct(tuple(shape), dtype) for shape in (input_shape, kernel_shape))
+    return checked_by_lax(x, kernel, **parameters).shape
+
+
+def _transpose_layout(rank: int) -> tuple[str, str, str]:
+    if rank > 3:
+        raise ValueError(f"`dimension_numbers` (=None) has no default for {rank} spatial axes; give them.")
+    axes = "HWD"[:rank]
+    return f"N{axes}C", f"{axes}IO", f"N{axes}C"
+
+
+def _transposed_padding(extent: int, stride: int, padding: Any) -> tuple[int, int]:
+    """The padding of a convolution over the dilated input that transposes one of `padding`."""
+    if padding == "SAME":
+        total = extent + stride - 2
+        low = extent - 1 if stride > extent - 1 else -(-total // 2)
+    elif padding == "VALID":
+        total, low = extent + stride - 2 + max(extent - stride, 0), extent - 1
+    else:
+        low, high = padding
+        return extent - 1 - low, extent - 1 - high
+    return low, total - low

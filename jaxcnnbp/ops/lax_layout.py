@@ -1,0 +1,110 @@
+"""Any layout that `lax.conv_general_dilated` knows, to and from the channels-last one that the rules speak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from jaxcnnbp.geometry import window_of
+from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops.conv_geometry import ConvGeometry
+
+Spec = Ints  # lax's: (batch, feature, *spatial) or (out, in, *window)
+
+
+@dataclass(frozen=True)
+class LaxConvolution:
+    """A convolution in the words of `lax`: its geometry, its layouts, and how its batch is grouped.
+
+    `batch_groups` splits the batch and the output channels alike: group b of the images meets group b of the
+    kernels. Laid side by side as channels the groups of images are feature groups.
+    """
+
+    geometry: ConvGeometry
+    numbers: lax.ConvDimensionNumbers
+    batch_groups: int
+
+    def input_in(self, x: Array) -> Array:
+        """lax's input -> `(batch, *spatial, in)`."""
+        last = x.transpose(_channels_last(self.numbers.lhs_spec))
+        if self.batch_groups == 1:
+            return last
+        batch, *spatial, features = last.shape
+        grouped = last.reshape(self.batch_groups, batch // self.batch_groups, *spatial, features)
+        return jax.numpy.moveaxis(grouped, 0, -2).reshape(batch // self.batch_groups, *spatial, -1)
+
+    def input_out(self, x: Array) -> Array:
+        """`(batch, *spatial, in)` -> lax's input."""
+        if self.batch_groups > 1:
+            batch, *spatial, features = x.shape
+            grouped = x.reshape(batch, *spatial, self.batch_groups, features // self.batch_groups)
+            x = jax.numpy.moveaxis(grouped, -2, 0).reshape(-1, *spatial, features // self.batch_groups)
+        return x.transpose(np.argsort(_channels_last(self.numbers.lhs_spec)))
+
+    def kernel_in(self, kernel: Array) -> Array:
+        """lax's kernel -> `(*window, in, out)`."""
+        return kernel.transpose(_kernel_last(self.numbers.rhs_spec))
+
+    def kernel_out(self, kernel: Array) -> Array:
+        """`(*window, in, out)` -> lax's kernel."""
+        return kernel.transpose(np.argsort(_kernel_last(self.numbers.rhs_spec)))
+
+    def output_in(self, y: Array) -> Array:
+        """lax's output -> `(batch, *output, out)`."""
+        return y.transpose(_channels_last(self.numbers.out_spec))
+
+    def output_out(self, y: Array) -> Array:
+        """`(batch, *output, out)` -> lax's output."""
+        return y.transpose(np.argsort(_channels_last(self.numbers.out_spec)))
+
+
+def checked_by_lax(x: Any, kernel: Any, **parameters: Any) -> jax.ShapeDtypeStruct:
+    """The output's shape and dtype, or exactly the error that lax has for these arguments."""
+    return jax.eval_shape(partial(lax.conv_general_dilated, **parameters), x, kernel)
+
+
+def lax_convolution(
+    input_shape: Ints,
+    kernel_shape: Ints,
+    *,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any,
+    rhs_dilation: Any,
+    dimension_numbers: Any,
+    feature_group_count: int,
+    batch_group_count: int,
+    precision: Any,
+    preferred_element_type: DTypeLike | None,
+) -> LaxConvolution:
+    """What lax's parameters say, parsed once; `checked_by_lax` has seen them."""
+    numbers = lax.conv_dimension_numbers(tuple(input_shape), tuple(kernel_shape), dimension_numbers)
+    window = window_of(
+        tuple(input_shape[a] for a in numbers.lhs_spec[2:]),
+        tuple(kernel_shape[a] for a in numbers.rhs_spec[2:]),
+        stride=tuple(window_strides),
+        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        dilation=1 if rhs_dilation is None else tuple(rhs_dilation),
+        input_dilation=1 if lhs_dilation is None else tuple(lhs_dilation),
+        names={"size": "rhs", "stride": "window_strides", "dilation": "rhs_dilation"},
+    )
+    groups = feature_group_count * batch_group_count
+    output_dtype = None if preferred_element_type is None else jax.numpy.dtype(preferred_element_type)
+    hashable = tuple(precision) if isinstance(precision, list) else precision
+    return LaxConvolution(ConvGeometry(window, groups, False, hashable, output_dtype), numbers, batch_group_count)
+
+
+def _channels_last(spec: Spec) -> Ints:
+    batch, feature, *spatial = spec
+    return (batch, *spatial, feature)
+
+
+def _kernel_last(spec: Spec) -> Ints:
+    features_out, features_in, *window = spec
+    return (*window, features_in, features_out)

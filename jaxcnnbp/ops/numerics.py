@@ -1,0 +1,38 @@
+"""What every rule does about number types: sums are held wide, results keep the type of the input."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+
+def wide(dtype: DTypeLike) -> np.dtype:
+    """The type that sums of `dtype` are held in: float32 for floats narrower than it, else `dtype` itself."""
+    dtype = jnp.dtype(dtype)
+    is_narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.dtype(jnp.float32) if is_narrow else dtype
+
+
+def cast(x: Array, dtype: DTypeLike) -> Array:
+    """`x` as `dtype`, once and on purpose."""
+    return lax.convert_element_type(x, dtype)
+
+
+def require_inexact(array: Array, name: str) -> None:
+    """Refuses integers where a gradient is asked for."""
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        raise TypeError(
+            f"`{name}` (dtype={array.dtype}) must be a float or complex array to have a gradient;"
+            " convert it, for example with x.astype(jnp.float32)."
+        )
+
+
+def require_same_dtype(array: Array, name: str, other: Array, other_name: str) -> None:
+    """Refuses a quiet promotion."""
+    if array.dtype != other.dtype:
+        raise TypeError(
+            f"`{name}` (dtype={array.dtype}) must have the dtype of `{other_name}` (dtype={other.dtype});"
+            " convert one of them."
+        )

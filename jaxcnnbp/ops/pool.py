@@ -1,0 +1,178 @@
+"""The pools by name: parse, call one rule, put the batch axes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxcnnbp.geometry import Padding
+from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
+from jaxcnnbp.ops.mean_pool import mean_pool_op
+from jaxcnnbp.ops.numerics import require_inexact
+from jaxcnnbp.ops.pool_front import check_ties, parse_pool, split_batch
+
+Shape = int | Sequence[int]
+
+
+@switchable
+def max_pool(
+    inputs: ArrayLike,
+    window_shape: Shape,
+    strides: Shape | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: Shape | None = None,
+    ceil_mode: bool = False,
+    ties: str = "first",
+) -> Array:
+    """Max pooling, y[u] = max_t x[n(u, t)]; delta goes to the recorded winner.
+
+    Args:
+      inputs: `(*batch, *spatial, channels)`.
+      window_shape: taps an axis; its length says how many spatial axes there are.
+      strides: input positions from one window to the next, ones if None (as `flax.linen`).
+      padding: `"VALID"`, `"SAME"`, `"SAME_LOWER"`, `"FULL"`, an int, or one int or `(low, high)` pair an axis;
+        padding never wins.
+      window_dilation: input positions from one tap to the next, ones if None.
+      ceil_mode: also the last, partial window counts, if it begins on the input or the low padding (PyTorch's rule).
+      ties: which of several maximal cells get delta: `"first"` the first, `"all"` each the whole delta (the
+        document's formula), `"split"` equal shares.
+
+    Returns:
+      `(*batch, *output, channels)` in the dtype of `inputs`. A NaN in a window is its maximum, and its winner.
+
+    Raises:
+      TypeError, ValueError: with the argument and its value.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([1., 3., 3., 2.]).reshape(1, 4, 1)
+      >>> jax.grad(lambda x: max_pool(x, (2,), (2,)).sum())(x).ravel()
+      Array([0., 1., 1., 0.], dtype=float32)
+
+    Source: Bouvrie (2006), section 3.2; `ops.extreme_pool`.
+    """
+    return _extreme("max", inputs, window_shape, strides, padding, window_dilation, ceil_mode, ties)
+
+
+@switchable
+def min_pool(
+    inputs: ArrayLike,
+    window_shape: Shape,
+    strides: Shape | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: Shape | None = None,
+    ceil_mode: bool = False,
+    ties: str = "first",
+) -> Array:
+    """Min pooling, y[u] = min_t x[n(u, t)]; delta goes to the recorded winner.
+
+    Args, Returns and Raises are those of `max_pool`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> min_pool(jnp.array([1., 3., 3., 2.]).reshape(1, 4, 1), (2,), (2,)).ravel()
+      Array([1., 2.], dtype=float32)
+
+    Source: `ops.extreme_pool`.
+    """
+    return _extreme("min", inputs, window_shape, strides, padding, window_dilation, ceil_mode, ties)
+
+
+@switchable
+def avg_pool(
+    inputs: ArrayLike,
+    window_shape: Shape,
+    strides: Shape | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+    *,
+    window_dilation: Shape | None = None,
+    ceil_mode: bool = False,
+) -> Array:
+    """Mean pooling, y[u] = sum_t x[n(u, t)] / m[u]; delta / m goes to every cell of the window.
+
+    Args:
+      inputs: `(*batch, *spatial, channels)`, floats.
+      window_shape: taps an axis.
+      strides: as `max_pool`.
+      padding: as `max_pool`.
+      count_include_pad: whether m counts cells of the padding; never those beyond it, that only `ceil_mode` reads.
+      window_dilation: as `max_pool`.
+      ceil_mode: as `max_pool`.
+
+    Returns:
+      `(*batch, *output, channels)` in the dtype of `inputs`, summed in float32 or wider. A window that counts no cell
+      is 0, with zero gradient.
+
+    Raises:
+      TypeError, ValueError: with the argument and its value.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> avg_pool(jnp.array([1., 3., 5.]).reshape(1, 3, 1), (2,), (2,), ceil_mode=True).ravel()
+      Array([2., 5.], dtype=float32)
+
+    Source: Bouvrie (2006), section 3.2; `ops.mean_pool`.
+    """
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    require_inexact(x, "inputs")
+    return split_batch(mean_pool_op(x, window, bool(count_include_pad)), inputs, window.rank)
+
+
+@switchable
+def max_pool_with_argmax(
+    inputs: ArrayLike,
+    window_shape: Shape,
+    strides: Shape | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: Shape | None = None,
+    ceil_mode: bool = False,
+) -> tuple[Array, Array]:
+    """Max pooling and where each maximum was found.
+
+    Args and Raises are those of `max_pool`, with `ties="first"`.
+
+    Returns:
+      The values, and int32 indices of the same shape: the flat, row-major position among the spatial axes of one
+      image and channel, as PyTorch's `return_indices`; -1 for a window that lies wholly on padding.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> values, argmax = max_pool_with_argmax(jnp.array([1., 3., 3., 2.]).reshape(1, 4, 1), (2,), (2,))
+      >>> argmax.ravel()
+      Array([1, 2], dtype=int32)
+
+    Source: `ops.extreme_pool`.
+    """
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    values, argmax = argmax_pool_op(x, window, "max")
+    return split_batch(values, inputs, window.rank), split_batch(argmax, inputs, window.rank)
+
+
+def _extreme(
+    kind: str,
+    inputs: ArrayLike,
+    window_shape: Shape,
+    strides: Shape | None,
+    padding: Padding,
+    window_dilation: Shape | None,
+    ceil_mode: bool,
+    ties: str,
+) -> Array:
+    check_ties(ties)
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    _require_ordered(x)
+    return split_batch(extreme_pool_op(x, window, kind, ties), inputs, window.rank)
+
+
+def _require_ordered(x: Array) -> Any:
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise TypeError(f"`inputs` (dtype={x.dtype}) must be real numbers to have a maximum; take jnp.abs(x), or cast.")

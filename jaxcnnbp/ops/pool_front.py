@@ -1,0 +1,73 @@
+"""What the pools share: their parameters, parsed once, and the axes around the spatial ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxcnnbp.geometry import Padding, Window, window_of
+from jaxcnnbp.geometry.parse import require_output
+from jaxcnnbp.geometry.window import Ints
+
+TIES = ("first", "all", "split")
+
+
+def parse_pool(
+    inputs: ArrayLike,
+    window_shape: Any,
+    strides: Any,
+    padding: Padding,
+    window_dilation: Any = None,
+    ceil_mode: bool = False,
+) -> tuple[Array, Window]:
+    """The inputs as `(batch, *spatial, channels)`, all leading axes in one, and the window over them.
+
+    As in `flax.linen`, `inputs` are `(*batch, *spatial, channels)` with as many spatial axes as `window_shape` has.
+    """
+    x = jnp.asarray(inputs)
+    rank = 1 if isinstance(window_shape, int) else len(window_shape)
+    if x.ndim < rank + 1:
+        raise ValueError(
+            f"`inputs` (shape={x.shape}) must be (*batch, *spatial, channels) with {rank} spatial axes, as many as"
+            f" `window_shape` (={window_shape!r}) has."
+        )
+    merged = merge_batch(x, rank)
+    window = window_of(
+        merged.shape[1:-1],
+        window_shape,
+        stride=1 if strides is None else strides,
+        padding=padding,
+        dilation=1 if window_dilation is None else window_dilation,
+        ceil_mode=bool(ceil_mode),
+        names={"stride": "strides", "dilation": "window_dilation"},
+    )
+    return merged, require_output(window, "window_shape")
+
+
+def merge_batch(x: Array, rank: int) -> Array:
+    """`(*batch, *spatial, channels)` -> `(batch, *spatial, channels)`."""
+    kept = x.shape[x.ndim - rank - 1 :]
+    leading = x.shape[: x.ndim - rank - 1]
+    return x if len(leading) == 1 else x.reshape(_size(leading), *kept)
+
+
+def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
+    """`(batch, *output, channels)` with the batch axes that `inputs` had."""
+    shape = jnp.shape(inputs)
+    return y.reshape(*shape[: len(shape) - rank - 1], *y.shape[1:])
+
+
+def check_ties(ties: str) -> None:
+    """Refuses a tie rule that does not exist."""
+    if ties not in TIES:
+        raise ValueError(f"`ties` (={ties!r}) is unknown; use one of {', '.join(map(repr, TIES))}.")
+
+
+def _size(shape: Ints) -> int:
+    total = 1
+    for extent in shape:
+        total = total * extent
+    return total

@@ -1,0 +1,191 @@
+"""The public functions by lax and jnp primitives alone: what JAX's autodiff is compared on (`mode("autodiff")`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxcnnbp.geometry import Window, window_of
+from jaxcnnbp.modes import alternatives
+from jaxcnnbp.ops.activation import SCALE, STEEPNESS
+from jaxcnnbp.ops.conv_geometry import dimension_numbers
+from jaxcnnbp.ops.convolve import connect
+from jaxcnnbp.ops.extreme_pool import flat_argmax, identity
+from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, split_batch
+from jaxcnnbp.taps import cells, gather
+
+_AUTODIFF = alternatives["autodiff"]
+
+
+def _stands_for(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        _AUTODIFF[name] = function
+        return function
+
+    return register
+
+
+for _name in ("conv_general_dilated", "conv", "conv_with_general_padding", "conv_transpose"):
+    _AUTODIFF[_name] = getattr(lax, _name)
+
+
+@_stands_for("correlate")
+def _correlate(x, kernel, *, stride=1, padding="VALID", dilation=1, groups=1, connections=None):
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    kernel = kernel if connections is None else connect(kernel, connections, groups)
+    window = window_of(x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation)
+    return lax.conv_general_dilated(
+        x, kernel, window.stride, window.padding, None, window.dilation, dimension_numbers(window.rank), groups
+    )
+
+
+@_stands_for("convolve")
+def _convolve(x, kernel, **options):
+    kernel = jnp.asarray(kernel)
+    return _correlate(x, jnp.flip(kernel, tuple(range(kernel.ndim - 2))), **options)
+
+
+@_stands_for("max_pool")
+def _max_pool(
+    inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False, ties="first"
+):
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    return split_batch(_extreme(x, window, "max", ties), inputs, window.rank)
+
+
+@_stands_for("min_pool")
+def _min_pool(
+    inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False, ties="first"
+):
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    return split_batch(_extreme(x, window, "min", ties), inputs, window.rank)
+
+
+def _extreme(x: Array, window: Window, kind: str, ties: str) -> Array:
+    if ties == "all":
+        raise NotImplementedError("`ties` (='all') has no counterpart among JAX's own gradients; use 'first' or 'split'.")
+    if ties == "split":
+        stacked = _stack_taps(x, window, kind)
+        return stacked.max(0) if kind == "max" else stacked.min(0)
+    if any(d > 1 for d in window.dilation):  # lax has no gradient here, so the winner is picked by hand
+        return _winner(x, window, kind)[0]
+    return _reduce(x, window, identity(x.dtype, kind), lax.max if kind == "max" else lax.min)
+
+
+def _stack_taps(x: Array, window: Window, kind: str) -> Array:
+    return jnp.stack([p for _, p in gather(x, window, identity(x.dtype, kind))])
+
+
+def _winner(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    stacked = _stack_taps(x, window, kind)
+    taps = stacked.argmax(0, keepdims=True) if kind == "max" else stacked.argmin(0, keepdims=True)
+    return jnp.take_along_axis(stacked, taps, 0)[0], taps[0]
+
+
+def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
+    return lax.reduce_window(
+        x,
+        np.asarray(start, x.dtype),
+        combine,
+        (1, *window.size, 1),
+        (1, *window.stride, 1),
+        ((0, 0), *window.reach, (0, 0)),
+        None,
+        (1, *window.dilation, 1),
+    )
+
+
+@_stands_for("max_pool_with_argmax")
+def _max_pool_with_argmax(
+    inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False
+):
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    values, taps = _winner(x, window, "max")
+    return tuple(split_batch(a, inputs, window.rank) for a in (values, flat_argmax(taps, window)))
+
+
+@_stands_for("avg_pool")
+def _avg_pool(
+    inputs, window_shape, strides=None, padding="VALID", count_include_pad=True, *, window_dilation=None, ceil_mode=False
+):
+    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    counted = jnp.asarray(np.maximum(cells(window, count_include_pad), 1), x.dtype)[None, ..., None]
+    return split_batch(_reduce(x, window, 0, lax.add) / counted, inputs, window.rank)
+
+
+@_stands_for("max_unpool")
+def _max_unpool(values, argmax, spatial_shape):
+    values, argmax = jnp.asarray(values), jnp.asarray(argmax)
+    merged, index = merge_batch(values, len(spatial_shape)), merge_batch(argmax, len(spatial_shape))
+    batch, channels, count = merged.shape[0], merged.shape[-1], int(np.prod(spatial_shape))
+    flat = jnp.zeros((batch, count, channels), values.dtype)
+    rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(channels)
+    index = jnp.where(index < 0, count, index).reshape(batch, -1, channels)
+    filled = flat.at[rows, index, columns].set(merged.reshape(batch, -1, channels), mode="drop")
+    return split_batch(filled.reshape(batch, *spatial_shape, channels), values, len(spatial_shape))
+
+
+@_stands_for("upsample")
+def _upsample(delta, window_shape, strides=None):
+    delta = jnp.asarray(delta)
+    size = (window_shape,) if isinstance(window_shape, int) else tuple(window_shape)
+    stride = size if strides is None else (strides,) if isinstance(strides, int) else tuple(strides)
+    merged = merge_batch(delta, len(size))
+    spatial = [(o - 1) * s + k for o, s, k in zip(merged.shape[1:-1], stride, size, strict=True)]
+    window = window_of(tuple(spatial), size, stride=stride)
+    like = jax.ShapeDtypeStruct((merged.shape[0], *spatial, merged.shape[-1]), delta.dtype)
+    spread = jax.linear_transpose(lambda x: _reduce(x, window, 0, lax.add), like)(merged)[0]
+    return split_batch(spread, delta, len(size))
+
+
+@_stands_for("dense")
+def _dense(x, weights, bias=None):
+    y = jnp.asarray(x) @ jnp.asarray(weights)
+    return y if bias is None else _add_bias(y, bias)
+
+
+@_stands_for("add_bias")
+def _add_bias(y, bias):
+    bias = jnp.asarray(bias)
+    return jnp.asarray(y) + bias.reshape((1,) * (jnp.ndim(y) - 1) + bias.shape)
+
+
+@_stands_for("subsample")
+def _subsample(x, beta, bias, window_shape, *, ceil_mode=False):
+    merged, window = parse_pool(x, window_shape, window_shape, "VALID", None, ceil_mode)
+    scaled = _reduce(merged, window, 0, lax.add) * jnp.asarray(beta)[(None,) * (merged.ndim - 1)]
+    return split_batch(_add_bias(scaled, bias), x, window.rank)
+
+
+@_stands_for("combine_maps")
+def _combine_maps(x, kernel, logits, bias, *, padding="VALID", true_convolution=True):
+    mixed = jnp.asarray(kernel) * jax.nn.softmax(jnp.asarray(logits), axis=0)
+    return _add_bias((_convolve if true_convolution else _correlate)(x, mixed, padding=padding), bias)
+
+
+@_stands_for("combination_entropy")
+def _combination_entropy(logits):
+    log_alpha = jax.nn.log_softmax(jnp.asarray(logits), axis=0)
+    return -jnp.sum(jnp.exp(log_alpha) * log_alpha)
+
+
+def _scaled_tanh(x):
+    x = jnp.asarray(x)
+    return jnp.asarray(SCALE, x.dtype) * jnp.tanh(jnp.asarray(STEEPNESS, x.dtype) * x)
+
+
+_AUTODIFF |= {
+    "identity": jnp.asarray,
+    "logistic": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "scaled_tanh": _scaled_tanh,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+}

@@ -1,0 +1,135 @@
+"""`gather` takes an input to its taps, `scatter` is its transpose: every rule of the package is made of these two.
+
+Arrays are `(batch, *spatial, channels)`. With `n` the position that tap `t` of output `u` reads (`geometry.window`),
+
+    gather:   p[u, t] = x[n(u, t)]                               (`fill` where n lies outside the input)
+    scatter:  x'[n]   = sum of v[u, t] over all (u, t) with n(u, t) = n
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints, Window
+
+Reader = Callable[[Array], Array]
+
+
+def gather(x: Array, window: Window, fill: float | int = 0) -> Iterator[tuple[Ints, Array]]:
+    """Pairs of a tap and what all windows read with it, `(batch, *output, channels)`, taps in row-major order."""
+    padded = pad_to_reach(x, window, fill)
+    for tap in window.tap_indices():
+        yield tap, take_tap(padded, window, tap)
+
+
+def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
+    """`x` padded, cropped and dilated so that every window lies inside it."""
+    if not any(low or high for low, high in window.reach) and all(i == 1 for i in window.input_dilation):
+        return x
+    gaps = [(low, high, i - 1) for (low, high), i in zip(window.reach, window.input_dilation, strict=True)]
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
+    # Fused into its many readers, a pad would put a branch into each of their inner loops.
+    return lax.optimization_barrier(padded)
+
+
+def take_tap(padded: Array, window: Window, tap: Ints) -> Array:
+    """What every window reads from `padded` with `tap`, `(batch, *output, channels)`."""
+    starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
+    limits = [a + (o - 1) * s + 1 for a, o, s in zip(starts, window.output, window.stride, strict=True)]
+    batch, channels = padded.shape[0], padded.shape[-1]
+    return lax.slice(padded, (0, *starts, 0), (batch, *limits, channels), (1, *window.stride, 1))
+
+
+def scatter(value: Callable[[Ints, Reader], Array], window: Window) -> Array:
+    """The sum of `value(tap, read)` over all taps, each laid where its tap falls: `(batch, *spatial, channels)`.
+
+    `read(a)` gives an array over output positions, `(batch, *output, channels)`, at the outputs that reach the
+    positions in hand with `tap`, zero where there is none; `value` must act on each position alone and be zero
+    where what it reads is zero.
+
+    With `low` the padding, a tap at offset `t * dilation = stride * q + r` reaches the padded position
+    `n + low = stride * (u + q) + r`: the positions of one phase `r` are a plain sum of shifted outputs, without
+    a multiplication by zero, and the phases interleave to the input.
+    """
+    steps = _Phases(window)
+    phases = _interleave(lambda phase: steps.sum_of(phase, value), window)
+    positions = [s * m for s, m in zip(window.stride, steps.count, strict=True)]
+    crop = [(-low, low + n - p, 0) for (low, _), n, p in zip(window.padding, window.dilated, positions, strict=True)]
+    whole = lax.pad(phases, jnp.zeros((), phases.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+    return lax.slice(whole, (0,) * whole.ndim, whole.shape, (1, *window.input_dilation, 1))
+
+
+class _Phases:
+    """The bookkeeping of `scatter`: which taps meet in a phase, and how far each is shifted there."""
+
+    def __init__(self, window: Window):
+        rows = list(zip(window.padding, window.dilated, window.stride, strict=True))
+        # Only positions up to the last input cell are wanted: beyond it lies the high padding.
+        self.count = tuple(max(-(-(low + n) // s), 0) for (low, _), n, s in rows)
+        self.window = window
+        self.farthest = tuple((e - 1) // s for e, s in zip(window.extent, window.stride, strict=True))
+        self._padded: dict[int, tuple[Array, Array]] = {}
+
+    def sum_of(self, phase: Ints, value: Callable[[Ints, Reader], Array]) -> Array | None:
+        """The sum over the taps of `phase`, `(batch, *count, channels)`, or None if no tap falls there."""
+        total = None
+        for tap in itertools.product(*(self._taps_in(axis, r) for axis, r in enumerate(phase))):
+            term = value(tap, lambda a, tap=tap: self._read(a, tap))
+            total = term if total is None else total + term
+        return total
+
+    def _taps_in(self, axis: int, phase: int) -> list[int]:
+        step, stride = self.window.dilation[axis], self.window.stride[axis]
+        return [t for t in range(self.window.size[axis]) if (t * step) % stride == phase]
+
+    def _read(self, array: Array, tap: Ints) -> Array:
+        if id(array) not in self._padded:
+            highs = [max(m - o, 0) for m, o in zip(self.count, self.window.output, strict=True)]
+            pads = [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)]
+            padded = lax.pad(array, jnp.zeros((), array.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+            # Read by several taps, the pad is worth making once; see `pad_to_reach`.
+            padded = lax.optimization_barrier(padded) if any(self.farthest) else padded
+            self._padded[id(array)] = (array, padded)
+        padded = self._padded[id(array)][1]
+        offsets = (t * d // s for t, d, s in zip(tap, self.window.dilation, self.window.stride, strict=True))
+        starts = [far - q for far, q in zip(self.farthest, offsets, strict=True)]
+        stops = [a + m for a, m in zip(starts, self.count, strict=True)]
+        return lax.slice(padded, (0, *starts, 0), (padded.shape[0], *stops, padded.shape[-1]))
+
+
+def _interleave(phase_of: Callable[[Ints], Array | None], window: Window) -> Array:
+    """The phases `(batch, *m, channels)` as one array `(batch, *(m * stride), channels)`."""
+
+    def along(axis: int, chosen: Ints) -> Array | None:
+        if axis == window.rank:
+            return phase_of(chosen)
+        parts = [along(axis + 1, (*chosen, r)) for r in range(window.stride[axis])]
+        return _merge_phases(parts, axis + 1)
+
+    merged = along(0, ())
+    if merged is None:
+        raise ValueError(f"`window_shape` (={window.size}) has no tap; give every axis at least one.")
+    return merged
+
+
+def _merge_phases(parts: list[Array | None], axis: int) -> Array | None:
+    present = next((p for p in parts if p is not None), None)
+    if present is None or len(parts) == 1:
+        return present
+    stacked = jnp.stack([jnp.zeros_like(present) if p is None else p for p in parts], axis + 1)
+    shape = present.shape
+    return stacked.reshape(*shape[:axis], shape[axis] * len(parts), *shape[axis + 1 :])
+
+
+def cells(window: Window, count_padding: bool) -> np.ndarray:
+    """How many cells each window counts, `(*output,)`: those of the input, or also those of the padding asked for."""
+    counted = np.ones((), np.int64)
+    for axis in range(window.rank):
+        along = (window.inside_padded(axis) if count_padding else window.inside(axis)).sum(1)
+        counted = np.multiply.outer(counted, along)
+    return counted
