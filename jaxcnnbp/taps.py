@@ -56,22 +56,31 @@ def scatter(value: Callable[[Ints, Reader], Array], window: Window) -> Array:
     `n + low = stride * (u + q) + r`: the positions of one phase `r` are a plain sum of shifted outputs, without
     a multiplication by zero, and the phases interleave to the input.
     """
-    steps = _Phases(window)
-    phases = _interleave(lambda phase: steps.sum_of(phase, value), window)
-    positions = [s * m for s, m in zip(window.stride, steps.count, strict=True)]
-    crop = [(-low, low + n - p, 0) for (low, _), n, p in zip(window.padding, window.dilated, positions, strict=True)]
-    whole = lax.pad(phases, jnp.zeros((), phases.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
-    return lax.slice(whole, (0,) * whole.ndim, whole.shape, (1, *window.input_dilation, 1))
+    phases = _Phases(window)
+    return crop_to_input(interleave(lambda phase: phases.sum_of(phase, value), window), window)
+
+
+def crop_to_input(positions: Array, window: Window) -> Array:
+    """What lies at padded positions `n * input_dilation + low`, for every input cell n."""
+    rows = zip(window.padding, window.dilated, positions.shape[1:-1], strict=True)
+    crop = [(-low, low + n - p, 0) for (low, _), n, p in rows]
+    if any(low or high for low, high, _ in crop):
+        positions = lax.pad(positions, jnp.zeros((), positions.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+    return lax.slice(positions, (0,) * positions.ndim, positions.shape, (1, *window.input_dilation, 1))
+
+
+def phase_counts(window: Window) -> Ints:
+    """Positions of one phase: enough to reach the last input cell, beyond which lies only the high padding."""
+    rows = zip(window.padding, window.dilated, window.stride, strict=True)
+    return tuple(max(-(-(low + n) // s), 0) for (low, _), n, s in rows)
 
 
 class _Phases:
     """The bookkeeping of `scatter`: which taps meet in a phase, and how far each is shifted there."""
 
     def __init__(self, window: Window):
-        rows = list(zip(window.padding, window.dilated, window.stride, strict=True))
-        # Only positions up to the last input cell are wanted: beyond it lies the high padding.
-        self.count = tuple(max(-(-(low + n) // s), 0) for (low, _), n, s in rows)
         self.window = window
+        self.count = phase_counts(window)
         self.farthest = tuple((e - 1) // s for e, s in zip(window.extent, window.stride, strict=True))
         self._padded: dict[int, tuple[Array, Array]] = {}
 
@@ -102,7 +111,7 @@ class _Phases:
         return lax.slice(padded, (0, *starts, 0), (padded.shape[0], *stops, padded.shape[-1]))
 
 
-def _interleave(phase_of: Callable[[Ints], Array | None], window: Window) -> Array:
+def interleave(phase_of: Callable[[Ints], Array | None], window: Window) -> Array:
     """The phases `(batch, *m, channels)` as one array `(batch, *(m * stride), channels)`."""
 
     def along(axis: int, chosen: Ints) -> Array | None:

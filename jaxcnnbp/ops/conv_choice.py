@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from jaxcnnbp.ops import conv_cpu_forms as cpu
 from jaxcnnbp.ops import conv_forms as plain
+from jaxcnnbp.ops import conv_groups as grouped
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.numerics import cast
 
@@ -40,8 +41,23 @@ class Layer:
         return self.depth == self.width == 1
 
     @property
+    def dense(self) -> bool:
+        return self.geometry.groups == 1
+
+    @property
+    def grouped(self) -> bool:
+        return self.geometry.groups > 1 and self.depth * self.width > 1
+
+    @property
     def strided(self) -> bool:
-        return math.prod(self.geometry.window.stride) > 1
+        """A stride that splits the input gradient into phases."""
+        return max(self.geometry.window.stride, default=1) > 1 and not self.dilated
+
+    @property
+    def transposed(self) -> bool:
+        """A stride of one over a dilated input: the input gradient of a strided convolution."""
+        window = self.geometry.window
+        return max(window.input_dilation, default=1) > 1 and math.prod(window.stride) == math.prod(window.dilation) == 1
 
     @property
     def dilated(self) -> bool:
@@ -58,18 +74,34 @@ class Row:
     measured: str
 
 
+def _few_taps(layer: Layer) -> bool:
+    """Whether a form that writes its taps out one by one stays quick to compile."""
+    return layer.geometry.window.taps <= 49
+
+
 FORWARD = (
-    Row(lambda a: a.depth == 1 and a.geometry.window.taps <= 49, plain.forward_by_taps, "depthwise 3x3: 64 -> 2.0 ms"),
-    Row(lambda a: a.pointwise and a.geometry.groups == 1, plain.forward_by_taps, "1x1 512 to 128: 20 -> 4.6 ms"),
+    Row(lambda a: a.transposed and a.dense, partial(cpu.transposed_forward, cpu.input_grad_by_phases), "see INPUT_GRAD"),
+    Row(lambda a: a.depth == 1 and _few_taps(a), plain.forward_by_taps, "depthwise 3x3: 64 -> 2.0 ms"),
+    Row(lambda a: a.pointwise and a.dense, plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms"),
+    Row(lambda a: a.grouped and _few_taps(a), grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms"),
 )
 INPUT_GRAD = (
-    Row(lambda a: a.depthwise and a.geometry.window.taps <= 49, plain.input_grad_by_taps, "depthwise 3x3: 65 -> 1.9 ms"),
-    Row(lambda a: a.pointwise and a.geometry.groups == 1, plain.input_grad_by_taps, "1x1 512 to 128: 8.6 -> 4.7 ms"),
+    Row(lambda a: a.depthwise and _few_taps(a), plain.input_grad_by_taps, "depthwise 3x3: 65 -> 1.9 ms"),
+    Row(lambda a: a.pointwise and a.dense, plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms"),
+    Row(lambda a: a.strided and a.dense and a.depth < 16, cpu.input_grad_by_depth_to_space, "7x7/2 of 3: 66 -> 19 ms"),
+    Row(lambda a: a.strided and a.dense, cpu.input_grad_by_phases, "3x3/2, 128 to 128: 40 -> 19 ms"),
+    Row(lambda a: a.grouped and _few_taps(a), grouped.input_grad_by_group, "32 groups of 8: as the forward"),
 )
 KERNEL_GRAD = (
-    Row(lambda a: a.pointwise and a.geometry.groups == 1, plain.kernel_grad_by_taps, "1x1/2 256 to 512: 182 -> 12 ms"),
-    Row(lambda a: a.depthwise and a.geometry.window.taps <= 49, cpu.depthwise_kernel_grad_by_image, "depthwise 3x3: 39 -> 7 ms"),
-    Row(lambda a: a.geometry.window.taps <= 49, cpu.kernel_grad_by_image, "3x3 64 to 128: 104 -> 59 ms"),
+    Row(
+        lambda a: a.transposed and a.dense and _few_taps(a),
+        partial(cpu.transposed_kernel_grad, cpu.kernel_grad_by_rows),
+        "2x2 transposed: delta is sliced, not x dilated",
+    ),
+    Row(lambda a: a.pointwise and a.dense, plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms"),
+    Row(lambda a: a.depthwise and _few_taps(a), cpu.depthwise_kernel_grad_by_image, "depthwise 3x3: 39 -> 7 ms"),
+    Row(lambda a: a.grouped and _few_taps(a), grouped.kernel_grad_by_group, "32 groups of 8: 2685 -> 6 ms"),
+    Row(lambda a: a.dense, cpu.kernel_grad_by_rows, "3x3, 64 to 128: 261 -> 107 ms"),
 )
 
 

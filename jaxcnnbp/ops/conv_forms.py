@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers, flip, swap_group_channels
-from jaxcnnbp.ops.numerics import wide
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers, dual, swap_group_channels, transposed_kernel
+from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, gather, scatter
 
 
@@ -61,27 +61,8 @@ def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 
 
 def input_grad_by_lax(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """The full convolution of delta, its gaps of the stride filled with zeros, with the flipped kernel.
-
-    From `n i = u s + t d - low`, putting `t' = k - 1 - t`: input position `n i` reads delta at
-    `u s = n i + t' d - (extent - 1 - low)`, which is a window of stride `i`, dilation `d` and low padding
-    `extent - 1 - low` over a delta of input dilation `s`.
-    """
-    window = geometry.window
-    lows = [e - 1 - low for e, (low, _) in zip(window.extent, window.padding, strict=True)]
-    spread = [(o - 1) * s + 1 for o, s in zip(window.output, window.stride, strict=True)]
-    highs = [n + e - 1 - o - low for n, e, o, low in zip(window.dilated, window.extent, spread, lows, strict=True)]
-    return lax.conv_general_dilated(
-        delta,
-        flip(swap_group_channels(kernel, geometry.groups), window.rank),
-        window.input_dilation,
-        list(zip(lows, highs, strict=True)),
-        window.stride,
-        window.dilation,
-        dimension_numbers(window.rank),
-        feature_group_count=geometry.groups,
-        precision=geometry.precision,
-    )
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel (`dual`)."""
+    return forward_by_lax(delta, transposed_kernel(kernel, geometry), dual(geometry))
 
 
 def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
@@ -133,4 +114,4 @@ def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
 def _scale_channels(p: Array, weights: Array, groups: int) -> Array:
     """Depthwise: `[... x g] * [g * m] -> [... x g * m]`."""
     each = jnp.repeat(p, weights.shape[0] // groups, axis=-1) if weights.shape[0] != groups else p
-    return each.astype(wide(p.dtype)) * weights.astype(wide(p.dtype))
+    return cast(each, wide(p.dtype)) * cast(lax.expand_dims(weights, range(p.ndim - 1)), wide(p.dtype))

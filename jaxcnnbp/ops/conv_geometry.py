@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jax import Array, lax
@@ -53,3 +53,23 @@ def swap_group_channels(kernel: Array, groups: int) -> Array:
 def flip(kernel: Array, rank: int) -> Array:
     """`kernel` mirrored on its `rank` window axes."""
     return lax.rev(kernel, tuple(range(rank)))
+
+
+def transposed_kernel(kernel: Array, geometry: ConvGeometry) -> Array:
+    """The kernel of `dual(geometry)`: flipped, with input and output channels exchanged."""
+    return flip(swap_group_channels(kernel, geometry.groups), geometry.window.rank)
+
+
+def dual(geometry: ConvGeometry) -> ConvGeometry:
+    """The convolution that carries delta back: from the output to the input, over delta with gaps of the stride.
+
+    With `t' = k - 1 - t` the relation `n i = u s + t d - low` reads `u s = n i + t' d - (extent - 1 - low)`: a window
+    of stride i and dilation d over positions u s. For stride 1 it is the full convolution with the flipped kernel.
+    """
+    window = geometry.window
+    lows = [e - 1 - low for e, (low, _) in zip(window.extent, window.padding, strict=True)]
+    spread = [(o - 1) * s + 1 for o, s in zip(window.output, window.stride, strict=True)]
+    rows = zip(lows, window.extent, window.dilated, spread, strict=True)
+    pairs = tuple((low, n + e - 1 - o - low) for low, e, n, o in rows)
+    back = Window(window.output, window.size, window.input_dilation, pairs, window.dilation, window.stride)
+    return replace(geometry, window=back, output_dtype=None)

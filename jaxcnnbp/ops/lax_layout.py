@@ -36,15 +36,17 @@ class LaxConvolution:
         if self.batch_groups == 1:
             return last
         batch, *spatial, features = last.shape
-        grouped = last.reshape(self.batch_groups, batch // self.batch_groups, *spatial, features)
-        return jax.numpy.moveaxis(grouped, 0, -2).reshape(batch // self.batch_groups, *spatial, -1)
+        batch //= self.batch_groups
+        grouped = last.reshape(self.batch_groups, batch, *spatial, features)
+        return jax.numpy.moveaxis(grouped, 0, -2).reshape(batch, *spatial, self.batch_groups * features)
 
     def input_out(self, x: Array) -> Array:
         """`(batch, *spatial, in)` -> lax's input."""
         if self.batch_groups > 1:
             batch, *spatial, features = x.shape
-            grouped = x.reshape(batch, *spatial, self.batch_groups, features // self.batch_groups)
-            x = jax.numpy.moveaxis(grouped, -2, 0).reshape(-1, *spatial, features // self.batch_groups)
+            features //= self.batch_groups
+            grouped = x.reshape(batch, *spatial, self.batch_groups, features)
+            x = jax.numpy.moveaxis(grouped, -2, 0).reshape(self.batch_groups * batch, *spatial, features)
         return x.transpose(np.argsort(_channels_last(self.numbers.lhs_spec)))
 
     def kernel_in(self, kernel: Array) -> Array:

@@ -1,0 +1,67 @@
+"""Grouped convolutions on CPUs, where XLA has no fast form: one group after another, each one matrix product.
+
+Each form has the signature and the meaning of the plain form in `conv_forms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnnbp.ops.conv_cpu_forms import pad_once
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.numerics import wide
+from jaxcnnbp.taps import gather
+
+
+def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`y_g = patches(x_g) k_g`, the patches of all taps side by side."""
+    padded, window = pad_once(x, geometry.window)
+    local = replace(geometry, window=window, groups=1)
+
+    def product(x_g: Array, k_g: Array) -> Array:
+        return _dot(_patches(x_g, local), k_g.reshape(-1, k_g.shape[-1]), local)
+
+    y = _over_groups(product, split_groups(padded, geometry.groups), split_groups(kernel, geometry.groups))
+    return jnp.moveaxis(y, 0, -2).reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+
+
+def input_grad_by_group(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The convolution of delta with the flipped kernel, group by group."""
+    return forward_by_group(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def kernel_grad_by_group(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`dk_g^T = delta_g^T patches(x_g)`."""
+    padded, window = pad_once(x, geometry.window)
+    local = replace(geometry, window=window, groups=1)
+
+    def product(x_g: Array, delta_g: Array) -> Array:
+        by_feature = lax.optimization_barrier(delta_g.reshape(-1, delta_g.shape[-1]).T)
+        return _dot(by_feature, _patches(x_g, local), local)
+
+    grads = _over_groups(product, split_groups(padded, geometry.groups), split_groups(delta, geometry.groups))
+    shape = geometry.kernel_shape(x.shape[-1], delta.shape[-1])
+    return grads.transpose(2, 0, 1).reshape(shape)
+
+
+def split_groups(a: Array, groups: int) -> Array:
+    """Last axis `[... (groups, c)] -> [groups ... c]`: of maps, and of a kernel, whose inputs are one group's already."""
+    return jnp.moveaxis(a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups), -2, 0)
+
+
+def _patches(x: Array, geometry: ConvGeometry) -> Array:
+    """`[positions x (taps, channels)]`."""
+    taps = [p for _, p in gather(x, geometry.window)]
+    return lax.concatenate(taps, x.ndim - 1).reshape(-1, len(taps) * x.shape[-1])
+
+
+def _dot(a: Array, b: Array, geometry: ConvGeometry) -> Array:
+    return lax.dot(a, b, precision=geometry.precision, preferred_element_type=wide(a.dtype))
+
+
+def _over_groups(product: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
+    return lax.map(lambda pair: product(*pair), (a, b))
