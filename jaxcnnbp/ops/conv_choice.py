@@ -60,6 +60,16 @@ class Layer:
         return max(window.input_dilation, default=1) > 1 and math.prod(window.stride) == math.prod(window.dilation) == 1
 
     @property
+    def exceeds_input(self) -> bool:
+        """A window that spans more than the whole input: XLA's convolution then runs a plain loop."""
+        return any(e > n for e, n in zip(self.geometry.window.extent, self.geometry.window.dilated, strict=True))
+
+    @property
+    def exceeds_output(self) -> bool:
+        """The same for the convolution that carries delta back."""
+        return any(e > o for e, o in zip(self.geometry.window.extent, self.geometry.window.output, strict=True))
+
+    @property
     def dilated(self) -> bool:
         window = self.geometry.window
         return math.prod(window.dilation) > 1 or math.prod(window.input_dilation) > 1
@@ -81,13 +91,15 @@ def _few_taps(layer: Layer) -> bool:
 
 FORWARD = (
     Row(lambda a: a.transposed and a.dense, partial(cpu.transposed_forward, cpu.input_grad_by_phases), "see INPUT_GRAD"),
-    Row(lambda a: a.depth == 1 and _few_taps(a), plain.forward_by_taps, "depthwise 3x3: 64 -> 2.0 ms"),
+    Row(lambda a: a.depth == 1 and _few_taps(a), cpu.forward_by_image, "depthwise 3x3: 64 -> 2.0 ms"),
     Row(lambda a: a.pointwise and a.dense, plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms"),
+    Row(lambda a: a.exceeds_input and a.dense and _few_taps(a), plain.forward_by_taps, "3x3 on 2x2, 512: 385 -> 4.7 ms"),
     Row(lambda a: a.grouped and _few_taps(a), grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms"),
 )
 INPUT_GRAD = (
-    Row(lambda a: a.depthwise and _few_taps(a), plain.input_grad_by_taps, "depthwise 3x3: 65 -> 1.9 ms"),
+    Row(lambda a: a.depthwise and _few_taps(a), cpu.input_grad_by_image, "depthwise 3x3: 65 -> 1.9 ms"),
     Row(lambda a: a.pointwise and a.dense, plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms"),
+    Row(lambda a: a.exceeds_output and a.dense and _few_taps(a), plain.input_grad_by_taps, "3x3 on 2x2: 385 -> 11 ms"),
     Row(lambda a: a.strided and a.dense and a.depth < 16, cpu.input_grad_by_depth_to_space, "7x7/2 of 3: 66 -> 19 ms"),
     Row(lambda a: a.strided and a.dense, cpu.input_grad_by_phases, "3x3/2, 128 to 128: 40 -> 19 ms"),
     Row(lambda a: a.grouped and _few_taps(a), grouped.input_grad_by_group, "32 groups of 8: as the forward"),
@@ -101,7 +113,7 @@ KERNEL_GRAD = (
     Row(lambda a: a.pointwise and a.dense, plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms"),
     Row(lambda a: a.depthwise and _few_taps(a), cpu.depthwise_kernel_grad_by_image, "depthwise 3x3: 39 -> 7 ms"),
     Row(lambda a: a.grouped and _few_taps(a), grouped.kernel_grad_by_group, "32 groups of 8: 2685 -> 6 ms"),
-    Row(lambda a: a.dense, cpu.kernel_grad_by_rows, "3x3, 64 to 128: 261 -> 107 ms"),
+    Row(lambda a: a.dense and a.depth >= 16, cpu.kernel_grad_by_rows, "3x3, 64 to 128: 261 -> 107 ms"),
 )
 
 
@@ -131,4 +143,5 @@ def _by_platform(table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array
     chosen = next((row.form for row in table if row.when(layer)), otherwise)
     if chosen is otherwise:
         return run(otherwise, a, b)
+
     return lax.platform_dependent(a, b, cpu=partial(run, chosen), default=partial(run, otherwise))

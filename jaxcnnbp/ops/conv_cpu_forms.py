@@ -14,13 +14,27 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops.conv_forms import forward_by_lax
+from jaxcnnbp.ops.conv_forms import forward_by_lax, forward_by_taps, input_grad_by_taps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import crop_to_input, gather, interleave, pad_to_reach, phase_counts, take_tap
 
 # Positions that one matrix product of a kernel gradient sums over: enough to fill it, few enough for the cache.
 BLOCK_POSITIONS = 4096
+
+
+# Blocks of images that an elementwise form is computed in.
+BLOCKS = 16
+
+
+def forward_by_image(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`forward_by_taps`, some images at a time, for one input channel a group: shifted products, no matrix."""
+    return _over_images(lambda images: forward_by_taps(images, kernel, geometry), x)
+
+
+def input_grad_by_image(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`input_grad_by_taps`, some images at a time, for depthwise convolutions."""
+    return _over_images(lambda deltas: input_grad_by_taps(deltas, kernel, geometry), delta)
 
 
 def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
@@ -117,6 +131,19 @@ def pad_once(x: Array, window: Window) -> tuple[Array, Window]:
     padded = pad_to_reach(x, window)
     ones, nothing = (1,) * window.rank, ((0, 0),) * window.rank
     return padded, replace(window, spatial=tuple(padded.shape[1:-1]), padding=nothing, input_dilation=ones)
+
+
+def _over_images(of_images: Callable[[Array], Array], x: Array) -> Array:
+    """`of_images` over blocks of the batch, in a loop that XLA computes once.
+
+    Written without the loop, elementwise operations are fused into every reader of their result and computed there
+    again: four times by a 2x2 pool. `optimization_barrier` does not keep XLA's CPU backend from it.
+    """
+    batch = x.shape[0]
+    blocks = max((n for n in range(1, BLOCKS + 1) if batch % n == 0), default=1)
+    blocks = batch if blocks == 1 else blocks
+    y = lax.map(of_images, x.reshape(blocks, batch // blocks, *x.shape[1:]))
+    return y.reshape(batch, *y.shape[2:])
 
 
 def _row_patches(images: Array, window: Window, row: Ints) -> Array:
