@@ -68,7 +68,9 @@ def _min_pool(
 
 def _extreme(x: Array, window: Window, kind: str, ties: str) -> Array:
     if ties == "all":
-        raise NotImplementedError("`ties` (='all') has no counterpart among JAX's own gradients; use 'first' or 'split'.")
+        raise NotImplementedError(
+            "`ties` (='all') has no counterpart among JAX's own gradients; use 'first' or 'split'."
+        )
     if ties == "split":
         stacked = _stack_taps(x, window, kind)
         return stacked.max(0) if kind == "max" else stacked.min(0)
@@ -88,13 +90,15 @@ def _winner(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
 
 
 def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
+    # lax has no gradient for a pool that crops, so what no window reads stays on.
+    pairs = window.reach if window.ceil_mode else window.padding
     return lax.reduce_window(
         x,
         np.asarray(start, x.dtype),
         combine,
         (1, *window.size, 1),
         (1, *window.stride, 1),
-        ((0, 0), *window.reach, (0, 0)),
+        ((0, 0), *pairs, (0, 0)),
         None,
         (1, *window.dilation, 1),
     )
@@ -111,7 +115,14 @@ def _max_pool_with_argmax(
 
 @_stands_for("avg_pool")
 def _avg_pool(
-    inputs, window_shape, strides=None, padding="VALID", count_include_pad=True, *, window_dilation=None, ceil_mode=False
+    inputs,
+    window_shape,
+    strides=None,
+    padding="VALID",
+    count_include_pad=True,
+    *,
+    window_dilation=None,
+    ceil_mode=False,
 ):
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     counted = jnp.asarray(np.maximum(cells(window, count_include_pad), 1), x.dtype)[None, ..., None]
@@ -164,7 +175,8 @@ def _subsample(x, beta, bias, window_shape, *, ceil_mode=False):
 
 @_stands_for("combine_maps")
 def _combine_maps(x, kernel, logits, bias, *, padding="VALID", true_convolution=True):
-    mixed = jnp.asarray(kernel) * jax.nn.softmax(jnp.asarray(logits), axis=0)
+    alpha = jax.nn.softmax(jnp.asarray(logits), axis=0)
+    mixed = jnp.asarray(kernel) * lax.expand_dims(alpha, range(jnp.ndim(kernel) - 2))
     return _add_bias((_convolve if true_convolution else _correlate)(x, mixed, padding=padding), bias)
 
 

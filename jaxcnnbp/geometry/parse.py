@@ -26,7 +26,7 @@ def per_axis(value: Any, rank: int, name: str, minimum: int = 1) -> Ints:
 
 
 def parse_padding(padding: Any, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
-    """`padding` as `(low, high)` an axis, for windows of `extent` (with dilation) over an input of `spatial` extents."""
+    """`padding` as `(low, high)` an axis, for windows of `extent`, dilation included, over `spatial` extents."""
     if isinstance(padding, str):
         return _padding_of_word(padding, spatial, extent, stride)
     rank = len(spatial)
@@ -60,7 +60,7 @@ def window_of(
     gaps = per_axis(input_dilation, rank, named["input_dilation"])
     unpadded = Window(tuple(spatial), size, stride, ((0, 0),) * rank, dilation, gaps)
     pairs = parse_padding(padding, unpadded.dilated, unpadded.extent, stride)
-    return Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode)
+    return _require_no_cropped_cell(Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode))
 
 
 def require_output(window: Window, name: str) -> Window:
@@ -72,6 +72,16 @@ def require_output(window: Window, name: str) -> Window:
                 f"`{name}` (={window.size}) spans {extent} positions on spatial axis {axis} (dilation"
                 f" {window.dilation[axis]}) but the padded input has {max(padded, 0)}; use a smaller window, less"
                 " dilation or more padding."
+            )
+    return window
+
+
+def _require_no_cropped_cell(window: Window) -> Window:
+    for axis, ((_, high), (_, reached)) in enumerate(zip(window.padding, window.reach, strict=True)):
+        if high < 0 and reached > high:
+            raise ValueError(
+                f"`padding` (={window.padding}) crops the end of spatial axis {axis}, where a partial window of"
+                " `ceil_mode` would read; crop the input before the pool instead."
             )
     return window
 

@@ -118,6 +118,14 @@ def keep_axes(window: Window, axes: tuple[int, ...]) -> Window:
     )
 
 
+def unpadded(window: Window) -> Window:
+    """`window` over an input that has its padding and its gaps already, cut to its `reach`."""
+    ones, nothing = (1,) * window.rank, ((0, 0),) * window.rank
+    rows = zip(window.reach, window.dilated, strict=True)
+    spatial = tuple(low + n + high for (low, high), n in rows)
+    return replace(window, spatial=spatial, padding=nothing, input_dilation=ones, ceil_mode=False)
+
+
 def _output_extent(dilated: int, extent: int, stride: int, padding: tuple[int, int], ceil_mode: bool) -> int:
     low, high = padding
     room = dilated + low + high - extent

@@ -76,7 +76,8 @@ class Conv:
         depth, rest = divmod(shape[-1], self.groups)
         if rest or self.features % self.groups:
             raise ValueError(
-                f"`groups` (={self.groups}) must divide both the input channels (={shape[-1]}) and `features` (={self.features})."
+                f"`groups` (={self.groups}) must divide both the input channels (={shape[-1]})"
+                f" and `features` (={self.features})."
             )
         size = per_axis(self.window, len(shape) - 2, "window")
         taps = math.prod(size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,10 @@ class Layer(Protocol):
     Shapes are whole: `(batch, *spatial, channels)`, the batch included.
     """
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """What `Sequential` calls the layer, before its number."""
+        ...
 
     def init(self, key: Array, input_shape: Ints, dtype: DTypeLike = jnp.float32) -> Params:
         """Fresh parameters, a dict of arrays, empty for a layer without any."""

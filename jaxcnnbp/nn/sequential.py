@@ -46,7 +46,9 @@ class Sequential:
         object.__setattr__(self, "layers", tuple(self.layers))
         strangers = [layer for layer in self.layers if not isinstance(layer, Layer)]
         if strangers:
-            raise TypeError(f"`layers` holds {strangers[0]!r}, which is no layer: it needs init, apply, forward, backward.")
+            raise TypeError(
+                f"`layers` holds {strangers[0]!r}, which is no layer: it needs init, apply, forward, backward."
+            )
 
     @cached_property
     def names(self) -> tuple[str, ...]:

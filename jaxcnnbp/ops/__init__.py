@@ -1,0 +1,1 @@
+"""One file a rule: the algebra, the forward, the residuals, the gradients, and the wiring last."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window, window_of
@@ -95,8 +95,8 @@ def subsample(x: ArrayLike, beta: ArrayLike, bias: ArrayLike, window_shape: Any,
         raise ValueError(f"`beta` (shape={beta.shape}) must be (maps,), here {merged.shape[-1:]}.")
     if not ceil_mode and any(n % k for n, k in zip(window.spatial, window.size, strict=True)):
         raise ValueError(
-            f"`window_shape` (={window.size}) must divide the spatial extents (={window.spatial}): cells at the edge would"
-            " be lost; pad or crop, or pass ceil_mode=True for partial blocks."
+            f"`window_shape` (={window.size}) must divide the spatial extents (={window.spatial}): cells at the edge"
+            " would be lost; pad or crop, or pass ceil_mode=True for partial blocks."
         )
     return split_batch(add_bias(subsample_op(merged, beta, window), bias), x, window.rank)
 
@@ -104,7 +104,9 @@ def subsample(x: ArrayLike, beta: ArrayLike, bias: ArrayLike, window_shape: Any,
 # Learned combination: u_j = sum_i alpha_ij (x_i * k_ij), alpha_ij = softmax over i of c_ij. It is the convolution with
 # the kernel alpha k, so with dK the gradient of that kernel
 #
-#   dk_ij = alpha_ij dK_ij,   dalpha_ij = sum_t k_ij[t] dK_ij[t],   dc_ij = alpha_ij (dalpha_ij - sum_l dalpha_lj alpha_lj)
+#   dk_ij     = alpha_ij dK_ij
+#   dalpha_ij = sum_t k_ij[t] dK_ij[t]
+#   dc_ij     = alpha_ij (dalpha_ij - sum_l dalpha_lj alpha_lj)
 
 
 class CombineResiduals(NamedTuple):
@@ -123,16 +125,21 @@ def _combine(x: Array, kernel: Array, logits: Array, geometry: ConvGeometry) -> 
 def combine_fwd(x: Array, kernel: Array, logits: Array, geometry: ConvGeometry) -> tuple[Array, CombineResiduals]:
     """:: (x, k, c) -> (u, residuals)."""
     alpha = softmax_over_inputs(logits)
-    return forward(x, kernel * alpha, geometry), CombineResiduals(x, kernel, alpha)
+    return forward(x, _weighted(kernel, alpha), geometry), CombineResiduals(x, kernel, alpha)
 
 
 def combine_bwd(geometry: ConvGeometry, kept: CombineResiduals, delta: Array) -> tuple[Array, Array, Array]:
     """:: (residuals, CT u) -> (CT x, CT k, CT c)."""
     x, kernel, alpha = kept
-    dx = input_grad(delta, kernel * alpha, geometry)
+    dx = input_grad(delta, _weighted(kernel, alpha), geometry)
     mixed = kernel_grad(x, delta, geometry)
     dalpha = jnp.sum(kernel * mixed, tuple(range(geometry.window.rank)), dtype=wide(kernel.dtype))
-    return dx, alpha * mixed, cast(softmax_backward(cast(alpha, dalpha.dtype), dalpha), alpha.dtype)
+    return dx, _weighted(mixed, alpha), cast(softmax_backward(cast(alpha, dalpha.dtype), dalpha), alpha.dtype)
+
+
+def _weighted(kernel: Array, alpha: Array) -> Array:
+    """alpha_ij k_ij[t]."""
+    return kernel * lax.expand_dims(alpha, range(kernel.ndim - 2))
 
 
 def softmax_over_inputs(logits: Array) -> Array:

@@ -90,10 +90,14 @@ def _few_taps(layer: Layer) -> bool:
 
 
 FORWARD = (
-    Row(lambda a: a.transposed and a.dense, partial(cpu.transposed_forward, cpu.input_grad_by_phases), "see INPUT_GRAD"),
+    Row(
+        lambda a: a.transposed and a.dense, partial(cpu.transposed_forward, cpu.input_grad_by_phases), "see INPUT_GRAD"
+    ),
     Row(lambda a: a.depth == 1 and _few_taps(a), cpu.forward_by_image, "depthwise 3x3: 64 -> 2.0 ms"),
     Row(lambda a: a.pointwise and a.dense, plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms"),
-    Row(lambda a: a.exceeds_input and a.dense and _few_taps(a), plain.forward_by_taps, "3x3 on 2x2, 512: 385 -> 4.7 ms"),
+    Row(
+        lambda a: a.exceeds_input and a.dense and _few_taps(a), plain.forward_by_taps, "3x3 on 2x2, 512: 385 -> 4.7 ms"
+    ),
     Row(lambda a: a.grouped and _few_taps(a), grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms"),
 )
 INPUT_GRAD = (

@@ -13,7 +13,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.geometry.window import Ints, Window, unpadded
 from jaxcnnbp.ops.conv_forms import forward_by_lax, forward_by_taps, input_grad_by_taps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
 from jaxcnnbp.ops.numerics import cast, wide
@@ -128,9 +128,7 @@ def transposed_kernel_grad(
 
 def pad_once(x: Array, window: Window) -> tuple[Array, Window]:
     """`x` with its padding and gaps, and the window over it that is left."""
-    padded = pad_to_reach(x, window)
-    ones, nothing = (1,) * window.rank, ((0, 0),) * window.rank
-    return padded, replace(window, spatial=tuple(padded.shape[1:-1]), padding=nothing, input_dilation=ones)
+    return pad_to_reach(x, window), unpadded(window)
 
 
 def _over_images(of_images: Callable[[Array], Array], x: Array) -> Array:
@@ -161,7 +159,9 @@ def _images_a_block(delta: Array) -> int:
     return max(1, min(delta.shape[0], BLOCK_POSITIONS // max(positions, 1)))
 
 
-def _sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta: Array, start: Array, size: int) -> Array:
+def _sum_over_images(
+    of_images: Callable[[Array, Array], Array], x: Array, delta: Array, start: Array, size: int
+) -> Array:
     """The sum of `of_images` over blocks of `size` images, the rest as a block of its own."""
     whole = x.shape[0] // size * size
     if whole < x.shape[0]:

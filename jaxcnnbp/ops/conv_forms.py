@@ -70,7 +70,9 @@ def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     window = geometry.window
     image = dimension_numbers(window.rank)
     spatial, last = image.lhs_spec[2:], window.rank + 1
-    numbers = lax.ConvDimensionNumbers((last, 0, *spatial), (last, 0, *spatial), (window.rank, last, *range(window.rank)))
+    numbers = lax.ConvDimensionNumbers(
+        (last, 0, *spatial), (last, 0, *spatial), (window.rank, last, *range(window.rank))
+    )
     return lax.conv_general_dilated(
         x,
         delta,
@@ -107,7 +109,9 @@ def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
     groups = geometry.groups
     a = p.reshape(*p.shape[:-1], groups, -1)
     b = delta.reshape(*delta.shape[:-1], groups, -1)
-    by_group = lax.dot_general(a, b, ((summed, summed), ((p.ndim - 1,), (p.ndim - 1,))), geometry.precision, wide(p.dtype))
+    by_group = lax.dot_general(
+        a, b, ((summed, summed), ((p.ndim - 1,), (p.ndim - 1,))), geometry.precision, wide(p.dtype)
+    )
     return jnp.moveaxis(by_group, 0, 1).reshape(a.shape[-1], -1)
 
 

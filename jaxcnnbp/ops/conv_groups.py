@@ -49,7 +49,7 @@ def kernel_grad_by_group(x: Array, delta: Array, geometry: ConvGeometry) -> Arra
 
 
 def split_groups(a: Array, groups: int) -> Array:
-    """Last axis `[... (groups, c)] -> [groups ... c]`: of maps, and of a kernel, whose inputs are one group's already."""
+    """Last axis `[... (groups, c)] -> [groups ... c]`: also of a kernel, whose inputs are one group's already."""
     return jnp.moveaxis(a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups), -2, 0)
 
 

@@ -69,7 +69,7 @@ def correlate(
     groups: int = 1,
     connections: ArrayLike | None = None,
 ) -> Array:
-    r"""Correlation, which frameworks call convolution: $y_j[u] = \sum_{i \in M_j} \sum_t x_i[u s + t d - p]\, k_{ij}[t]$.
+    r"""Correlation, the frameworks' convolution: $y_j[u] = \sum_{i \in M_j} \sum_t x_i[u s + t d - p]\, k_{ij}[t]$.
 
     Args and errors are those of `convolve`, and `convolve(x, k) == correlate(x, flip(k))`, in gradients too.
 
@@ -115,7 +115,7 @@ def conv_geometry(
 
 
 def check_operands(x: Array, kernel: Array, groups: int) -> None:
-    """Refuses an input and a kernel that do not belong together, `(batch, *spatial, in)` and `(*window, in / g, out)`."""
+    """Refuses an input and a kernel that do not belong together."""
     if x.ndim < 3:
         raise ValueError(f"`x` (shape={x.shape}) must be (batch, *spatial, in); add the axes that are missing.")
     if kernel.ndim != x.ndim:

@@ -92,7 +92,9 @@ def dense(x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None = None) -> Ar
     x, weights = jnp.asarray(x), jnp.asarray(weights)
     require_same_dtype(weights, "weights", x, "x")
     if x.ndim < 1 or weights.ndim != 2 or x.shape[-1] != weights.shape[0]:
-        raise ValueError(f"`weights` (shape={weights.shape}) must be (in, out) with in the last axis of `x` (shape={x.shape}).")
+        raise ValueError(
+            f"`weights` (shape={weights.shape}) must be (in, out) with in the last axis of `x` (shape={x.shape})."
+        )
     y = dense_op(x, weights)
     return y if bias is None else add_bias(y, jnp.asarray(bias))
 

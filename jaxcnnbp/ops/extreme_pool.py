@@ -11,7 +11,7 @@ the formula, "split" to share delta among the maximal cells, as `jnp.max` does.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from math import prod
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import Ints, keep_axes
+from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, gather, pad_to_reach, scatter, take_tap
 
@@ -51,10 +51,10 @@ def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     Folding row-major order axis by axis keeps it: the first (for NaN the last) extreme of the first (last) extreme
     row is the first (last) extreme of the window.
     """
-    best, taps = x, jnp.zeros((1,) * x.ndim, tap_dtype(window.taps))
+    best = pad_to_reach(x, window, identity(x.dtype, kind))
+    taps = jnp.zeros(best.shape, tap_dtype(window.taps))
     for axis in reversed(range(window.rank)):
-        local = replace(keep_axes(window, (axis,)), spatial=tuple(best.shape[1:-1]))
-        best, taps = _fold_axis(best, jnp.broadcast_to(taps, best.shape), local, axis, prod(window.size[axis + 1 :]), kind)
+        best, taps = _fold_axis(best, taps, window, axis, kind)
         if window.taps > FEW_TAPS:
             best, taps = lax.optimization_barrier((best, taps))
     return best, taps
@@ -123,7 +123,7 @@ def flat_argmax(taps: Array, window: Window) -> Array:
         start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis] - window.padding[axis][0]
         position = tap * window.dilation[axis] + _along(start, axis, window.rank)
         index, weight = index + position * weight, weight * window.spatial[axis]
-        on_input = window.inside(axis).any(1)
+        on_input = np.asarray(window.inside(axis).any(1))
         if not on_input.all():
             index = jnp.where(_along(on_input, axis, window.rank), index, np.int32(-(2**30)))
     return jnp.maximum(index, -1)
@@ -141,22 +141,23 @@ def identity(dtype: DTypeLike, kind: str) -> float | int:
     return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
 
 
-def _fold_axis(x: Array, taps: Array, window: Window, axis: int, weight: int, kind: str) -> tuple[Array, Array]:
-    """Extreme value and winner along one axis; `weight` is what a step along it adds to the tap's index."""
+def _fold_axis(x: Array, taps: Array, window: Window, axis: int, kind: str) -> tuple[Array, Array]:
+    """Extreme value and winner along one axis of the padded input."""
     beats = lax.gt if kind == "max" else lax.lt
+    weight = prod(window.size[axis + 1 :])
     first_inside = window.inside(axis).argmax(1)
-    padded, padded_taps = pad_to_reach(x, window, identity(x.dtype, kind)), pad_to_reach(taps, window)
+    local = replace(keep_axes(unpadded(window), (axis,)), spatial=tuple(x.shape[1:-1]))
     best = who = None
-    for tap in window.tap_indices():
-        p = take_tap(padded, window, tap)
-        here = take_tap(padded_taps, window, tap) + jnp.asarray(tap[axis] * weight, taps.dtype)
+    for tap in local.tap_indices():
+        p = take_tap(x, local, tap)
+        here = take_tap(taps, local, tap) + jnp.asarray(tap[axis] * weight, taps.dtype)
         if best is None or who is None:
             best, who = p, here
             continue
         wins = beats(p, best) | (p != p)
         # Until a window has met the input it holds padding, which an equal value (an infinity) must replace.
         if (first_inside == tap[axis]).any():
-            wins = wins | _along(first_inside == tap[axis], axis, window.rank)
+            wins = wins | _along(np.asarray(first_inside == tap[axis]), axis, window.rank)
         best, who = jnp.where(wins, p, best), jnp.where(wins, here, who)
     if best is None or who is None:
         raise ValueError(f"`window_shape` (={window.size}) has no tap; give every axis at least one.")
@@ -168,7 +169,7 @@ def _inside(window: Window, tap: Ints) -> Array | None:
     masks = [window.inside(axis)[:, t] for axis, t in enumerate(tap)]
     if all(mask.all() for mask in masks):
         return None
-    return prod((_along(mask, axis, window.rank) for axis, mask in enumerate(masks)), start=jnp.ones((), bool))
+    return reduce(jnp.logical_and, (_along(mask, axis, window.rank) for axis, mask in enumerate(masks)))
 
 
 def _along(values: np.ndarray, axis: int, rank: int) -> Array:

@@ -346,7 +346,9 @@ def conv_bias_grad(delta: ArrayLike, feature_axis: int = -1) -> Array:
     return sum_to_channels(jnp.moveaxis(delta, feature_axis, -1))
 
 
-def _gradient_plan(delta: Array, input_shape: Any, kernel_shape: Any, operand: Array, **parameters: Any) -> LaxConvolution:
+def _gradient_plan(
+    delta: Array, input_shape: Any, kernel_shape: Any, operand: Array, **parameters: Any
+) -> LaxConvolution:
     require_inexact(delta, "delta")
     parameters["window_strides"] = parameters["window_strides"] or (1,) * (len(input_shape) - 2)
     parameters["preferred_element_type"] = None

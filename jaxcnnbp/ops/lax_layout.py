@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 
-Spec = Ints  # lax's: (batch, feature, *spatial) or (out, in, *window)
+Spec = Sequence[int]  # lax's: (batch, feature, *spatial) or (out, in, *window)
 
 
 @dataclass(frozen=True)

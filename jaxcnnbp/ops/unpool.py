@@ -84,7 +84,9 @@ def max_unpool(values: ArrayLike, argmax: ArrayLike, spatial_shape: Sequence[int
         raise ValueError(f"`argmax` (shape={argmax.shape}) must have the shape of `values` (shape={values.shape}).")
     rank = len(spatial_shape)
     if values.ndim < rank + 1:
-        raise ValueError(f"`spatial_shape` (={spatial_shape!r}) has more axes than `values` (shape={values.shape}) has.")
+        raise ValueError(
+            f"`spatial_shape` (={spatial_shape!r}) has more axes than `values` (shape={values.shape}) has."
+        )
     spatial = per_axis(tuple(spatial_shape), rank, "spatial_shape", minimum=0)
     unpooled = _unpool_op(merge_batch(values, rank), merge_batch(argmax, rank), spatial)
     return split_batch(unpooled, values, rank)
