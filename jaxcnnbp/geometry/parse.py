@@ -31,7 +31,7 @@ def parse_padding(padding: Any, spatial: Ints, extent: Ints, stride: Ints) -> Pa
         return _padding_of_word(padding, spatial, extent, stride)
     rank = len(spatial)
     if _is_int(padding):
-        return ((operator.index(padding),) * 2,) * rank
+        return ((operator.index(padding), operator.index(padding)),) * rank
     if not isinstance(padding, Sequence):
         raise TypeError(f"`padding` (={padding!r}) must be a word, an int, or one int or (low, high) pair an axis.")
     if len(padding) != rank:
@@ -92,7 +92,7 @@ def _is_int(value: Any) -> bool:
 
 def _pair(entry: Any, padding: Any) -> tuple[int, int]:
     if _is_int(entry):
-        return (operator.index(entry),) * 2
+        return operator.index(entry), operator.index(entry)
     if isinstance(entry, Sequence) and len(entry) == 2 and all(map(_is_int, entry)):
         return operator.index(entry[0]), operator.index(entry[1])
     raise TypeError(f"`padding` (={padding!r}) has the entry {entry!r}; an entry must be an int or a (low, high) pair.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ class Subsample:
 
     window: int | tuple[int, ...]
     ceil_mode: bool = False
-    kind: ClassVar[str] = "subsample"
+    kind = "subsample"
 
     def init(self, key: Array, input_shape: Ints, dtype: DTypeLike = jnp.float32) -> Params:
         """`beta` one over the block's cells, so that the layer begins as the mean; `bias` zero."""
@@ -124,7 +124,7 @@ class CombineMaps:
     padding: Padding = "VALID"
     true_convolution: bool = True
     initializer: Callable[..., Array] = glorot_uniform
-    kind: ClassVar[str] = "combine"
+    kind = "combine"
 
     def init(self, key: Array, input_shape: Ints, dtype: DTypeLike = jnp.float32) -> Params:
         """`kernel` by the initializer for one map in, `logits` near zero, so that all maps begin alike; `bias` zero."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class Conv:
     connections: Any = None
     true_convolution: bool = False
     initializer: Callable[..., Array] = glorot_uniform
-    kind: ClassVar[str] = "conv"
+    kind = "conv"
 
     def __post_init__(self) -> None:
         if self.connections is not None:  # an array is not hashable, and a layer is

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -36,7 +35,7 @@ class Dense:
     features: int
     use_bias: bool = True
     initializer: Callable[..., Array] = glorot_uniform
-    kind: ClassVar[str] = "dense"
+    kind = "dense"
 
     def init(self, key: Array, input_shape: Ints, dtype: DTypeLike = jnp.float32) -> Params:
         """`kernel` `(in, features)` by the initializer, `bias` zero."""
@@ -75,7 +74,7 @@ class Flatten(Stateless):
     Source: the document's last pooling layer, whose maps are concatenated into one vector.
     """
 
-    kind: ClassVar[str] = "flatten"
+    kind = "flatten"
 
     def apply(self, params: Params, x: Array) -> Array:
         """One vector an image."""

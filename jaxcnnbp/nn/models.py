@@ -21,8 +21,19 @@ from jaxcnnbp.nn import (
     softmax_cross_entropy,
     squared_error,
 )
+from jaxcnnbp.nn.layer import he_normal
 
-__all__ = ["LENET_TABLE", "MODELS", "ModelSpec", "bouvrie", "digits", "lenet5", "lenet5_classic", "toolbox"]
+__all__ = [
+    "LENET_TABLE",
+    "MODELS",
+    "ModelSpec",
+    "bouvrie",
+    "compact",
+    "digits",
+    "lenet5",
+    "lenet5_classic",
+    "toolbox",
+]
 
 
 def _lenet_table() -> tuple[tuple[bool, ...], ...]:
@@ -56,11 +67,22 @@ def lenet5(activation: Any = _RELU, connections: Any = None) -> Sequential:
     Reference: LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document
     Recognition, Proc. IEEE 86(11), 1998.
     """
-    return Sequential((
-        Conv(6, 5, padding=2), activation, MaxPool(2),
-        Conv(16, 5, connections=connections), activation, MaxPool(2),
-        Flatten(), Dense(120), activation, Dense(84), activation, Dense(10),
-    ))
+    return Sequential(
+        (
+            Conv(6, 5, padding=2),
+            activation,
+            MaxPool(2),
+            Conv(16, 5, connections=connections),
+            activation,
+            MaxPool(2),
+            Flatten(),
+            Dense(120),
+            activation,
+            Dense(84),
+            activation,
+            Dense(10),
+        )
+    )
 
 
 def lenet5_classic() -> Sequential:
@@ -76,11 +98,24 @@ def lenet5_classic() -> Sequential:
     Reference: as `lenet5`.
     """
     squash = ScaledTanh()
-    return Sequential((
-        Conv(6, 5, padding=2), squash, Subsample(2), squash,
-        Conv(16, 5, connections=LENET_TABLE), squash, Subsample(2), squash,
-        Flatten(), Dense(120), squash, Dense(84), squash, Dense(10),
-    ))
+    return Sequential(
+        (
+            Conv(6, 5, padding=2),
+            squash,
+            Subsample(2),
+            squash,
+            Conv(16, 5, connections=LENET_TABLE),
+            squash,
+            Subsample(2),
+            squash,
+            Flatten(),
+            Dense(120),
+            squash,
+            Dense(84),
+            squash,
+            Dense(10),
+        )
+    )
 
 
 def bouvrie() -> Sequential:
@@ -96,11 +131,21 @@ def bouvrie() -> Sequential:
     Reference: Bouvrie, Notes on Convolutional Neural Networks, 2006.
     """
     squash = ScaledTanh()
-    return Sequential((
-        Conv(6, 5, true_convolution=True), squash, Subsample(2), squash,
-        CombineMaps(12, 5), squash, Subsample(2), squash,
-        Flatten(), Dense(10), Logistic(),
-    ))
+    return Sequential(
+        (
+            Conv(6, 5, true_convolution=True),
+            squash,
+            Subsample(2),
+            squash,
+            CombineMaps(12, 5),
+            squash,
+            Subsample(2),
+            squash,
+            Flatten(),
+            Dense(10),
+            Logistic(),
+        )
+    )
 
 
 def toolbox() -> Sequential:
@@ -118,11 +163,19 @@ def toolbox() -> Sequential:
     Reference: Palm, Prediction as a candidate for learning deep hierarchical models of data, 2012;
     DeepLearnToolbox, test_example_CNN.
     """
-    return Sequential((
-        Conv(6, 5, true_convolution=True), Logistic(), MeanPool(2),
-        Conv(12, 5, true_convolution=True), Logistic(), MeanPool(2),
-        Flatten(), Dense(10), Logistic(),
-    ))
+    return Sequential(
+        (
+            Conv(6, 5, true_convolution=True),
+            Logistic(),
+            MeanPool(2),
+            Conv(12, 5, true_convolution=True),
+            Logistic(),
+            MeanPool(2),
+            Flatten(),
+            Dense(10),
+            Logistic(),
+        )
+    )
 
 
 def digits() -> Sequential:
@@ -135,11 +188,55 @@ def digits() -> Sequential:
         >>> digits().output_shape((1, 8, 8, 1))
         (1, 10)
     """
-    return Sequential((
-        Conv(8, 3, padding="SAME"), Relu(), MaxPool(2),
-        Conv(16, 3, padding="SAME"), Relu(), MaxPool(2),
-        Flatten(), Dense(10),
-    ))
+    return Sequential(
+        (
+            Conv(8, 3, padding="SAME"),
+            Relu(),
+            MaxPool(2),
+            Conv(16, 3, padding="SAME"),
+            Relu(),
+            MaxPool(2),
+            Flatten(),
+            Dense(10),
+        )
+    )
+
+
+def compact(maps: tuple[int, int, int, int, int] = (16, 16, 32, 32, 32)) -> Sequential:
+    """Five 3x3 convolutions with relu, two max poolings, a mean over what is left, and one dense layer.
+
+    Args:
+        maps: output maps of the five convolutions.
+
+    Returns:
+        The network for 28x28 images; outputs are logits `(batch, 10)`. Kernels are drawn as He et al. draw them.
+
+    Example:
+        >>> compact().output_shape((1, 28, 28, 1))
+        (1, 10)
+
+    Reference: Springenberg et al., Striving for Simplicity, 2015 (small kernels, a mean instead of dense layers).
+    """
+    first, second, third, fourth, fifth = (Conv(count, 3, initializer=he_normal) for count in maps)
+    return Sequential(
+        (
+            first,
+            Relu(),
+            second,
+            Relu(),
+            MaxPool(2),
+            third,
+            Relu(),
+            fourth,
+            Relu(),
+            MaxPool(2),
+            fifth,
+            Relu(),
+            MeanPool(2),
+            Flatten(),
+            Dense(10),
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +261,9 @@ MODELS: dict[str, ModelSpec] = {
     "lenet5": ModelSpec(lenet5, (28, 28, 1), softmax_cross_entropy, "LeNet-5 with relu and max pooling"),
     "lenet5-classic": ModelSpec(
         lenet5_classic, (28, 28, 1), softmax_cross_entropy, "LeNet-5 with the layers and the table of 1998"
+    ),
+    "compact": ModelSpec(
+        compact, (28, 28, 1), softmax_cross_entropy, "five 3x3 convolutions and one dense layer"
     ),
     "bouvrie": ModelSpec(bouvrie, (28, 28, 1), squared_error, "every layer of Bouvrie's notes"),
     "toolbox": ModelSpec(toolbox, (28, 28, 1), squared_error, "6c-2s-12c-2s of DeepLearnToolbox"),

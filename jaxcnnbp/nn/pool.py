@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from jax import Array
 
@@ -46,7 +46,7 @@ class MaxPool(Stateless):
     dilation: Size = 1
     ceil_mode: bool = False
     ties: str = "first"
-    kind: ClassVar[str] = "pool"
+    kind = "pool"
 
     def __post_init__(self) -> None:
         check_ties(self.ties)
@@ -95,7 +95,7 @@ class MeanPool(Stateless):
     padding: Padding = "VALID"
     count_include_pad: bool = True
     ceil_mode: bool = False
-    kind: ClassVar[str] = "pool"
+    kind = "pool"
 
     def apply(self, params: Params, x: Array) -> Array:
         """The means."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ class Sequential:
     """
 
     layers: tuple[Layer, ...]
-    kind: ClassVar[str] = "sequential"
+    kind = "sequential"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))

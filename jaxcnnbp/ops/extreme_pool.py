@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial, reduce
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,11 +183,12 @@ extreme_pool.defvjp(extreme_pool_fwd, extreme_pool_bwd)
 @partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
 def extreme_pool_op(x: Array, window: Window, kind: str, ties: str) -> Array:
     """The values alone; the winners are not computed unless a gradient asks for them."""
-    return extreme_pool(x, window, kind, ties)[0]
+    pooled: Any = extreme_pool(x, window, kind, ties)
+    return pooled[0]
 
 
 @partial(jax.jit, static_argnums=(1, 2), inline=True)
 def argmax_pool_op(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     """The values and their flat indices."""
-    best, taps = extreme_pool(x, window, kind, "first")
-    return best, flat_argmax(lax.stop_gradient(taps), window)
+    pooled: Any = extreme_pool(x, window, kind, "first")
+    return pooled[0], flat_argmax(lax.stop_gradient(pooled[1]), window)
