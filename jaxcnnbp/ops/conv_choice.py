@@ -18,7 +18,7 @@ from jax import Array, lax
 from jaxcnnbp.ops import conv_cpu_forms as cpu
 from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops import conv_groups as grouped
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual
 from jaxcnnbp.ops.numerics import cast
 
 Form = Callable[[Array, Array, ConvGeometry], Array]
@@ -54,10 +54,22 @@ class Layer:
         return max(self.geometry.window.stride, default=1) > 1 and not self.dilated
 
     @property
+    def phases_as_channels(self) -> bool:
+        """Few input channels, no products with zeros, or more phases than are quick to compile one by one."""
+        window = self.geometry.window
+        unfilled = all(k % s == 0 for k, s in zip(window.size, window.stride, strict=True))
+        return self.depth < 16 or unfilled or math.prod(window.stride) > 16
+
+    @property
     def transposed(self) -> bool:
         """A stride of one over a dilated input: the input gradient of a strided convolution."""
         window = self.geometry.window
         return max(window.input_dilation, default=1) > 1 and math.prod(window.stride) == math.prod(window.dilation) == 1
+
+    @property
+    def as_strided(self) -> Layer:
+        """The strided convolution whose input gradient a transposed one is."""
+        return Layer(dual(self.geometry), self.width, self.depth)
 
     @property
     def exceeds_input(self) -> bool:
@@ -104,7 +116,11 @@ INPUT_GRAD = (
     Row(lambda a: a.depthwise and _few_taps(a), cpu.input_grad_by_image, "depthwise 3x3: 65 -> 1.9 ms"),
     Row(lambda a: a.pointwise and a.dense, plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms"),
     Row(lambda a: a.exceeds_output and a.dense and _few_taps(a), plain.input_grad_by_taps, "3x3 on 2x2: 385 -> 11 ms"),
-    Row(lambda a: a.strided and a.dense and a.depth < 16, cpu.input_grad_by_depth_to_space, "7x7/2 of 3: 66 -> 19 ms"),
+    Row(
+        lambda a: a.strided and a.dense and a.phases_as_channels,
+        cpu.input_grad_by_depth_to_space,
+        "7x7/2 of 3: 66 -> 19 ms",
+    ),
     Row(lambda a: a.strided and a.dense, cpu.input_grad_by_phases, "3x3/2, 128 to 128: 40 -> 19 ms"),
     Row(lambda a: a.grouped and _few_taps(a), grouped.input_grad_by_group, "32 groups of 8: as the forward"),
 )

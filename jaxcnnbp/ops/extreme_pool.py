@@ -24,12 +24,14 @@ from jax.typing import DTypeLike
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import Reader, gather, pad_to_reach, scatter, take_tap
+from jaxcnnbp.taps import Reader, crop_to_input, gather, pad_to_reach, phase_counts, scatter, take_tap
 
 BITS = 32
 # With more taps than this, each axis is folded for itself and the compiler may not fuse them again: it would
 # compute the inner fold once for every tap of the outer.
 FEW_TAPS = 16
+# With more phases of the stride, or more taps, XLA takes minutes to compile the plain form.
+FEW_PHASES, MANY_TAPS = 9, 256
 
 
 class Recorded(NamedTuple):
@@ -76,7 +78,14 @@ def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta
 
 
 def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
-    """dx = scatter(delta[u] where t == t*[u])."""
+    """dx = scatter(delta[u] where t == t*[u]), in the form that stays quick to compile for this window."""
+    if prod(window.stride) <= FEW_PHASES and window.taps <= MANY_TAPS:
+        return _send_by_phases(delta, taps, window)
+    return (_send_to_blocks if window.tiles else _send_by_index)(delta, taps, window)
+
+
+def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
+    """The rule as it reads."""
     sum_type = wide(delta.dtype)
 
     def to_winner(tap: Ints, read: Reader) -> Array:
@@ -84,6 +93,41 @@ def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
         return jnp.where(won, cast(read(delta), sum_type), jnp.zeros((), sum_type))
 
     return cast(scatter(to_winner, window), delta.dtype)
+
+
+def _send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
+    """Windows that do not overlap: each is a block of positions, and the winner's is picked by its number.
+
+    With `n + low = s u + r` and r < k the tap, block u is compared with the numbers of the taps; positions r >= k lie
+    between windows and have none.
+    """
+    rank, counts = window.rank, phase_counts(window)
+    rest = [(0, m - o, 0) for m, o in zip(counts, window.output, strict=True)]
+    fill = [(0, 0, 0), *rest, (0, 0, 0)]
+    delta, taps = (lax.pad(a, jnp.zeros((), a.dtype), fill) for a in (delta, taps.astype(jnp.int32)))
+    offsets = np.indices(window.stride)
+    inside = (offsets < np.reshape(window.size, (-1, *(1,) * rank))).all(0)
+    numbers = np.where(inside, np.ravel_multi_index(tuple(offsets), window.size, mode="clip"), -1)
+    batch, channels = delta.shape[0], delta.shape[-1]
+    pairs = [n for m, s in zip(counts, window.stride, strict=True) for n in (m, s)]
+    laid = (batch, *(n if a % 2 == 0 else 1 for a, n in enumerate(pairs)), channels)
+    won = taps.reshape(laid) == jnp.asarray(
+        numbers.reshape([1 if a % 2 == 0 else n for a, n in enumerate(pairs)] + [1])
+    )
+    positions = [m * s for m, s in zip(counts, window.stride, strict=True)]
+    sent = jnp.where(won, delta.reshape(laid), jnp.zeros((), delta.dtype)).reshape(batch, *positions, channels)
+    return crop_to_input(sent, window)
+
+
+def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
+    """One addition an output, to the cell that it recorded."""
+    batch, channels, count = delta.shape[0], delta.shape[-1], prod(window.spatial)
+    cell = flat_argmax(taps, window).reshape(batch, -1, channels)
+    target = jnp.where(cell < 0, count, cell)
+    start = jnp.zeros((batch, count, channels), wide(delta.dtype))
+    rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(channels)[None, None, :]
+    sent = start.at[rows, target, columns].add(cast(delta.reshape(cell.shape), start.dtype), mode="drop")
+    return cast(sent.reshape(batch, *window.spatial, channels), delta.dtype)
 
 
 def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: bool) -> Array:
