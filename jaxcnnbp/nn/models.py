@@ -262,9 +262,7 @@ MODELS: dict[str, ModelSpec] = {
     "lenet5-classic": ModelSpec(
         lenet5_classic, (28, 28, 1), softmax_cross_entropy, "LeNet-5 with the layers and the table of 1998"
     ),
-    "compact": ModelSpec(
-        compact, (28, 28, 1), softmax_cross_entropy, "five 3x3 convolutions and one dense layer"
-    ),
+    "compact": ModelSpec(compact, (28, 28, 1), softmax_cross_entropy, "five 3x3 convolutions and one dense layer"),
     "bouvrie": ModelSpec(bouvrie, (28, 28, 1), squared_error, "every layer of Bouvrie's notes"),
     "toolbox": ModelSpec(toolbox, (28, 28, 1), squared_error, "6c-2s-12c-2s of DeepLearnToolbox"),
 }

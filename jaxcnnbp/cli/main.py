@@ -1,0 +1,54 @@
+"""The group of commands; each command's module is imported when it is run, so that `--help` is fast."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+
+import click
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "compare": "Compare hand-written gradients with autodiff and a float64 oracle.",
+    "train": "Train a shipped model on handwritten digits.",
+}
+
+
+class _Commands(click.Group):
+    """Commands that live in modules of their own name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"jaxcnnbp.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    try:
+        click.echo(f"jaxcnnbp {importlib.metadata.version('jaxcnnbp')}")
+    except importlib.metadata.PackageNotFoundError:
+        click.echo("jaxcnnbp, run from a source tree that is not installed")
+    ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Back-propagation of convolutional networks by hand-written rules, in JAX."""

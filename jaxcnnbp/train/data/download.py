@@ -1,0 +1,65 @@
+"""Data sets of OpenML by name, through scikit-learn, on machines that have a network."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from jaxcnnbp.train.data.split import Data, Split
+from jaxcnnbp.train.errors import DataError, require
+
+__all__ = ["openml"]
+
+_TEST_SHARE = 7  # MNIST and Fashion-MNIST: the last 10,000 of 70,000
+
+
+def openml(name: str) -> Data:
+    """Download a data set of square grey images from OpenML, for instance `mnist_784`.
+
+    The last seventh of the rows is the test part, which for `mnist_784` and `Fashion-MNIST` is the
+    original one. scikit-learn keeps what it downloads in its own cache.
+
+    Args:
+        name: the data set's name on openml.org.
+
+    Returns:
+        The data set, images `(n, size, size, 1)` of uint8.
+
+    Raises:
+        DataError: the download fails, or its rows are no square images of bytes.
+        InputError: scikit-learn is not installed.
+
+    Example:
+        `openml("Fashion-MNIST").train.images.shape` is `(60000, 28, 28, 1)`.
+    """
+    images, targets = _fetch(name)
+    names, labels = np.unique(targets, return_inverse=True)
+    images = _as_squares(name, images)
+    count = len(images) - len(images) // _TEST_SHARE
+    labels = labels.astype(np.int32)
+    train, test = Split(images[:count], labels[:count]), Split(images[count:], labels[count:])
+    return Data(name, train, test, white=255, classes=len(names))
+
+
+def _fetch(name: str) -> tuple[np.ndarray, np.ndarray]:
+    datasets = require("sklearn.datasets", "scikit-learn", "train")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "A network error occurred")  # the sentence below says it once
+            bunch = datasets.fetch_openml(name, version="active", as_frame=False, parser="liac-arff")
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().rstrip(".").replace("\n", " ") or type(error).__name__
+        hint = "--data digits and --data-dir FOLDER need no network"
+        raise DataError(f"OpenML data set {name!r} cannot be fetched: {reason}; {hint}.") from error
+    return bunch.data, bunch.target
+
+
+def _as_squares(name: str, rows: np.ndarray) -> np.ndarray:
+    side = math.isqrt(rows.shape[-1])
+    if side * side != rows.shape[-1]:
+        raise DataError(f"OpenML data set {name!r}: rows of {rows.shape[-1]} values are no square images.")
+    if not ((rows >= 0) & (rows <= 255) & (rows == np.round(rows))).all():
+        raise DataError(f"OpenML data set {name!r}: its values are no bytes 0 .. 255, so no grey images.")
+    return rows.astype(np.uint8).reshape(-1, side, side, 1)

@@ -1,0 +1,44 @@
+"""Errors whose message is one sentence for the person who typed the command."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["DataError", "Diverged", "InputError", "require"]
+
+
+class InputError(ValueError):
+    """An option that cannot be meant; the message names it, its value and the rule."""
+
+
+class DataError(InputError):
+    """A data set that cannot be read; the message names the file and what is wrong with it."""
+
+
+class Diverged(ArithmeticError):
+    """A loss that is no longer a finite number; the message names the epoch and the step."""
+
+
+def require(module: str, package: str, extra: str) -> ModuleType:
+    """Import an optional dependency where it is needed, or say what to install.
+
+    Args:
+        module: dotted name to import.
+        package: name of the package as its installer knows it.
+        extra: the extra of this project that brings it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        InputError: the package is not installed.
+
+    Example:
+        >>> require("json", "json", "train").dumps([1])
+        '[1]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f'{package} is not installed: pip install "jaxcnnbp[{extra}]".') from error
