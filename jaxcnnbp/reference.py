@@ -197,7 +197,7 @@ _AUTODIFF |= {
     "tanh": jnp.tanh,
     "scaled_tanh": _scaled_tanh,
     "relu": jax.nn.relu,
-    "leaky_relu": jax.nn.leaky_relu,
+    "leaky_relu": lambda x, negative_slope=0.01: jnp.where(x > 0, x, negative_slope * jnp.asarray(x)),
     "gelu": jax.nn.gelu,
     "silu": jax.nn.silu,
 }

@@ -1,0 +1,245 @@
+"""Runs a traced function again, primitive by primitive, with other rules or in other precision.
+
+Two readings of the same trace serve the judge:
+
+- `Reading()` drops every `jax.custom_vjp` and keeps its forward, so that JAX differentiates what is left by
+  itself.
+- `Reading(wide=True)` also carries every float through in float64, whatever dtype the trace says: the
+  function that was meant, without the rounding. A `Noise` puts rounding errors of the original precision back
+  in, at random.
+
+`jax.custom_jvp` rules (of `jax.nn.relu`, of softmax) belong to the definition of a function and are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import primitives as jex
+
+from jaxcnnbp.audit import monitor
+from jaxcnnbp.audit.noise import Noise, dtype_of
+from jaxcnnbp.audit.oracle.rule import apply, oracle_p
+from jaxcnnbp.audit.ties import record_ties
+
+Values = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a trace is read.
+
+    Attributes:
+      wide: whether floats are carried in float64 and complex numbers in complex128.
+      noise: what imitates the rounding of the original precision; only with `wide`.
+    """
+
+    wide: bool = False
+    noise: Noise | None = None
+
+    def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
+        """The outputs of `closed` at `args`, differentiable by JAX."""
+        values: dict[Any, Any] = {}
+
+        def read(atom: Any) -> Any:
+            return self.cast(np.asarray(atom.val, dtype_of(atom))) if isinstance(atom, Literal) else values[atom]
+
+        jaxpr = closed.jaxpr
+        values.update(zip(jaxpr.constvars, map(self.cast, closed.consts), strict=True))
+        values.update(zip(jaxpr.invars, map(self.cast, args), strict=True))
+        for eqn in jaxpr.eqns:
+            outputs = self._equation(eqn, [read(v) for v in eqn.invars])
+            values.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def cast(self, value: Any) -> Any:
+        """`value` in the precision of this reading."""
+        return _widen(value) if self.wide else value
+
+    def inner(self, closed: ClosedJaxpr) -> Callable[..., list[Any]]:
+        """`run` of a trace inside of this one, as a function."""
+        return partial(self.run, closed)
+
+    def _equation(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        rule = RULES.get(eqn.primitive)
+        if rule is not None:
+            return rule(self, eqn, values)
+        if self.wide:
+            record_ties(eqn, values)
+            return self._wide(eqn, values)
+        return _bind(eqn, values, self._params(eqn))
+
+    def _wide(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        if eqn.primitive.name in NARROW_ONLY:
+            own = [_narrow(v, a.aval) for v, a in zip(values, eqn.invars, strict=True)]
+            return [_widen(v) for v in _bind(eqn, own, eqn.params)]
+        if self.noise is not None:
+            values = self.noise.on_inputs(eqn, values)
+        outputs = _bind(eqn, values, self._params(eqn))
+        return outputs if self.noise is None else self.noise.on_outputs(eqn, outputs)
+
+    def _params(self, eqn: JaxprEqn) -> dict[str, Any]:
+        return {key: self._param(key, value, eqn) for key, value in eqn.params.items()}
+
+    def _param(self, key: str, value: Any, eqn: JaxprEqn) -> Any:
+        if isinstance(value, (ClosedJaxpr, Jaxpr)):
+            return self._retraced(value)
+        if isinstance(value, (tuple, list)) and any(isinstance(v, (ClosedJaxpr, Jaxpr)) for v in value):
+            parts = [self._retraced(v) if isinstance(v, (ClosedJaxpr, Jaxpr)) else v for v in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return wide_dtype(value) if self.wide and key in DTYPE_PARAMS and value is not None else value
+
+    def _retraced(self, value: Any) -> Any:
+        """A trace that a primitive keeps as a parameter, read as this one. Noise stays outside of it."""
+        closed = value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ())
+        plain = replace(self, noise=None)
+        avals = [jax.ShapeDtypeStruct(a.shape, self._dtype(a.dtype)) for a in closed.in_avals]
+        with monitor.silent():
+            again = jax.make_jaxpr(plain.inner(closed))(*avals)
+        return again if isinstance(value, ClosedJaxpr) else again.jaxpr
+
+    def _dtype(self, dtype: Any) -> Any:
+        return wide_dtype(dtype) if self.wide else dtype
+
+
+# --- precision
+# ------------------------------------------------------------------------------------------------------
+
+# Parameters that name the dtype of a result.
+DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype", "out_dtype")
+# Primitives whose meaning hangs on the dtype of their operands, or that leave JAX: they see what the trace
+# says.
+NARROW_ONLY = (
+    "bitcast_convert_type",
+    "ffi_call",
+    "io_callback",
+    "nextafter",
+    "pallas_call",
+    "pure_callback",
+    "random_wrap",
+    "random_unwrap",
+)
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """float64 for floats, complex128 for complex numbers, any other dtype as it is."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return np.dtype(np.complex128)
+    return np.dtype(np.float64) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
+def _widen(value: Any) -> Any:
+    dtype = wide_dtype(value.dtype)
+    return value if dtype == value.dtype else lax.convert_element_type(value, dtype)
+
+
+def _narrow(value: Any, aval: Any) -> Any:
+    return value if value.dtype == aval.dtype else lax.convert_element_type(value, aval.dtype)
+
+
+def _bind(eqn: JaxprEqn, values: Values, params: dict[str, Any]) -> list[Any]:
+    outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(params))
+    return list(outputs) if eqn.primitive.multiple_results else [outputs]
+
+
+# --- primitives that hold other functions
+# ---------------------------------------------------------------------------
+
+
+def _inlined(name: str) -> Callable[..., list[Any]]:
+    def rule(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+        return reading.run(eqn.params[name], *values)
+
+    return rule
+
+
+def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    if not reading.wide:
+        return _bind(eqn, values, eqn.params)
+    function = jax.custom_jvp(reading.inner(eqn.params["call_jaxpr"]))
+    tangents_of = eqn.params["jvp_jaxpr_fun"].call_wrapped
+
+    def jvp(primals: Values, tangents: Values) -> tuple[list[Any], list[Any]]:
+        jaxpr, consts, zero = tangents_of(*(False for _ in primals))
+        outputs = reading.run(ClosedJaxpr(jaxpr, consts), *primals, *tangents)
+        primal, rest = outputs[: len(zero)], iter(outputs[len(zero) :])
+        return primal, [jnp.zeros_like(p) if z else next(rest) for p, z in zip(primal, zero, strict=True)]
+
+    function.defjvp(jvp)
+    return list(function(*values))
+
+
+def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    if not reading.wide:
+        return _bind(eqn, values, reading._params(eqn))
+    p = eqn.params
+    consts, carry, xs = np.split(np.arange(len(values)), [p["num_consts"], p["num_consts"] + p["num_carry"]])
+    body = reading.inner(p["jaxpr"])
+
+    def step(state: Values, x: Values) -> tuple[list[Any], list[Any]]:
+        outputs = body(*(values[i] for i in consts), *state, *x)
+        return outputs[: p["num_carry"]], outputs[p["num_carry"] :]
+
+    start, rows = [values[i] for i in carry], [values[i] for i in xs]
+    last, ys = lax.scan(step, start, rows, length=p["length"], reverse=p["reverse"], unroll=p["unroll"])
+    return [*last, *ys]
+
+
+def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    if not reading.wide:
+        return _bind(eqn, values, reading._params(eqn))
+    branches = [reading.inner(b) for b in eqn.params["branches"]]
+    return list(lax.switch(values[0], branches, *values[1:]))
+
+
+def _remat(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    closed = ClosedJaxpr(eqn.params["jaxpr"], ())
+    if reading.wide:
+        return reading.run(closed, *values)
+    options = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
+    return list(jax.checkpoint(reading.inner(closed), **options)(*values))
+
+
+def _cast(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    """A cast between floats rounds: the wide reading passes the value on."""
+    target = eqn.params["new_dtype"]
+    if not (reading.wide and jnp.issubdtype(values[0].dtype, jnp.inexact) and jnp.issubdtype(target, jnp.inexact)):
+        return _bind(eqn, values, reading._params(eqn))
+    outputs = [lax.convert_element_type(values[0], wide_dtype(target))]
+    return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
+
+
+def _rounding(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    return list(values) if reading.wide else _bind(eqn, values, eqn.params)
+
+
+def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+    if not reading.wide or eqn.params["backward"]:
+        return _bind(eqn, values, eqn.params)
+    if reading.noise is not None:
+        values = reading.noise.on_inputs(eqn, values)
+    outputs = apply(eqn.params["rule"], *values)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
+
+
+RULES: dict[Any, Callable[[Reading, JaxprEqn, list[Any]], list[Any]]] = {
+    jex.custom_vjp_call_p: _inlined("call_jaxpr"),
+    jex.custom_jvp_call_p: _custom_jvp,
+    jex.jit_p: _inlined("jaxpr"),
+    jex.closed_call_p: _inlined("call_jaxpr"),
+    jex.scan_p: _scan,
+    jex.cond_p: _cond,
+    jex.remat_p: _remat,
+    jex.convert_element_type_p: _cast,
+    jex.reduce_precision_p: _rounding,
+    oracle_p: _oracle,
+}

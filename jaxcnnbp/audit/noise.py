@@ -1,0 +1,80 @@
+"""Imitates the rounding of a precision, so that a tolerance can be measured instead of guessed.
+
+A function in float64 whose every rounding step is disturbed at random by a few units in the last place of the
+original dtype moves about as far as the rounded function may (Monte Carlo arithmetic; D. S. Parker, 1997).
+What the disturbance does to a gradient holds all that a formula for the tolerance would have to know: how
+many terms are summed, how large they are before they cancel, and which winner of a maximum is a matter of the
+last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import JaxprEqn
+
+# Primitives that move or compare values and never round.
+EXACT = frozenset(
+    "abs all_gather argmax argmin broadcast_in_dim clamp complex concatenate conj copy copy_p cummax "
+    "cummin dynamic_slice dynamic_update_slice expand_dims gather imag iota max min neg "
+    "optimization_barrier pad real reduce_max reduce_min reduce_window_max reduce_window_min reshape "
+    "rev scatter select_n sign slice sort split squeeze stop_gradient top_k transpose round floor ceil "
+    "while".split()
+)
+# Primitives that sum: their error grows with the terms, also where the terms cancel.
+SUMS = frozenset(
+    "conv_general_dilated cumsum dot_general reduce_sum reduce_window_sum scatter-add scatter_add "
+    "ragged_dot numpy_oracle reduce_prod cumlogsumexp reduce_window".split()
+)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Relative disturbances, drawn anew at each use from one generator.
+
+    Attributes:
+      generator: NumPy's generator; the order of the primitives makes a run repeatable.
+      units: largest disturbance, in units of the rounding error of the dtype that the trace names.
+    """
+
+    generator: np.random.Generator
+    units: float
+
+    def on_inputs(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        """Disturbs the operands of a sum."""
+        if eqn.primitive.name not in SUMS or _moves_only(eqn):
+            return values
+        return [self._disturbed(v, dtype_of(a)) for v, a in zip(values, eqn.invars, strict=True)]
+
+    def on_outputs(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        """Disturbs what a primitive that rounds gives back."""
+        if eqn.primitive.name in EXACT or _moves_only(eqn):
+            return values
+        return [self._disturbed(v, dtype_of(a)) for v, a in zip(values, eqn.outvars, strict=True)]
+
+    def _disturbed(self, value: Any, dtype: Any) -> Any:
+        if not jnp.issubdtype(dtype, jnp.inexact) or not value.size:
+            return value
+        factor = 1 + self.units * unit_roundoff(dtype) * self.generator.uniform(-1, 1, value.shape)
+        return lax.mul(value, factor.astype(value.dtype))
+
+
+def dtype_of(atom: Any) -> Any:
+    """The dtype that a trace gives a variable or a literal."""
+    return atom.aval.dtype
+
+
+def unit_roundoff(dtype: Any) -> float:
+    """The largest relative error of rounding to `dtype`: half the distance from 1 to the next number."""
+    return float(jnp.finfo(dtype).eps) / 2
+
+
+def _moves_only(eqn: JaxprEqn) -> bool:
+    if eqn.primitive.name == "convert_element_type":
+        source, target = dtype_of(eqn.invars[0]), eqn.params["new_dtype"]
+        return not jnp.issubdtype(source, jnp.inexact) or unit_roundoff(target) <= unit_roundoff(source)
+    return eqn.primitive.name == "numpy_oracle" and eqn.params["rule"].exact

@@ -1,0 +1,164 @@
+"""A forward and its gradients in NumPy, as a JAX primitive that computes in float64 on the host.
+
+The primitive has no derivative of its own; `jax.custom_vjp` gives it the gradients of the rule. Evaluated
+eagerly, as `compare_gradients` does, it is a plain call of NumPy; inside `jit` it becomes a host callback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+from jaxcnnbp.audit import monitor
+from jaxcnnbp.modes import alternatives
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One operation with its options.
+
+    Attributes:
+      name: the public function it stands for.
+      forward: `(*arrays, **options)` to a tuple of arrays.
+      backward: `(*arrays, delta, **options)` to one gradient for every array that has one; `delta` belongs to
+        the first output, the others have integers.
+      options: what is not an array, as sorted pairs, so that a rule can be hashed.
+      exact: whether the forward only moves values, and so rounds nothing.
+      dtype: the dtype of the outputs if it is not that of the first input.
+    """
+
+    name: str
+    forward: Callable[..., Arrays]
+    backward: Callable[..., Arrays]
+    options: tuple[tuple[str, Any], ...] = ()
+    exact: bool = False
+    dtype: str | None = None
+
+    def run(self, backward: bool, arrays: Sequence[Any]) -> Arrays:
+        """The outputs, or the gradients, in float64 or complex128."""
+        wide = tuple(widened(a) for a in arrays)
+        options = dict(self.options)
+        with np.errstate(all="ignore"):
+            return self.backward(*wide, **options) if backward else self.forward(*wide, **options)
+
+
+def widened(array: Any) -> np.ndarray:
+    """`array` in NumPy, floats as float64, complex numbers as complex128."""
+    array = np.asarray(array)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return array.astype(np.complex128)
+    return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes `function` the oracle of the public function of its name."""
+    alternatives["oracle"][function.__name__] = function
+    return function
+
+
+def apply(rule: Rule, *arrays: Any) -> Any:
+    """The outputs of `rule`: one array, or a tuple of several."""
+    outputs = cast(list[Any], _call(rule, *map(jnp.asarray, arrays)))
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def rule_of(
+    name: str,
+    forward: Callable[..., Arrays],
+    backward: Callable[..., Arrays],
+    exact: bool = False,
+    **options: Any,
+) -> Rule:
+    """A `Rule`, its options made hashable."""
+    dtype = options.pop("preferred_element_type", None)
+    pairs = tuple(sorted((key, _frozen(value)) for key, value in options.items()))
+    return Rule(name, forward, backward, pairs, exact, None if dtype is None else jnp.dtype(dtype).name)
+
+
+def _frozen(value: Any) -> Any:
+    if type(value) in (list, tuple):  # named tuples stay what they are
+        return tuple(_frozen(v) for v in value)
+    return _frozen(value.tolist()) if hasattr(value, "tolist") else value
+
+
+oracle_p = Primitive("numpy_oracle")
+oracle_p.multiple_results = True
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _call(rule: Rule, *arrays: Any) -> list[Any]:
+    return oracle_p.bind(*arrays, rule=rule, backward=False)
+
+
+def _call_fwd(rule: Rule, *arrays: Any) -> tuple[list[Any], tuple[Any, ...]]:
+    return _call(rule, *arrays), arrays
+
+
+def _call_bwd(rule: Rule, arrays: tuple[Any, ...], cotangents: Sequence[Any]) -> tuple[Any, ...]:
+    gradients = iter(oracle_p.bind(*arrays, cotangents[0], rule=rule, backward=True))
+    return tuple(next(gradients) if jnp.issubdtype(a.dtype, jnp.inexact) else None for a in arrays)
+
+
+_call.defvjp(_call_fwd, _call_bwd)
+
+
+@oracle_p.def_impl
+def _impl(*arrays: Any, rule: Rule, backward: bool) -> list[Any]:
+    results = rule.run(backward, arrays)
+    return [jnp.asarray(r, d) for r, d in zip(results, _dtypes(rule, backward, arrays, results), strict=True)]
+
+
+@oracle_p.def_abstract_eval
+def _shapes(*avals: Any, rule: Rule, backward: bool) -> list[Any]:
+    with monitor.silent():
+        results = rule.run(backward, [np.zeros(a.shape, a.dtype) for a in avals])
+    dtypes = _dtypes(rule, backward, avals, results)
+    return [ShapedArray(r.shape, d) for r, d in zip(results, dtypes, strict=True)]
+
+
+def _dtypes(rule: Rule, backward: bool, arrays: Sequence[Any], results: Arrays) -> list[Any]:
+    if backward:
+        return [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.inexact)][: len(results)]
+    own = arrays[0].dtype if rule.dtype is None else jnp.dtype(rule.dtype)
+    return [own if np.issubdtype(r.dtype, np.inexact) else np.dtype(np.int32) for r in results]
+
+
+def _lower(ctx: Any, *operands: Any, rule: Rule, backward: bool) -> Any:
+    wanted = [a.dtype for a in ctx.avals_out]
+
+    def on_host(*arrays: Any) -> Arrays:
+        return tuple(r.astype(d) for r, d in zip(rule.run(backward, arrays), wanted, strict=True))
+
+    results, _, _ = mlir.emit_python_callback(
+        ctx, on_host, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False
+    )
+    return results
+
+
+def _batch(arrays: Sequence[Any], dims: Sequence[int | None], *, rule: Rule, backward: bool) -> Any:
+    size = next(a.shape[d] for a, d in zip(arrays, dims, strict=True) if d is not None)
+    runs = [
+        oracle_p.bind(*(_element(a, d, i) for a, d in zip(arrays, dims, strict=True)), rule=rule, backward=backward)
+        for i in range(size)
+    ]
+    outputs = [jnp.stack(column) for column in zip(*runs, strict=True)]
+    return outputs, [0] * len(outputs)
+
+
+def _element(array: Any, dim: int | None, index: int) -> Any:
+    return array if dim is None else jax.lax.index_in_dim(array, index, dim, keepdims=False)
+
+
+mlir.register_lowering(oracle_p, _lower)
+batching.primitive_batchers[oracle_p] = _batch

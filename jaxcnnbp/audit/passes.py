@@ -1,0 +1,161 @@
+"""The three differentiations that are compared, and what is measured besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, subjaxprs
+
+from jaxcnnbp.audit.interpreter import Reading
+from jaxcnnbp.audit.monitor import counting
+from jaxcnnbp.audit.noise import Noise
+from jaxcnnbp.audit.oracle.rule import oracle_p, widened
+from jaxcnnbp.audit.problem import Problem
+from jaxcnnbp.modes import mode
+
+# Larger than the rounding that is imitated, so that a few samples show what many roundings may do.
+NOISE_UNITS = 8.0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Outputs by name, and one gradient an input."""
+
+    outputs: dict[str, np.ndarray]
+    gradients: tuple[np.ndarray, ...]
+
+
+def cotangents_of(shapes: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+    """What the outputs are contracted with: 1 for one number, else fixed random numbers, so that no error
+    cancels.
+    """
+    if len(shapes) == 1 and next(iter(shapes.values())).shape == ():
+        return {name: np.ones((), s.dtype) for name, s in shapes.items()}
+    generator = np.random.default_rng(seed)
+    return {name: normal(generator, s.shape, s.dtype) for name, s in shapes.items()}
+
+
+def normal(generator: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Normal random numbers of any float or complex dtype."""
+    values = generator.normal(size=tuple(shape))
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        values = values + 1j * generator.normal(size=tuple(shape))
+    return np.asarray(values).astype(dtype)
+
+
+def pull(flat: Callable[..., Any]) -> Callable[..., Any]:
+    """`(inputs, others, cotangents)` to outputs and gradients."""
+
+    def run(inputs: Any, others: Any, cotangents: Any) -> Any:
+        outputs, back = jax.vjp(lambda given: flat(given, others), inputs)
+        return outputs, back(cotangents)[0]
+
+    return run
+
+
+def stripped(flat: Callable[..., Any]) -> Callable[..., Any]:
+    """`flat` with JAX's own derivative: by lax primitives where this package has a rule, without custom rules
+    elsewhere.
+    """
+
+    def run(inputs: Any, others: Any) -> Any:
+        with mode("autodiff"):
+            closed, shape = jax.make_jaxpr(flat, return_shape=True)(inputs, others)
+        results = Reading().run(closed, *jax.tree.leaves((inputs, others)))
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+    return run
+
+
+class Oracle:
+    """The function in float64, with the NumPy oracle in the place of every operation of this package."""
+
+    def __init__(self, flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], seed: int):
+        self.closed, shape = _oracle_trace(flat, problem)
+        self._names = sorted(shape)
+        self._seed = seed
+        self._inputs = [widened(a) for a in problem.inputs]
+        self._others = jax.tree.leaves(problem.others)
+        self._cotangents = [widened(cotangents[name]) for name in self._names]
+
+    @cached_property
+    def truth(self) -> Pass:
+        """Outputs and gradients, without noise."""
+        return self.gradients()
+
+    def gradients(self, sample: int | None = None) -> Pass:
+        """Outputs and gradients; with a `sample`, under rounding noise of that number."""
+        generator = np.random.default_rng((self._seed, sample or 0))
+        reading = Reading(True, None if sample is None else Noise(generator, NOISE_UNITS))
+        with jax.enable_x64(True), jax.default_device(_host()):
+            outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))
+            gradients = back([jnp.asarray(c) for c in self._cotangents])
+            named = dict(zip(self._names, map(np.asarray, outputs), strict=True))
+            return Pass(named, tuple(map(np.asarray, gradients)))
+
+    def input(self, place: int) -> np.ndarray:
+        """The input at `place` in float64."""
+        return self._inputs[place]
+
+    @cached_property
+    def magnitude(self) -> float:
+        """The sum of the magnitudes that `value` contracts: what its rounding error is relative to."""
+        outputs = self.truth.outputs
+        with np.errstate(all="ignore"):
+            return float(
+                sum(np.sum(np.abs(outputs[n] * c)) for n, c in zip(self._names, self._cotangents, strict=True))
+            )
+
+    @np.errstate(all="ignore")
+    def value(self, place: int | None = None, step: Any = 0.0) -> float:
+        """The contracted output, with `step` added to the input at `place`."""
+        moved = [a if i != place else a + step for i, a in enumerate(self._inputs)]
+        with jax.enable_x64(True), jax.default_device(_host()):
+            outputs = self._run(Reading(True), [jnp.asarray(a) for a in moved])
+            rows = zip(map(np.asarray, outputs), self._cotangents, strict=True)
+            return float(sum(np.sum(y * c).real for y, c in rows))
+
+    def ties(self) -> dict[str, int]:
+        """How often the function is at a place without a unique derivative, by operation."""
+        with counting() as counts:
+            self.value()
+        return dict(counts)
+
+    def _run(self, reading: Reading, inputs: Sequence[Any]) -> list[Any]:
+        return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))
+
+
+def _oracle_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
+    """The trace that the oracle reads, and the shapes of the outputs.
+
+    Where an operation has no NumPy oracle, or the function differentiates one by itself, which NumPy cannot do
+    twice, the lax form stands in: it is then carried in float64 like any function that is not of this package.
+    """
+    try:
+        with mode("oracle"):
+            closed, shape = jax.make_jaxpr(flat, return_shape=True)(problem.inputs, problem.others)
+    except NotImplementedError:
+        return _lax_trace(flat, problem)
+    return _lax_trace(flat, problem) if _runs_backward(closed.jaxpr) else (closed, shape)
+
+
+def _lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
+    with mode("autodiff"):
+        return jax.make_jaxpr(flat, return_shape=True)(problem.inputs, problem.others)
+
+
+def _runs_backward(jaxpr: Jaxpr) -> bool:
+    """Whether a trace holds the backward pass of a NumPy oracle."""
+    if any(eqn.primitive is oracle_p and eqn.params["backward"] for eqn in jaxpr.eqns):
+        return True
+    return any(_runs_backward(inner) for inner in subjaxprs(jaxpr))
+
+
+def _host() -> Any:
+    return jax.devices("cpu")[0]

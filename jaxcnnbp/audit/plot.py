@@ -1,0 +1,52 @@
+"""A picture of where a gradient is wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxcnnbp.audit.measure import distance
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from jaxcnnbp.audit.report import Row
+
+
+def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
+    """Manual gradient, oracle and |difference| / allowed through the worst element, as three images side by
+    side.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ModuleNotFoundError('a plot needs Matplotlib: pip install "jaxcnnbp[plot]".')
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure.suptitle(f"{row.name} {row.dtype} {row.shape}: {'right' if row.ok else f'{row.wrong} elements wrong'}")
+    with np.errstate(all="ignore"):
+        excess = distance(row.maps.manual, row.maps.oracle) / row.maps.allowed
+    panels = {
+        "manual": row.maps.manual,
+        "oracle": row.maps.oracle,
+        "|difference| / allowed": np.nan_to_num(excess),
+    }
+    for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        image = axes.imshow(_slice(np.real(values), row), aspect="auto", interpolation="nearest")
+        axes.set_title(title)
+        figure.colorbar(image, ax=axes)
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def _slice(values: np.ndarray, row: Row) -> np.ndarray:
+    """The two spatial axes of `values` through the worst element; every row, for a matrix or less."""
+    if values.ndim <= 2:
+        return np.atleast_2d(values) if values.size else np.zeros((1, 1))
+    if row.worst is None:
+        return np.zeros((1, 1))
+    shown = row.axes[-2:] if len(row.axes) >= 2 else (values.ndim - 2, values.ndim - 1)
+    return values[tuple(slice(None) if a in shown else i for a, i in enumerate(row.worst.index))]

@@ -1,0 +1,130 @@
+"""A function of pytrees as a function of a flat list of named arrays."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import tree_util
+
+Arrays = list[Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a function is to be differentiated at.
+
+    Attributes:
+      names: one readable name a differentiable leaf.
+      inputs: those leaves.
+      others: the array leaves that no gradient is taken of, such as labels.
+      assemble: puts inputs and others back into the arguments of the function.
+      has_aux: whether the function returns `(outputs, auxiliary data)`.
+    """
+
+    names: tuple[str, ...]
+    inputs: tuple[Any, ...]
+    others: tuple[Any, ...]
+    assemble: Callable[[Sequence[Any], Sequence[Any]], tuple[Any, ...]]
+    has_aux: bool = False
+
+    def outputs_of(self, fun: Callable[..., Any]) -> Callable[[Sequence[Any], Sequence[Any]], dict[str, Any]]:
+        """`fun` as a function of inputs and others, to the float and complex leaves of its output."""
+
+        def flat(inputs: Sequence[Any], others: Sequence[Any]) -> dict[str, Any]:
+            result = fun(*self.assemble(inputs, others))
+            leaves = tree_util.tree_leaves_with_path(result[0] if self.has_aux else result)
+            arrays = [(_joined("output", path), jnp.asarray(leaf)) for path, leaf in leaves]
+            return {name: leaf for name, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+
+        return flat
+
+
+def problem_of(
+    fun: Callable[..., Any],
+    args: Sequence[Any],
+    argnums: int | Sequence[int] | None,
+    names: Sequence[str] | None,
+    has_aux: bool,
+) -> Problem:
+    """The `Problem` of `fun` at `args`; see `compare_gradients`."""
+    chosen = _argnums(argnums, len(args))
+    labels = _labels(fun, args, names)
+    leaves, tree = tree_util.tree_flatten_with_path(tuple(args))
+    roles = [_role(leaf, path[0].idx, chosen) for path, leaf in leaves]
+    _require_inputs(argnums, leaves, roles)
+    values = [leaf for _, leaf in leaves]
+    paths = [path for (path, _), role in zip(leaves, roles, strict=True) if role == "input"]
+
+    def assemble(inputs: Sequence[Any], others: Sequence[Any]) -> tuple[Any, ...]:
+        source = {"input": iter(inputs), "other": iter(others), "static": None}
+        merged = [v if role == "static" else next(source[role]) for v, role in zip(values, roles, strict=True)]
+        return tree_util.tree_unflatten(tree, merged)
+
+    inputs = tuple(jnp.asarray(v) for v, role in zip(values, roles, strict=True) if role == "input")
+    others = tuple(jnp.asarray(v) for v, role in zip(values, roles, strict=True) if role == "other")
+    return Problem(_distinct(paths, labels, names is not None), inputs, others, assemble, has_aux)
+
+
+def _argnums(argnums: int | Sequence[int] | None, count: int) -> tuple[int, ...] | None:
+    if argnums is None:
+        return None
+    many = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if any(not -count <= number < count for number in many):
+        raise ValueError(f"`argnums` (={argnums!r}) must count arguments from 0 to {count - 1}.")
+    return tuple(number % count for number in many)
+
+
+def _role(leaf: Any, arg: int, chosen: tuple[int, ...] | None) -> str:
+    """Whether a leaf is differentiated ("input"), passed as an array ("other") or kept ("static")."""
+    named = chosen is not None and arg in chosen
+    if isinstance(leaf, (float, complex)) and not isinstance(leaf, np.generic):
+        return "input" if named else "static"
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return "static"
+    return "input" if jnp.issubdtype(leaf.dtype, jnp.inexact) and (chosen is None or named) else "other"
+
+
+def _require_inputs(argnums: Any, leaves: Sequence[Any], roles: Sequence[str]) -> None:
+    if "input" not in roles:
+        dtypes = sorted({str(getattr(leaf, "dtype", type(leaf).__name__)) for _, leaf in leaves})
+        raise TypeError(
+            f"`args` (=leaves of {', '.join(dtypes) or 'nothing'}), `argnums` (={argnums!r}): no float or"
+            " complex array to differentiate; pass one, or name another argument."
+        )
+
+
+def _labels(fun: Callable[..., Any], args: Sequence[Any], names: Sequence[str] | None) -> list[str]:
+    """One name an argument: the user's, else the parameter's, else its place."""
+    if names is not None:
+        if len(names) != len(args):
+            raise ValueError(f"`names` (={names!r}) has {len(names)} entries; give {len(args)}, one an argument.")
+        return list(names)
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    simple = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [simple[i] if i < len(simple) else f"args[{i}]" for i in range(len(args))]
+
+
+def _distinct(paths: Sequence[Any], labels: list[str], in_full: bool) -> tuple[str, ...]:
+    """`conv1.kernel` for a leaf of a pytree, the argument's name for an array; both where names collide."""
+    arguments = [labels[int(path[0].idx)] for path in paths]
+    short = [_joined("", path[1:]) or argument for path, argument in zip(paths, arguments, strict=True)]
+    full = [_joined(argument, path[1:]) for path, argument in zip(paths, arguments, strict=True)]
+    return tuple(f if in_full or short.count(s) > 1 else s for s, f in zip(short, full, strict=True))
+
+
+def _joined(root: str, path: Sequence[Any]) -> str:
+    """`root.conv1.kernel`, with places in sequences in brackets."""
+    text = root
+    for key in path:
+        part = tree_util.keystr((key,), simple=True)
+        bracket = isinstance(key, (tree_util.SequenceKey, tree_util.FlattenedIndexKey))
+        text += f"[{part}]" if bracket else f".{part}" if text else part
+    return text

@@ -1,0 +1,201 @@
+"""The report as text: a plain table for `str`, a Rich one for terminals, from the same columns."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxcnnbp.audit.cost import Cost
+
+if TYPE_CHECKING:
+    from jaxcnnbp.audit.report import GradientReport, Row, Worst
+
+SHORT = {
+    "float64": "f64",
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "complex64": "c64",
+    "complex128": "c128",
+}
+NAME_WIDTH = 26
+PLAIN_WIDTH = 100
+
+
+class Column(NamedTuple):
+    """One column: its heading, whether numbers stand in it, and what it says of a row."""
+
+    heading: str
+    numeric: bool
+    text: Callable[[Row], str]
+
+
+def number(value: complex, digits: int = 4) -> str:
+    """A number in a few digits; complex ones with both parts."""
+    if isinstance(value, complex):
+        return f"{value.real:.{digits - 1}g}{value.imag:+.{digits - 1}g}i"
+    return f"{value:.{digits}g}"
+
+
+def autodiff(worst: Worst) -> str:
+    """The value by autodiff, "-" where there is none."""
+    return "-" if worst.autodiff is None else number(worst.autodiff)
+
+
+def index(place: Sequence[int]) -> str:
+    """`[0,1,2]`."""
+    return f"[{','.join(map(str, place))}]"
+
+
+def excess(row: Row) -> float:
+    """The error of the worst element in units of what it may be off by."""
+    if row.worst is None:
+        return 0.0
+    w = row.worst
+    gap = abs(row.maps.manual[w.index] - row.maps.oracle[w.index])
+    if gap == 0 or (row.ok and gap != gap):
+        return 0.0
+    return float("inf") if gap != gap or w.allowed == 0 else float(gap / w.allowed)
+
+
+ERRORS = (
+    Column("", False, lambda row: "ok" if row.ok else "NO"),
+    Column("gradient of", False, lambda row: _name(row.name)),
+    Column("shape", False, lambda row: "x".join(map(str, row.shape)) or "()"),
+    Column("dtype", False, lambda row: SHORT.get(row.dtype, row.dtype)),
+    Column("max abs", True, lambda row: f"{row.manual.max_abs:.1e}"),
+    Column("max rel", True, lambda row: f"{row.manual.max_rel:.1e}"),
+    Column("max ulp", True, lambda row: f"{row.manual.max_ulp:.3g}"),
+    Column("1-cosine", True, lambda row: f"{1 - row.manual.cosine:.0e}"),
+    Column("autodiff", True, lambda row: "-" if row.autodiff is None else f"{row.autodiff.max_abs:.1e}"),
+)
+WORST = (
+    Column("worst of", False, lambda row: _name(row.name)),
+    Column("index", False, lambda row: index(row.worst.index) if row.worst else "-"),
+    Column("where", False, lambda row: (row.worst.place if row.worst else "") or "-"),
+    Column("manual", True, lambda row: number(row.worst.manual) if row.worst else "-"),
+    Column("autodiff", True, lambda row: autodiff(row.worst) if row.worst else "-"),
+    Column("oracle", True, lambda row: number(row.worst.oracle) if row.worst else "-"),
+    Column("allowed", True, lambda row: f"{row.worst.allowed:.1e}" if row.worst else "-"),
+)
+
+
+def plain(report: GradientReport) -> str:
+    """The whole report in plain text: tables of about 80 columns, sentences of at most 100."""
+    notes = "\n".join(textwrap.fill(note, PLAIN_WIDTH) for note in _notes(report))
+    return "\n\n".join([_title(report), _grid(ERRORS, report.rows), _grid(WORST, report.rows), notes])
+
+
+def rich(report: GradientReport) -> Any:
+    """The whole report for Rich; plain text where Rich is absent."""
+    if importlib.util.find_spec("rich") is None:
+        return plain(report)
+    from rich.console import Group
+    from rich.text import Text
+
+    tables = [_rich_table(columns, report.rows) for columns in (ERRORS, WORST)]
+    colour = "bold green" if report.ok else "bold red"
+    notes = [Text(note) for note in _notes(report)]
+    return Group(Text(_title(report), style=colour), "", tables[0], "", tables[1], "", *notes)
+
+
+def _rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column.heading, justify="right" if column.numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(column.text(row)) for column in columns), style="" if row.ok else "bold red")
+    return table
+
+
+def _grid(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    cells = [
+        [column.heading for column in columns],
+        *([column.text(row) for column in columns] for row in rows),
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join(_line(line, widths, columns) for line in cells)
+
+
+def _line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
+    fitted = [t.rjust(w) if c.numeric else t.ljust(w) for t, w, c in zip(texts, widths, columns, strict=True)]
+    return " ".join(fitted).rstrip()
+
+
+def _name(name: str) -> str:
+    """The end of a long path: that is where leaves differ."""
+    return name if len(name) <= NAME_WIDTH else f"..{name[2 - NAME_WIDTH :]}"
+
+
+def _title(report: GradientReport) -> str:
+    right = sum(row.ok for row in report.rows)
+    against = "a float64 oracle" if report.oracle else "autodiff"
+    count = f"{right} of {len(report.rows)} right"
+    return f"Gradients by hand-written rules against {against}, on {report.platform}: {count}"
+
+
+def _notes(report: GradientReport) -> list[str]:
+    wrong = [row.verdict() for row in (*report.outputs, *report.rows) if not row.ok]
+    notes = [
+        *wrong,
+        _autodiff_note(report),
+        _output_note(report),
+        _slope_note(report),
+        _tie_note(report),
+        _cost_note(report.cost),
+    ]
+    return [note for note in notes if note]
+
+
+def _autodiff_note(report: GradientReport) -> str:
+    return f"Autodiff has no gradient here: {report.no_autodiff}" if report.no_autodiff else ""
+
+
+def _output_note(report: GradientReport) -> str:
+    if not report.outputs or not all(row.ok for row in report.outputs):
+        return ""
+    return f"Forward: outputs agree, max rel {max(row.manual.max_rel for row in report.outputs):.1e}."
+
+
+def _slope_note(report: GradientReport) -> str:
+    slopes = {row.name: row.slope for row in report.rows if row.slope is not None}
+    if not slopes:
+        return ""
+    off = [name for name, slope in slopes.items() if slope.agrees is False]
+    smooth = sum(slope.smooth for slope in slopes.values())
+    note = f"Finite differences: the oracle agrees along {smooth - len(off)} of {smooth} smooth directions"
+    note += f" ({len(slopes) - smooth} more meet a kink)" if smooth < len(slopes) else ""
+    if off:
+        note += f", but not for {', '.join(off)}: does the function stop gradients or define its own jvp?"
+    return note.rstrip("?.") + ("?" if off else ".")
+
+
+def _tie_note(report: GradientReport) -> str:
+    listed = ", ".join(f"{what}: {count}" for what, count in report.ties.items())
+    return f"Ties and kinks: {listed}." if listed else "Ties and kinks: none met."
+
+
+def _cost_note(cost: Cost | None) -> str:
+    if cost is None:
+        return ""
+    manual, autodiff = _seconds(cost.manual_seconds), _seconds(cost.autodiff_seconds)
+    times = f"Time of a gradient: manual {manual}, autodiff {autodiff}"
+    ratio = f" ({cost.autodiff_seconds / max(cost.manual_seconds, 1e-12):.2f} x), median of {cost.rounds}."
+    if cost.manual_bytes is None or cost.autodiff_bytes is None:
+        return times + ratio
+    memory = f" Temporary memory: manual {_bytes(cost.manual_bytes)}, autodiff {_bytes(cost.autodiff_bytes)}."
+    return times + ratio + memory
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.2f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"

@@ -1,0 +1,101 @@
+"""What a report shows, and the command that prints it."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import jaxcnnbp
+from jaxcnnbp.audit import compare_gradients
+from jaxcnnbp.cli.main import main
+
+
+@jax.custom_vjp
+def correlated(x, kernel):
+    return jaxcnnbp.correlate(x, kernel, padding="SAME")
+
+
+def backward(args, delta):
+    dx, dk = jax.vjp(lambda x, kernel: jaxcnnbp.correlate(x, kernel, padding="SAME"), *args)[1](delta)
+    return dx.at[0, 0, 0].set(0), dk
+
+
+correlated.defvjp(lambda x, kernel: (correlated(x, kernel), (x, kernel)), backward)
+
+
+@pytest.fixture(scope="module")
+def report():
+    generator = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(generator.normal(size=s), jnp.float32) for s in ((2, 6, 6, 2), (3, 3, 2, 4)))
+    return compare_gradients(correlated, x, kernel)
+
+
+def test_rows_know_where_they_are(report):
+    assert not report.ok
+    assert report.worst_row() is report["x"]
+    assert report["x"].axes == (1, 2)
+    assert report["kernel"].axes == (0, 1)
+    assert report["x"].worst.place == "corner, padding"
+    with pytest.raises(KeyError, match="the leaves are x, kernel"):
+        report["y"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_tables_fit(report, width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(report)
+    text = console.export_text()
+    for part in ("x ", "kernel", "2x6x6x2", "[0,0,0,", "corner, padding", "1 of 2 right", "Temporary memory"):
+        assert part in text
+    assert max(map(len, str(report).splitlines())) <= 100
+
+
+def test_dict_and_json(report):
+    data = json.loads(report.to_json())
+    assert data["ok"] is False
+    assert [row["name"] for row in data["rows"]] == ["x", "kernel"]
+    assert data["rows"][0]["worst"]["manual"] == 0
+    assert data["rows"][1]["slope"]["agrees"] is True
+    assert data["cost"]["rounds"] >= 3
+
+
+def test_finite_differences_know_the_manual_gradient_is_off(report):
+    slope = report["x"].slope
+    assert slope.measured == pytest.approx(slope.oracle, rel=1e-6)
+    assert slope.manual != pytest.approx(slope.oracle, rel=1e-6)
+
+
+def test_plot(report, tmp_path):
+    figure = report.plot("x", tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 0
+    assert len(figure.axes) == 6
+    assert report.plot() is not None
+
+
+def test_command(tmp_path):
+    target = tmp_path / "report.json"
+    arguments = ["compare", "--model", "digits", "--batch", "2", "--no-timing", "--json", str(target)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "7 of 7 right" in result.output
+    assert json.loads(target.read_text())["ok"] is True
+
+
+def test_command_fails_on_a_wrong_gradient(monkeypatch, report):
+    monkeypatch.setattr("jaxcnnbp.cli.compare.compare_gradients", lambda *args, **kwargs: report)
+    result = CliRunner().invoke(main, ["compare", "--model", "digits", "--batch", "1"])
+    assert result.exit_code == 1
+    assert "`x`: " in result.output
+
+
+def test_command_refuses_a_missing_folder(tmp_path):
+    result = CliRunner().invoke(main, ["compare", "--json", str(tmp_path / "no" / "report.json")])
+    assert result.exit_code == 2
+    assert "does not exist" in result.output
