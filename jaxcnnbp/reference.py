@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.geometry import Window, window_of
+from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
 from jaxcnnbp.ops.conv_geometry import dimension_numbers
 from jaxcnnbp.ops.convolve import connect
 from jaxcnnbp.ops.extreme_pool import flat_argmax, identity
-from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, split_batch
+from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch
 from jaxcnnbp.taps import cells, gather
 
 _AUTODIFF = alternatives["autodiff"]
@@ -144,9 +144,9 @@ def _max_unpool(values, argmax, spatial_shape):
 @_stands_for("upsample")
 def _upsample(delta, window_shape, strides=None):
     delta = jnp.asarray(delta)
-    size = (window_shape,) if isinstance(window_shape, int) else tuple(window_shape)
-    stride = size if strides is None else (strides,) if isinstance(strides, int) else tuple(strides)
-    merged = merge_batch(delta, len(size))
+    merged = merge_batch(delta, spatial_rank(window_shape, delta))
+    size = per_axis(window_shape, merged.ndim - 2, "window_shape")
+    stride = size if strides is None else per_axis(strides, merged.ndim - 2, "strides")
     spatial = [(o - 1) * s + k for o, s, k in zip(merged.shape[1:-1], stride, size, strict=True)]
     window = window_of(tuple(spatial), size, stride=stride)
     like = jax.ShapeDtypeStruct((merged.shape[0], *spatial, merged.shape[-1]), delta.dtype)

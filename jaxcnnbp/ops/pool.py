@@ -34,7 +34,8 @@ def max_pool(
 
     Args:
       inputs: `(*batch, *spatial, channels)`.
-      window_shape: taps an axis; its length says how many spatial axes there are.
+      window_shape: taps an axis; its length says how many spatial axes there are, and an int is for all axes of
+        `(batch, *spatial, channels)`.
       strides: input positions from one window to the next, ones if None (as `flax.linen`).
       padding: `"VALID"`, `"SAME"`, `"SAME_LOWER"`, `"FULL"`, an int, or one int or `(low, high)` pair an axis;
         padding never wins.

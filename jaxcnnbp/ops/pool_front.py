@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,7 +30,7 @@ def parse_pool(
     As in `flax.linen`, `inputs` are `(*batch, *spatial, channels)` with as many spatial axes as `window_shape` has.
     """
     x = jnp.asarray(inputs)
-    rank = 1 if isinstance(window_shape, int) else len(window_shape)
+    rank = spatial_rank(window_shape, x)
     if x.ndim < rank + 1:
         raise ValueError(
             f"`inputs` (shape={x.shape}) must be (*batch, *spatial, channels) with {rank} spatial axes, as many as"
@@ -47,11 +49,18 @@ def parse_pool(
     return merged, require_output(window, "window_shape")
 
 
+def spatial_rank(window_shape: Any, x: Array) -> int:
+    """As many spatial axes as `window_shape` has entries; an int is for all axes of `(batch, *spatial, channels)`."""
+    if isinstance(window_shape, Sequence):
+        return len(window_shape)
+    return max(x.ndim - 2, 1)
+
+
 def merge_batch(x: Array, rank: int) -> Array:
     """`(*batch, *spatial, channels)` -> `(batch, *spatial, channels)`."""
     kept = x.shape[x.ndim - rank - 1 :]
     leading = x.shape[: x.ndim - rank - 1]
-    return x if len(leading) == 1 else x.reshape(_size(leading), *kept)
+    return x if len(leading) == 1 else x.reshape(math.prod(leading), *kept)
 
 
 def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
@@ -64,10 +73,3 @@ def check_ties(ties: str) -> None:
     """Refuses a tie rule that does not exist."""
     if ties not in TIES:
         raise ValueError(f"`ties` (={ties!r}) is unknown; use one of {', '.join(map(repr, TIES))}.")
-
-
-def _size(shape: Ints) -> int:
-    total = 1
-    for extent in shape:
-        total = total * extent
-    return total

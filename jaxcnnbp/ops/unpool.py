@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.mean_pool import copy_to_windows_op
 from jaxcnnbp.ops.numerics import require_inexact
-from jaxcnnbp.ops.pool_front import merge_batch, split_batch
+from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -27,7 +28,7 @@ def _unpool(values: Array, argmax: Array, spatial: Ints) -> Array:
 def unpool_forward(values: Array, argmax: Array, spatial: Ints) -> Array:
     """y[argmax[u]] = values[u], zero elsewhere; index -1 is nowhere."""
     batch, channels = values.shape[0], values.shape[-1]
-    cells = _size(spatial)
+    cells = math.prod(spatial)
     rows, columns = _image_and_channel(values)
     flat = jnp.zeros((batch, cells, channels), values.dtype)
     target = jnp.where(argmax < 0, cells, argmax)
@@ -117,7 +118,7 @@ def upsample(delta: ArrayLike, window_shape: int | Sequence[int], strides: int |
     """
     delta = jnp.asarray(delta)
     require_inexact(delta, "delta")
-    rank = 1 if isinstance(window_shape, int) else len(window_shape)
+    rank = spatial_rank(window_shape, delta)
     if delta.ndim < rank + 1:
         raise ValueError(f"`delta` (shape={delta.shape}) must be (*batch, *pooled, channels) with {rank} pooled axes.")
     merged = merge_batch(delta, rank)
@@ -134,10 +135,3 @@ def _blocks(pooled: Ints, window_shape: Any, strides: Any) -> Window:
 def _image_and_channel(values: Array) -> tuple[Array, Array]:
     batch, channels = values.shape[0], values.shape[-1]
     return jnp.arange(batch)[:, None, None], jnp.arange(channels)[None, None, :]
-
-
-def _size(shape: Ints) -> int:
-    total = 1
-    for extent in shape:
-        total *= extent
-    return total
