@@ -60,7 +60,8 @@ def window_of(
     gaps = per_axis(input_dilation, rank, named["input_dilation"])
     unpadded = Window(tuple(spatial), size, stride, ((0, 0),) * rank, dilation, gaps)
     pairs = parse_padding(padding, unpadded.dilated, unpadded.extent, stride)
-    return _require_no_cropped_cell(Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode))
+    window = Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode)
+    return _require_no_cropped_cell(window) if ceil_mode else window
 
 
 def require_output(window: Window, name: str) -> Window:

@@ -129,8 +129,6 @@ def unpadded(window: Window) -> Window:
 def _output_extent(dilated: int, extent: int, stride: int, padding: tuple[int, int], ceil_mode: bool) -> int:
     low, high = padding
     room = dilated + low + high - extent
-    if not ceil_mode:
-        return max(room // stride + 1, 0)
-    count = -(-room // stride) + 1
-    starts_beyond_input = (count - 1) * stride >= dilated + low
-    return max(count - 1 if starts_beyond_input else count, 0)
+    whole = room // stride + 1
+    begins_on_input = whole * stride < dilated + low
+    return max(whole + 1 if ceil_mode and room % stride and begins_on_input else whole, 0)

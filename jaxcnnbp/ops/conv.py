@@ -14,12 +14,11 @@ kernel gradient is flipped back, and its delta meets the kernel as it stands.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
 
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
@@ -27,10 +26,10 @@ from jaxcnnbp.ops.numerics import cast
 
 
 class ConvResiduals(NamedTuple):
-    """What the backward pass needs: each is None if only the other operand's gradient is wanted."""
+    """What the backward pass needs."""
 
-    x: Array | None  # for the kernel gradient
-    kernel: Array | None  # for the input gradient
+    x: Array  # for the kernel gradient
+    kernel: Array  # for the input gradient
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -63,19 +62,18 @@ def kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     return cast(_as_correlation(choose_kernel_grad(x, delta, geometry), geometry), dtype)
 
 
-def conv_fwd(x: Any, kernel: Any, geometry: ConvGeometry) -> tuple[Array, ConvResiduals]:
-    """:: (x, kernel) -> (y, residuals); `perturbed` tells whose gradient is wanted."""
-    kept = ConvResiduals(x.value if kernel.perturbed else None, kernel.value if x.perturbed else None)
-    return forward(x.value, kernel.value, geometry), kept
+def conv_fwd(x: Array, kernel: Array, geometry: ConvGeometry) -> tuple[Array, ConvResiduals]:
+    """:: (x, kernel) -> (y, residuals)."""
+    return forward(x, kernel, geometry), ConvResiduals(x, kernel)
 
 
-def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Any) -> tuple[Array | None, Array | None]:
-    """:: (residuals, CT y) -> (CT x, CT kernel)."""
-    if isinstance(delta, SymbolicZero):
-        return None, None
-    dx = None if kept.kernel is None else input_grad(delta, kept.kernel, geometry)
-    dk = None if kept.x is None else kernel_grad(kept.x, delta, geometry)
-    return dx, dk
+def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Array) -> tuple[Array, Array]:
+    """:: (residuals, CT y) -> (CT x, CT kernel); the one that nobody asked for is dead code to the compiler.
+
+    JAX could tell here which one that is (`symbolic_zeros`), but residuals that depend on it come out wrong where one
+    trace serves several askers, as a jitted function inside `scan` does.
+    """
+    return input_grad(delta, kept.kernel, geometry), kernel_grad(kept.x, delta, geometry)
 
 
 def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
@@ -88,7 +86,7 @@ def _promote(a: Array, b: Array) -> tuple[Array, Array]:
     return cast(a, dtype), cast(b, dtype)
 
 
-conv.defvjp(conv_fwd, conv_bwd, symbolic_zeros=True)
+conv.defvjp(conv_fwd, conv_bwd)
 
 # Called eagerly a rule is one dispatch; inside another jit it is inlined.
 conv_op = jax.jit(conv, static_argnums=2, inline=True)

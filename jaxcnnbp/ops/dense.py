@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from jaxcnnbp.modes import switchable
@@ -15,10 +14,10 @@ from jaxcnnbp.ops.numerics import cast, require_same_dtype, wide
 
 
 class DenseResiduals(NamedTuple):
-    """What the backward pass needs: each is None if its gradient is not wanted."""
+    """What the backward pass needs."""
 
-    x: Array | None  # for dW
-    weights: Array | None  # for dx
+    x: Array  # for dW
+    weights: Array  # for dx
 
 
 @jax.custom_vjp
@@ -48,22 +47,17 @@ def sum_to_channels(delta: Array) -> Array:
     return cast(summed, delta.dtype)
 
 
-def dense_fwd(x: Any, weights: Any) -> tuple[Array, DenseResiduals]:
+def dense_fwd(x: Array, weights: Array) -> tuple[Array, DenseResiduals]:
     """:: (x, W) -> (y, residuals)."""
-    kept = DenseResiduals(x.value if weights.perturbed else None, weights.value if x.perturbed else None)
-    return dense_forward(x.value, weights.value), kept
+    return dense_forward(x, weights), DenseResiduals(x, weights)
 
 
-def dense_bwd(kept: DenseResiduals, delta: Any) -> tuple[Array | None, Array | None]:
-    """:: (residuals, CT y) -> (CT x, CT W)."""
-    if isinstance(delta, SymbolicZero):
-        return None, None
-    dx = None if kept.weights is None else dense_input_grad(delta, kept.weights)
-    dw = None if kept.x is None else dense_weight_grad(kept.x, delta)
-    return dx, dw
+def dense_bwd(kept: DenseResiduals, delta: Array) -> tuple[Array, Array]:
+    """:: (residuals, CT y) -> (CT x, CT W); the one that nobody asked for is dead code to the compiler."""
+    return dense_input_grad(delta, kept.weights), dense_weight_grad(kept.x, delta)
 
 
-_dense.defvjp(dense_fwd, dense_bwd, symbolic_zeros=True)
+_dense.defvjp(dense_fwd, dense_bwd)
 
 
 @switchable

@@ -12,7 +12,6 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
-from jaxcnnbp.geometry.window import Ints
 
 TIES = ("first", "all", "split")
 
