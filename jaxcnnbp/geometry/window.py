@@ -126,6 +126,19 @@ def unpadded(window: Window) -> Window:
     return replace(window, spatial=spatial, padding=nothing, input_dilation=ones, ceil_mode=False)
 
 
+def dual(window: Window) -> Window:
+    """The window from the output back to the input: over outputs with gaps of the stride.
+
+    With `t' = k - 1 - t` the relation `n i = u s + t d - low` reads `u s = n i + t' d - (extent - 1 - low)`: a window
+    of stride i and dilation d over positions u s.
+    """
+    lows = [e - 1 - low for e, (low, _) in zip(window.extent, window.padding, strict=True)]
+    spread = [(o - 1) * s + 1 for o, s in zip(window.output, window.stride, strict=True)]
+    rows = zip(lows, window.extent, window.dilated, spread, strict=True)
+    pairs = tuple((low, n + e - 1 - o - low) for low, e, n, o in rows)
+    return Window(window.output, window.size, window.input_dilation, pairs, window.dilation, window.stride)
+
+
 def _output_extent(dilated: int, extent: int, stride: int, padding: tuple[int, int], ceil_mode: bool) -> int:
     low, high = padding
     room = dilated + low + high - extent

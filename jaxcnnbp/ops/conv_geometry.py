@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.geometry.window import dual as dual_window
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,5 @@ def transposed_kernel(kernel: Array, geometry: ConvGeometry) -> Array:
 
 
 def dual(geometry: ConvGeometry) -> ConvGeometry:
-    """The convolution that carries delta back: from the output to the input, over delta with gaps of the stride.
-
-    With `t' = k - 1 - t` the relation `n i = u s + t d - low` reads `u s = n i + t' d - (extent - 1 - low)`: a window
-    of stride i and dilation d over positions u s. For stride 1 it is the full convolution with the flipped kernel.
-    """
-    window = geometry.window
-    lows = [e - 1 - low for e, (low, _) in zip(window.extent, window.padding, strict=True)]
-    spread = [(o - 1) * s + 1 for o, s in zip(window.output, window.stride, strict=True)]
-    rows = zip(lows, window.extent, window.dilated, spread, strict=True)
-    pairs = tuple((low, n + e - 1 - o - low) for low, e, n, o in rows)
-    back = Window(window.output, window.size, window.input_dilation, pairs, window.dilation, window.stride)
-    return replace(geometry, window=back, output_dtype=None)
+    """The convolution that carries delta back, for stride 1 the full one, with the flipped kernel."""
+    return replace(geometry, window=dual_window(geometry.window), output_dtype=None)

@@ -53,6 +53,8 @@ def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     Folding row-major order axis by axis keeps it: the first (for NaN the last) extreme of the first (last) extreme
     row is the first (last) extreme of the window.
     """
+    if window.taps > MANY_TAPS:
+        return _winners_by_reduction(x, window, kind)
     best = pad_to_reach(x, window, identity(x.dtype, kind))
     taps = jnp.zeros(best.shape, tap_dtype(window.taps))
     for axis in reversed(range(window.rank)):
@@ -60,6 +62,55 @@ def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
         if window.taps > FEW_TAPS:
             best, taps = lax.optimization_barrier((best, taps))
     return best, taps
+
+
+def _winners_by_reduction(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The same for windows whose taps are too many to write out: one reduction over pairs of a value and its place.
+
+    Of equal values the first place wins, of NaNs the last; a place on the padding comes after all others.
+    """
+    beats = lax.gt if kind == "max" else lax.lt
+    padded, local = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+    nowhere = np.int32(np.iinfo(np.int32).max)
+    places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), nowhere)
+
+    def later(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        (p, i), (q, j) = a, b
+        p_nan, q_nan = p != p, q != q
+        wins = beats(q, p) | (q_nan & (~p_nan | (j > i))) | ((p == q) & (j < i))
+        return jnp.where(wins, q, p), jnp.where(wins, j, i)
+
+    size, stride, dilation = ((1, *v, 1) for v in (local.size, local.stride, local.dilation))
+    operands = lax.stop_gradient(padded), jnp.broadcast_to(jnp.asarray(places)[None, ..., None], padded.shape)
+    starts = np.asarray(identity(x.dtype, kind), x.dtype), nowhere
+    _, place = lax.reduce_window(operands, starts, later, size, stride, "VALID", None, dilation)
+    taps = _taps_of_places(place, local)
+    cell = flat_argmax(taps, local)
+    columns = padded.reshape(padded.shape[0], -1, padded.shape[-1])
+    best = jnp.take_along_axis(columns, cell.reshape(cell.shape[0], -1, cell.shape[-1]), 1).reshape(cell.shape)
+    return best, taps.astype(tap_dtype(window.taps))
+
+
+def _taps_of_places(place: Array, window: Window) -> Array:
+    """Flat positions on an unpadded input as the taps that fall there; beyond it as tap 0."""
+    index, weight = jnp.zeros((), jnp.int32), 1
+    rest = jnp.where(place < prod(window.spatial), place, 0)
+    found = place < prod(window.spatial)
+    for axis in reversed(range(window.rank)):
+        position, rest = rest % window.spatial[axis], rest // window.spatial[axis]
+        start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis]
+        tap = (position - _along(start, axis, window.rank)) // window.dilation[axis]
+        index, weight = index + tap * weight, weight * window.size[axis]
+    return jnp.where(found, index, 0)
+
+
+def _on_input(window: Window) -> np.ndarray:
+    """`(*padded,)` of bool: which positions of the padded input hold an input cell."""
+    masks = []
+    for (low, high), n, step in zip(window.reach, window.dilated, window.input_dilation, strict=True):
+        position = np.arange(low + n + high) - low
+        masks.append((position >= 0) & (position < n) & (position % step == 0))
+    return reduce(np.logical_and.outer, masks)
 
 
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
@@ -111,9 +162,8 @@ def _send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
     batch, channels = delta.shape[0], delta.shape[-1]
     pairs = [n for m, s in zip(counts, window.stride, strict=True) for n in (m, s)]
     laid = (batch, *(n if a % 2 == 0 else 1 for a, n in enumerate(pairs)), channels)
-    won = taps.reshape(laid) == jnp.asarray(
-        numbers.reshape([1 if a % 2 == 0 else n for a, n in enumerate(pairs)] + [1])
-    )
+    numbers = numbers.reshape([1, *(1 if a % 2 == 0 else n for a, n in enumerate(pairs)), 1])
+    won = taps.reshape(laid) == jnp.asarray(numbers, taps.dtype)
     positions = [m * s for m, s in zip(counts, window.stride, strict=True)]
     sent = jnp.where(won, delta.reshape(laid), jnp.zeros((), delta.dtype)).reshape(batch, *positions, channels)
     return crop_to_input(sent, window)
@@ -132,7 +182,7 @@ def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
 
 def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: bool) -> Array:
     """dx = scatter(delta[u] wherever tap t holds the extreme), each its share if `split`."""
-    sum_type = wide(delta.dtype)
+    dtype, sum_type = delta.dtype, wide(delta.dtype)
     if split:
         holders = sum((cast(lax.population_count(w), sum_type) for w in words), start=jnp.zeros((), sum_type))
         # A window that lies wholly on padding has no holder, and its delta goes nowhere.
@@ -143,7 +193,7 @@ def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: 
         holds = (read(words[word]) >> np.uint32(bit)) & np.uint32(1)
         return jnp.where(holds == 1, cast(read(delta), sum_type), jnp.zeros((), sum_type))
 
-    return scatter(to_holders, window)
+    return cast(scatter(to_holders, window), dtype)
 
 
 def tied_taps(x: Array, best: Array, window: Window, kind: str) -> tuple[Array, ...]:

@@ -18,9 +18,12 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import keep_axes
+from jaxcnnbp.geometry.window import dual, keep_axes, unpadded
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import cells, gather, scatter
+from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
+
+# Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
+LONG = 64
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -81,8 +84,17 @@ def sum_windows(x: Array, window: Window) -> Array:
     """sum_t p[u, t], axis after axis."""
     for axis in range(window.rank):
         local = replace(keep_axes(window, (axis,)), spatial=tuple(x.shape[1:-1]))
-        x = sum((p for _, p in gather(x, local)), start=jnp.zeros((), x.dtype))
+        long = window.size[axis] > LONG
+        x = _sum_by_reduction(x, local) if long else sum((p for _, p in gather(x, local)), start=jnp.zeros((), x.dtype))
     return x
+
+
+def _sum_by_reduction(x: Array, window: Window) -> Array:
+    """The same by lax, for windows whose taps are too many to write out."""
+    padded, rest = pad_to_reach(x, window), unpadded(window)
+    zero = np.zeros((), x.dtype)
+    size, stride, dilation = ((1, *v, 1) for v in (rest.size, rest.stride, rest.dilation))
+    return lax.reduce_window(padded, zero, lax.add, size, stride, "VALID", None, dilation)
 
 
 def spread_windows(y: Array, window: Window) -> Array:
@@ -92,7 +104,8 @@ def spread_windows(y: Array, window: Window) -> Array:
     for axis in reversed(range(window.rank)):
         spatial = tuple(window.spatial[a] if a == axis else n for a, n in enumerate(y.shape[1:-1]))
         local = replace(keep_axes(window, (axis,)), spatial=spatial)
-        y = scatter(lambda _, read, y=y: read(y), local)
+        long = window.size[axis] > LONG
+        y = _sum_by_reduction(y, dual(local)) if long else scatter(lambda _, read, y=y: read(y), local)
     return y
 
 
