@@ -177,16 +177,25 @@ def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     return list(function(*values))
 
 
+def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried: JAX 0.12 keeps them as trees."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts.vals), len(carry.vals)
+
+
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if not reading.wide:
         return _bind(eqn, values, reading._params(eqn))
     p = eqn.params
-    consts, carry, xs = np.split(np.arange(len(values)), [p["num_consts"], p["num_consts"] + p["num_carry"]])
+    num_consts, num_carry = _scan_counts(p)
+    consts, carry, xs = np.split(np.arange(len(values)), [num_consts, num_consts + num_carry])
     body = reading.inner(p["jaxpr"])
 
     def step(state: Values, x: Values) -> tuple[list[Any], list[Any]]:
         outputs = body(*(values[i] for i in consts), *state, *x)
-        return outputs[: p["num_carry"]], outputs[p["num_carry"] :]
+        return outputs[:num_carry], outputs[num_carry:]
 
     start, rows = [values[i] for i in carry], [values[i] for i in xs]
     last, ys = lax.scan(step, start, rows, length=p["length"], reverse=p["reverse"], unroll=p["unroll"])

@@ -25,6 +25,12 @@ def per_axis(value: Any, rank: int, name: str, minimum: int = 1) -> Ints:
     return tuple(map(operator.index, many))
 
 
+def require_count(value: Any, name: str) -> None:
+    """Refuses what is no number of things."""
+    if not _is_int(value) or value < 1:
+        raise ValueError(f"`{name}` (={value!r}) must be an int of at least 1.")
+
+
 def parse_padding(padding: Any, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
     """`padding` as `(low, high)` an axis, for windows of `extent`, dilation included, over `spatial` extents."""
     if isinstance(padding, str):

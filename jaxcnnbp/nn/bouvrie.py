@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Padding, Window, per_axis
+from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.nn.layer import Backward, Params, check_input_shape, glorot_uniform, shape_after
 from jaxcnnbp.ops.bouvrie import (
@@ -125,6 +126,9 @@ class CombineMaps:
     true_convolution: bool = True
     initializer: Callable[..., Array] = glorot_uniform
     kind = "combine"
+
+    def __post_init__(self) -> None:
+        require_count(self.features, "features")
 
     def init(self, key: Array, input_shape: Ints, dtype: DTypeLike = jnp.float32) -> Params:
         """`kernel` by the initializer for one map in, `logits` near zero, so that all maps begin alike; `bias` zero."""

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Padding, per_axis
+from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.nn.layer import Backward, Params, check_input_shape, glorot_uniform, shape_after
 from jaxcnnbp.ops.conv import input_grad_op, kernel_grad_op
@@ -66,6 +67,8 @@ class Conv:
     kind = "conv"
 
     def __post_init__(self) -> None:
+        require_count(self.features, "features")
+        require_count(self.groups, "groups")
         if self.connections is not None:  # an array is not hashable, and a layer is
             rows = np.asarray(self.connections).tolist()
             object.__setattr__(self, "connections", tuple(map(tuple, rows)))

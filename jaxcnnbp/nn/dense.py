@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.nn.layer import Backward, Params, Stateless, check_input_shape, glorot_uniform
 from jaxcnnbp.ops.dense import dense, dense_input_grad, dense_weight_grad, sum_to_channels
@@ -36,6 +37,9 @@ class Dense:
     use_bias: bool = True
     initializer: Callable[..., Array] = glorot_uniform
     kind = "dense"
+
+    def __post_init__(self) -> None:
+        require_count(self.features, "features")
 
     def init(self, key: Array, input_shape: Ints, dtype: DTypeLike = jnp.float32) -> Params:
         """`kernel` `(in, features)` by the initializer, `bias` zero."""

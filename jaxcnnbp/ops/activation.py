@@ -69,9 +69,10 @@ def _gelu_tanh(u: Array) -> Array:
 
 
 def _gelu_tanh_slope(u: Array) -> Array:
+    # Beyond +-10 the tanh is +-1 in every precision; there u^2 must not overflow against its slope of 0.
+    u = lax.clamp(_number(-10, u), u, _number(10, u))
     t = lax.tanh(_gelu_argument(u))
     inner = _number(math.sqrt(2 / math.pi), u) * (1 + _number(3 * 0.044715, u) * u * u)
-    # (1 - t)(1 + t) u overflows to nan only where u itself is not finite.
     return _number(0.5, u) * (1 + t) + _number(0.5, u) * u * (1 - t) * (1 + t) * inner
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
@@ -82,7 +83,7 @@ def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
 
 def _promote(a: Array, b: Array) -> tuple[Array, Array]:
     """Both operands in one type: delta has the output's, which `preferred_element_type` may have set apart."""
-    dtype = jnp.promote_types(a.dtype, b.dtype) if a.dtype != b.dtype else a.dtype
+    dtype = np.promote_types(a.dtype, b.dtype)  # on purpose: `jnp` refuses it where promotion is strict
     return cast(a, dtype), cast(b, dtype)
 
 

@@ -33,6 +33,10 @@ class Layer:
     width: int  # output channels a group
 
     @property
+    def spatial(self) -> bool:
+        return self.geometry.window.rank > 0
+
+    @property
     def pointwise(self) -> bool:
         return self.geometry.window.taps == 1
 
@@ -131,7 +135,11 @@ KERNEL_GRAD = (
         "2x2 transposed: delta is sliced, not x dilated",
     ),
     Row(lambda a: a.pointwise and a.dense, plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms"),
-    Row(lambda a: a.depthwise and _few_taps(a), cpu.depthwise_kernel_grad_by_image, "depthwise 3x3: 39 -> 7 ms"),
+    Row(
+        lambda a: a.depthwise and a.spatial and _few_taps(a),
+        cpu.depthwise_kernel_grad_by_image,
+        "depthwise 3x3: 39 -> 7 ms",
+    ),
     Row(lambda a: a.grouped and _few_taps(a), grouped.kernel_grad_by_group, "32 groups of 8: 2685 -> 6 ms"),
     Row(lambda a: a.dense and a.depth >= 16 and _few_taps(a), cpu.kernel_grad_by_rows, "3x3, 64 to 128: 261 -> 107 ms"),
 )

@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, window_of
-from jaxcnnbp.geometry.parse import require_output
+from jaxcnnbp.geometry.parse import require_count, require_output
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
@@ -124,8 +124,7 @@ def check_operands(x: Array, kernel: Array, groups: int) -> None:
             f" (shape={x.shape}) has spatial ones, {x.ndim - 2}."
         )
     require_same_dtype(kernel, "kernel", x, "x")
-    if isinstance(groups, bool) or not isinstance(groups, int | np.integer) or groups < 1:
-        raise ValueError(f"`groups` (={groups!r}) must be an int of at least 1.")
+    require_count(groups, "groups")
     if kernel.shape[-2] * groups != x.shape[-1]:
         raise ValueError(
             f"`kernel` (shape={kernel.shape}) takes {kernel.shape[-2]} input channels a group, {groups} groups, but"

@@ -154,6 +154,7 @@ def max_pool_with_argmax(
     Source: `ops.extreme_pool`.
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    _require_ordered(x)
     values, argmax = argmax_pool_op(x, window, "max")
     return split_batch(values, inputs, window.rank), split_batch(argmax, inputs, window.rank)
 

@@ -31,10 +31,9 @@ def unpool_forward(values: Array, argmax: Array, spatial: Ints) -> Array:
     cells = math.prod(spatial)
     rows, columns = _image_and_channel(values)
     flat = jnp.zeros((batch, cells, channels), values.dtype)
-    target = jnp.where(argmax < 0, cells, argmax)
-    filled = flat.at[rows, target.reshape(batch, -1, channels), columns].set(
-        values.reshape(batch, -1, channels), mode="drop"
-    )
+    laid = (batch, math.prod(values.shape[1:-1]), channels)
+    target = jnp.where(argmax < 0, cells, argmax).reshape(laid)
+    filled = flat.at[rows, target, columns].set(values.reshape(laid), mode="drop")
     return filled.reshape(batch, *spatial, channels)
 
 
@@ -47,8 +46,9 @@ def unpool_bwd(spatial: Ints, argmax: Array, delta: Array) -> tuple[Array, None]
     """:: (argmax, CT y) -> CT values: each value takes the delta of the cell it went to."""
     batch, channels = argmax.shape[0], argmax.shape[-1]
     rows, columns = _image_and_channel(argmax)
-    flat = delta.reshape(batch, -1, channels)
-    index = jnp.where(argmax < 0, flat.shape[1], argmax).reshape(batch, -1, channels)
+    cells = math.prod(spatial)
+    flat = delta.reshape(batch, cells, channels)
+    index = jnp.where(argmax < 0, cells, argmax).reshape(batch, math.prod(argmax.shape[1:-1]), channels)
     return flat.at[rows, index, columns].get(mode="fill", fill_value=0).reshape(argmax.shape), None
 
 
@@ -83,6 +83,8 @@ def max_unpool(values: ArrayLike, argmax: ArrayLike, spatial_shape: Sequence[int
         raise TypeError(f"`argmax` (dtype={argmax.dtype}) must be integers, as `max_pool_with_argmax` gives them.")
     if argmax.shape != values.shape:
         raise ValueError(f"`argmax` (shape={argmax.shape}) must have the shape of `values` (shape={values.shape}).")
+    if not isinstance(spatial_shape, Sequence):
+        raise TypeError(f"`spatial_shape` (={spatial_shape!r}) must be a sequence of ints, one a spatial axis.")
     rank = len(spatial_shape)
     if values.ndim < rank + 1:
         raise ValueError(

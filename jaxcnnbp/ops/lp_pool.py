@@ -1,0 +1,111 @@
+"""Lp pooling, a norm of each window.
+
+With `m[u]` the cells of window u and `k` the taps of a whole one (they differ where ceil mode cuts a window off):
+
+    forward      s[u] = k / m[u] * sum_t p[u, t]^q        y[u] = s[u]^(1/q)
+    input grad   dx   = x^(q-1) o scatter(k / m[u] * delta[u] y[u]^(1-q))       0 where y[u] = 0
+
+PyTorch takes no absolute value: an odd q keeps the sign of a cell, and the root of a negative sum is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxcnnbp.geometry import Window
+from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
+from jaxcnnbp.ops.numerics import cast, require_inexact, wide
+from jaxcnnbp.ops.pool_front import parse_pool, split_batch
+
+
+class LpResiduals(NamedTuple):
+    """What the backward pass needs."""
+
+    x: Array
+    norms: Array  # y, in the type of the sums
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def lp_pool_rule(x: Array, q: float, window: Window) -> Array:
+    """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""
+    return cast(lp_norms(x, q, window), x.dtype)
+
+
+def lp_norms(x: Array, q: float, window: Window) -> Array:
+    """y[u] = (k / m[u] sum_t p[u, t]^q)^(1/q), in the type of the sums."""
+    powers = _power(cast(x, wide(x.dtype)), q)
+    return _power(mean_forward(powers, window, True) * jnp.asarray(window.taps, powers.dtype), 1 / q)
+
+
+def lp_input_grad(x: Array, norms: Array, delta: Array, q: float, window: Window) -> Array:
+    """dx = x^(q-1) o scatter(k / m[u] * delta[u] y[u]^(1-q))."""
+    has_norm = norms != 0
+    shares = cast(delta, norms.dtype) * _power(jnp.where(has_norm, norms, 1), 1 - q)
+    shares = jnp.where(has_norm, shares, 0) * jnp.asarray(window.taps, norms.dtype)
+    return cast(_power(cast(x, norms.dtype), q - 1) * mean_input_grad(shares, window, True), x.dtype)
+
+
+def lp_pool_fwd(x: Array, q: float, window: Window) -> tuple[Array, LpResiduals]:
+    """:: x -> (y, residuals)."""
+    norms = lp_norms(x, q, window)
+    return cast(norms, x.dtype), LpResiduals(x, norms)
+
+
+def lp_pool_bwd(q: float, window: Window, kept: LpResiduals, delta: Array) -> tuple[Array]:
+    """:: (residuals, CT y) -> CT x."""
+    return (lp_input_grad(kept.x, kept.norms, delta, q, window),)
+
+
+def _power(x: Array, exponent: float) -> Array:
+    return jnp.power(x, jnp.asarray(exponent, x.dtype))
+
+
+lp_pool_rule.defvjp(lp_pool_fwd, lp_pool_bwd)
+lp_pool_op = jax.jit(lp_pool_rule, static_argnums=(1, 2), inline=True)
+
+
+@switchable
+def lp_pool(
+    inputs: ArrayLike,
+    norm_type: float,
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    ceil_mode: bool = False,
+) -> Array:
+    r"""Lp pooling, $y[u] = (\sum_t x[n(u, t)]^q)^{1/q}$ for `norm_type` q, as PyTorch's `lp_pool2d` but channels last.
+
+    Args:
+      inputs: `(*batch, *spatial, channels)`, floats.
+      norm_type: q, a positive number; 1 sums, 2 is the Euclidean norm.
+      window_shape: taps an axis; its length says how many spatial axes there are, and an int is for all those of
+        `(batch, *spatial, channels)`.
+      strides: input positions from one window to the next, `window_shape` if None (PyTorch's default).
+      ceil_mode: also a last, partial window counts; its sum is scaled up to a whole window (PyTorch's rule).
+
+    Returns:
+      `(*batch, *output, channels)` in the dtype of `inputs`. A window of norm zero has gradient zero.
+
+    Raises:
+      TypeError, ValueError: with the argument and its value.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> lp_pool(jnp.array([3., 4., 0., 5.]).reshape(1, 4, 1), 2, (2,)).ravel()
+      Array([5., 5.], dtype=float32)
+
+    Source: `ops.lp_pool`; Gulcehre et al., *Learned-Norm Pooling for Deep Feedforward and Recurrent Networks* (2014).
+    """
+    if isinstance(norm_type, bool) or not isinstance(norm_type, int | float | np.number) or not 0 < norm_type < np.inf:
+        raise ValueError(f"`norm_type` (={norm_type!r}) must be a finite number above 0; for infinity use `max_pool`.")
+    x, window = parse_pool(inputs, window_shape, window_shape if strides is None else strides, "VALID", None, ceil_mode)
+    require_inexact(x, "inputs")
+    return split_batch(lp_pool_op(x, float(norm_type), window), inputs, window.rank)

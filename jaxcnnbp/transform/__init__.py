@@ -1,0 +1,6 @@
+"""The rules of this package carried into functions that nobody has to edit."""
+
+from jaxcnnbp.transform.explain import Swap as Swap
+from jaxcnnbp.transform.explain import Swaps as Swaps
+from jaxcnnbp.transform.explain import explain_swaps as explain_swaps
+from jaxcnnbp.transform.manual import manual_backward as manual_backward

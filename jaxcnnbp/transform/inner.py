@@ -1,0 +1,82 @@
+"""The primitives that hold traced functions, and how the rules get into each: one function a primitive.
+
+Where the trace is a parameter, the parameter is rewritten and everything else (names, donation, shardings, unrolling)
+is rebound as it was. Where a public function says the same more safely, it is called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+from jax._src.custom_batching import custom_vmap_p  # neither has a public name
+from jax._src.shard_map import shard_map_p
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
+from jax.extend.core import primitives as jex
+
+from jaxcnnbp.transform.interpreter import bind, evaluate
+
+
+class Reading(Protocol):
+    """What an inner function needs of the reading it is part of."""
+
+    def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+        """The outputs of one equation."""
+        ...
+
+    def rewritten(self, closed: ClosedJaxpr) -> ClosedJaxpr:
+        """A trace with the rules in it."""
+        ...
+
+
+Inner = Callable[[Reading, JaxprEqn, list[Any]], Sequence[Any]]
+
+
+def parameter(*names: str) -> Inner:
+    """The traces are the parameters `names`: a closed jaxpr each, or a tuple of them."""
+
+    def rule(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+        def rewrite(held: Any) -> Any:
+            return tuple(map(rewrite, held)) if isinstance(held, tuple) else reading.rewritten(held)
+
+        return bind(eqn, values, eqn.params | {name: rewrite(eqn.params[name]) for name in names})
+
+    return rule
+
+
+def checkpoint(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+    """`jax.checkpoint`: the rules' forward passes run again like any other."""
+    body = _open(reading, eqn)
+    return jax.checkpoint(body, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])(*values)
+
+
+def shard_map(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+    """`jax.shard_map`: traced again, because only it knows the axes and shapes inside."""
+    p = eqn.params
+    manual = p["newly_manual_axes"] if "newly_manual_axes" in p else p["manual_axes"]
+    options = dict(mesh=p["mesh"], in_specs=p["in_specs"], out_specs=p["out_specs"], check_vma=p["check_vma"])
+    return jax.shard_map(_open(reading, eqn), axis_names=set(manual), **options)(*values)
+
+
+def _open(reading: Reading, eqn: JaxprEqn) -> Callable[..., tuple[Any, ...]]:
+    """The body of an equation that holds an open jaxpr, under the name it had."""
+    jaxpr = eqn.params["jaxpr"]
+
+    def body(*values: Any) -> tuple[Any, ...]:
+        return tuple(evaluate(jaxpr, (), values, reading.equation))
+
+    body.__name__ = jaxpr.debug_info.func_name
+    return body
+
+
+INNER: dict[Primitive, Inner] = {
+    jex.jit_p: parameter("jaxpr"),
+    jex.closed_call_p: parameter("call_jaxpr"),
+    jex.scan_p: parameter("jaxpr"),
+    jex.while_p: parameter("cond_jaxpr", "body_jaxpr"),
+    jex.cond_p: parameter("branches"),
+    jex.remat_p: checkpoint,
+    shard_map_p: shard_map,
+    custom_vmap_p: parameter("call"),
+}

@@ -1,0 +1,61 @@
+"""Runs a traced function again, equation by equation: what every reading of a trace shares.
+
+A reading is one function, `equation(eqn, values) -> outputs`. `evaluate` feeds it the equations of a jaxpr in their
+order; each sees the name stack, the source line and the context (mesh, metadata) it was traced under, so that profiles
+and errors still point at the user's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax.extend import source_info_util
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+
+Equation = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
+
+
+def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], equation: Equation) -> list[Any]:
+    """The outputs of `jaxpr`, with `equation` in the place of its primitives."""
+    values: dict[Var, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for eqn, finished in zip(jaxpr.eqns, _last_reads(jaxpr), strict=True):
+        with _place(eqn), eqn.ctx.manager:
+            outputs = equation(eqn, [read(atom) for atom in eqn.invars])
+        values.update(zip(eqn.outvars, outputs, strict=True))
+        for var in finished:
+            del values[var]
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def bind(eqn: JaxprEqn, values: Sequence[Any], params: dict[str, Any] | None = None) -> list[Any]:
+    """The equation as it stands, or with other `params`."""
+    bound = eqn.primitive.get_bind_params(eqn.params if params is None else params)
+    outputs = eqn.primitive.bind(*values, **bound)
+    return list(outputs) if eqn.primitive.multiple_results else [outputs]
+
+
+def inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
+    """The traces that an equation holds as parameters."""
+    return list(jaxprs_in_params(eqn.params))
+
+
+def _place(eqn: JaxprEqn) -> Any:
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    return source_info_util.user_context(eqn.source_info.traceback, name_stack=stack)
+
+
+def _last_reads(jaxpr: Jaxpr) -> list[list[Var]]:
+    """For each equation the variables that nothing reads after it, so that their memory can go."""
+    seen = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+    rows = []
+    for eqn in reversed(jaxpr.eqns):
+        last = {atom for atom in eqn.invars if isinstance(atom, Var)} - seen
+        seen |= last
+        rows.append(list(last))
+    return rows[::-1]

@@ -1,0 +1,166 @@
+"""`manual_backward`: a function with this package's rules in the place of JAX's convolutions and pools."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
+from jax.extend.core import primitives as jex
+
+from jaxcnnbp.modes import mode
+from jaxcnnbp.tracers import in_forward_mode
+from jaxcnnbp.transform.inner import INNER
+from jaxcnnbp.transform.interpreter import bind, evaluate, inner_jaxprs
+from jaxcnnbp.transform.rules import RULES
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_AN_ARRAY = object()
+
+
+def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> Function:
+    """The same function, with every convolution and pooling in it differentiated by the rules of this package.
+
+    Also inside `jit`, `scan`, `while_loop`, `cond`, `checkpoint`, `vmap` and `shard_map`. What a `custom_vjp` or a
+    `custom_jvp` holds is left alone: its own derivative stands. `fun` is traced whenever the result is called, so
+    Python control flow sees tracers, as under `jax.jit`; whatever is not an array (flags, names, modules) reaches `fun`
+    as it is. Wrap what `jax.grad` receives, not the gradient: that has its backward pass already.
+
+    Args:
+      fun: any function that JAX can trace; it may close over tracers.
+      only: which rules to use, all if None: one or several of `"conv"`, `"max_pool"`, `"min_pool"`, `"sum_pool"`
+        (which mean pools are made of) and `"reduce_window"` (every other reducer).
+
+    Returns:
+      A function of the same arguments and results. Under `jaxcnnbp.mode("autodiff")` it is `fun` itself, and under
+      `jax.jvp` it leaves `fun` to JAX: `custom_vjp` has no forward mode. If the result was jitted before `jax.jvp`
+      sees it, only the mode helps.
+
+    Raises:
+      ValueError: if `only` names no rule.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> def pooled(x):  # JAX has no gradient for dilated windows
+      ...     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (1,), "VALID", window_dilation=(2,)).sum()
+      >>> jax.grad(manual_backward(pooled))(jnp.array([3., 1., 2., 5.]))
+      Array([1., 0., 0., 1.], dtype=float32)
+
+    Source: `ops.conv`, `ops.extreme_pool`, `ops.mean_pool`; after *Autodidax*, JAX's own account of its interpreters.
+    """
+    reading = Manual(primitives_called(only))
+
+    @functools.wraps(fun, updated=())
+    def manual(*args: Any, **kwargs: Any) -> Any:
+        if mode.value == "autodiff":
+            return fun(*args, **kwargs)
+        closed, rebuild = trace(functools.partial(fun, *args, **kwargs))
+        refuses_rules = any(map(in_forward_mode, closed.consts))
+        return rebuild(evaluate(closed.jaxpr, closed.consts, (), bind if refuses_rules else reading.equation))
+
+    return cast(Function, manual)
+
+
+def primitives_called(only: str | Iterable[str] | None) -> frozenset[Primitive]:
+    """The primitives whose rules `only` names."""
+    names = {rule.name: primitive for primitive, rule in RULES.items()}
+    chosen = names if only is None else (only,) if isinstance(only, str) else tuple(only)
+    for name in chosen:
+        if name not in names:
+            raise ValueError(f"`only` (={only!r}) names no rule {name!r}; use some of {', '.join(map(repr, names))}.")
+    return frozenset(names[name] for name in chosen)
+
+
+def trace(fun: Callable[[], Any]) -> tuple[ClosedJaxpr, Callable[[Sequence[Any]], Any]]:
+    """What `fun` computes, and how its arrays go back into its result.
+
+    Everything that `fun` needs is closed over, so that tracers of the caller are constants of the trace, and what is
+    no array, in the arguments or in the result, is never touched.
+    """
+    tree: Any = None
+    others: list[Any] = []  # the result's leaves, `_AN_ARRAY` where one was traced
+
+    def arrays() -> list[jax.Array]:
+        nonlocal tree
+        leaves, tree = jax.tree.flatten(fun())
+        others[:] = [_AN_ARRAY if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+
+    if name := getattr(fun.func if isinstance(fun, functools.partial) else fun, "__name__", None):
+        arrays.__name__ = name
+    closed = jax.make_jaxpr(arrays)()
+
+    def rebuild(outputs: Sequence[Any]) -> Any:
+        rest = iter(outputs)
+        return tree.unflatten([next(rest) if leaf is _AN_ARRAY else leaf for leaf in others])
+
+    return closed, rebuild
+
+
+@dataclass(frozen=True)
+class Manual:
+    """The reading of a trace in which the primitives `chosen` have this package's rules."""
+
+    chosen: frozenset[Primitive]
+
+    def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+        """The outputs of one equation."""
+        if self.swaps(eqn):
+            outputs = RULES[eqn.primitive].apply(values, eqn.params)
+            return [_as_traced(y, var.aval) for y, var in zip(outputs, eqn.outvars, strict=True)]
+        if self.enters(eqn) and any(map(self.touches, inner_jaxprs(eqn))):
+            return INNER[eqn.primitive](self, eqn, values)
+        return bind(eqn, values)
+
+    def swaps(self, eqn: JaxprEqn) -> bool:
+        """Whether the equation itself is replaced."""
+        return eqn.primitive in self.chosen and RULES[eqn.primitive].refuses(eqn) is None
+
+    def enters(self, eqn: JaxprEqn) -> bool:
+        """Whether the traces that the equation holds are read as well."""
+        return eqn.primitive in INNER and not eqn.params.get("differentiated", False)
+
+    def touches(self, jaxpr: Jaxpr) -> bool:
+        """Whether anything in `jaxpr` is replaced; what is not touched is bound again just as it was."""
+        return _recall(_touched, jaxpr, self, lambda: any(map(self._reaches, jaxpr.eqns)))
+
+    def rewritten(self, closed: ClosedJaxpr) -> ClosedJaxpr:
+        """`closed` with the rules in it: always the same object, so that what was compiled for it is found again."""
+        if not self.touches(closed.jaxpr):
+            return closed
+        return _recall(_rewritten, closed, self, lambda: self._rewrite(closed))
+
+    def _rewrite(self, closed: ClosedJaxpr) -> ClosedJaxpr:
+        def body(*args: Any) -> list[Any]:
+            return evaluate(closed.jaxpr, closed.consts, args, self.equation)
+
+        body.__name__ = closed.jaxpr.debug_info.func_name
+        return jax.make_jaxpr(body)(*closed.in_avals)
+
+    def _reaches(self, eqn: JaxprEqn) -> bool:
+        return self.swaps(eqn) or (self.enters(eqn) and any(map(self.touches, inner_jaxprs(eqn))))
+
+
+# Keyed by the identity of a trace: JAX keeps the trace of a function that was traced before, and drops it in the end.
+_touched: WeakKeyDictionary[Jaxpr, dict[Any, bool]] = WeakKeyDictionary()
+_rewritten: WeakKeyDictionary[ClosedJaxpr, dict[Any, ClosedJaxpr]] = WeakKeyDictionary()
+
+
+def _recall(memory: WeakKeyDictionary[Any, dict[Any, Any]], held: Any, reading: Manual, make: Callable[[], Any]) -> Any:
+    known = memory.setdefault(held, {})
+    key = reading, mode.value
+    if key not in known:
+        known[key] = make()
+    return known[key]
+
+
+def _as_traced(y: Any, aval: Any) -> Any:
+    """`y` with the type that the rest of the trace was made for: a weak type stays weak."""
+    if jax.typeof(y).weak_type == aval.weak_type:
+        return y
+    return jex.convert_element_type_p.bind(y, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=None)

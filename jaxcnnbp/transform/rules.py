@@ -1,0 +1,92 @@
+"""Which primitive is replaced by which rule, and when it is left alone: the registry of the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
+from jax.extend.core import primitives as jex
+
+from jaxcnnbp.ops.lax_conv import conv_general_dilated
+from jaxcnnbp.ops.reduce_window import pool_by_lax_because, reduce_window
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What happens to one primitive.
+
+    Attributes:
+      name: what `only=` calls it.
+      refuses: the reason why an equation is left to JAX, None if it is swapped.
+      apply: `(values, params) -> outputs`, with the values and outputs of the primitive.
+    """
+
+    name: str
+    refuses: Callable[[JaxprEqn], str | None]
+    apply: Callable[[Sequence[Any], dict[str, Any]], Sequence[Any]]
+
+
+def _conv_refusal(eqn: JaxprEqn) -> str | None:
+    if eqn.params["out_sharding"] is not None:
+        return "an output sharding is asked for, which only lax can give"
+    return _refusal(eqn)
+
+
+def _pool_refusal(eqn: JaxprEqn) -> str | None:
+    (operand,) = _avals(eqn)
+    return _refusal(eqn) or pool_by_lax_because(operand.shape, eqn.params["window_dimensions"])
+
+
+def _reduction_refusal(eqn: JaxprEqn) -> str | None:
+    if eqn.params["jaxpr"].effects:
+        return "the reducer has effects"
+    return _refusal(eqn)
+
+
+def _refusal(eqn: JaxprEqn) -> str | None:
+    avals = _avals(eqn)
+    if not any(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in avals):
+        return f"{avals[0].dtype} has no gradient"
+    if any(_is_explicitly_sharded(aval) for aval in avals):
+        return "the operands carry explicit shardings, which only lax's own primitive propagates"
+    return None
+
+
+def _avals(eqn: JaxprEqn) -> list[Any]:
+    return [atom.aval for atom in eqn.invars]
+
+
+def _is_explicitly_sharded(aval: Any) -> bool:
+    spec = getattr(getattr(aval, "sharding", None), "spec", None) or ()
+    return any(axis is not None for axis in spec)
+
+
+def _conv(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+    return [conv_general_dilated(*values, **params)]
+
+
+def _pool(init: float | None, reducer: Primitive) -> Callable[[Sequence[Any], dict[str, Any]], Sequence[Any]]:
+    def apply(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+        (operand,) = values
+        return [reduce_window(operand, jnp.asarray(init, operand.dtype), reducer.bind, **params)]
+
+    return apply
+
+
+def _reduction(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+    params = dict(params)
+    combine = jaxpr_as_fun(ClosedJaxpr(params.pop("jaxpr"), params.pop("consts")))
+    operands, inits = values[: len(values) // 2], values[len(values) // 2 :]
+    return reduce_window(tuple(operands), tuple(inits), lambda a, b: tuple(combine(*a, *b)), **params)
+
+
+RULES: dict[Primitive, Rule] = {
+    jex.conv_general_dilated_p: Rule("conv", _conv_refusal, _conv),
+    jex.reduce_window_max_p: Rule("max_pool", _pool_refusal, _pool(-jnp.inf, jex.max_p)),
+    jex.reduce_window_min_p: Rule("min_pool", _pool_refusal, _pool(jnp.inf, jex.min_p)),
+    jex.reduce_window_sum_p: Rule("sum_pool", _pool_refusal, _pool(0, jex.add_p)),
+    jex.reduce_window_p: Rule("reduce_window", _reduction_refusal, _reduction),
+}

@@ -1,0 +1,27 @@
+"""A strict session: no quiet promotion of dtypes or ranks; warnings are errors by `pyproject.toml`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+# Tests of several folders share `cases` and `check`; with `--import-mode=importlib` no folder is on the path by itself.
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("check")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What every test runs under; programs are compiled once for all workers and for the next run."""
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """float64 and complex128 for one test."""
+    with jax.enable_x64(True):
+        yield

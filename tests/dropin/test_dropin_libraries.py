@@ -1,0 +1,156 @@
+"""Layers of Flax, Equinox and Haiku, with the functions of this package handed in or swapped in: nothing changes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnnbp
+from jaxcnnbp.transform import explain_swaps, manual_backward
+
+pytestmark = pytest.mark.usefixtures("x64", "libraries_promotion")
+
+X = np.random.default_rng(0).normal(size=(2, 7, 6, 4))
+# Sums of a few dozen float64 terms in another order.
+CLOSE = dict(rtol=1e-10, atol=1e-10)
+
+
+@pytest.fixture
+def libraries_promotion():
+    """Libraries mix float32 parameters, float64 inputs and ranks, and count on JAX to promote them."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _float64(params):
+    return jax.tree.map(lambda p: p.astype(jnp.float64), params)
+
+
+def _same_before_and_after(function, *arguments, other=None) -> None:
+    """Values and gradients of `function` and of `other`, by default of `function` with the rules swapped in."""
+    wanted = tuple(range(len(arguments)))
+
+    def both(of):
+        return jax.jit(jax.value_and_grad(lambda *a: (jnp.sin(of(*a)) ** 2).sum(), wanted))(*arguments)
+
+    if other is None:
+        assert explain_swaps(function)(*arguments).swapped
+        other = manual_backward(function)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), both(other), both(function))
+
+
+LINEN_CONVOLUTIONS = {
+    "strided": dict(features=6, kernel_size=(3, 2), strides=2),
+    "grouped": dict(features=8, kernel_size=(3, 3), feature_group_count=4, padding="VALID"),
+    "dilated": dict(
+        features=3, kernel_size=(2, 3), kernel_dilation=(2, 1), input_dilation=(1, 2), padding=((1, 0), (2, 1))
+    ),
+    "circular": dict(features=3, kernel_size=(3, 3), padding="CIRCULAR"),
+    "causal": dict(features=3, kernel_size=(3,), padding="CAUSAL"),
+    "masked": dict(features=3, kernel_size=(3, 3), mask=np.tri(3)[:, :, None, None].repeat(4, 2).repeat(3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LINEN_CONVOLUTIONS)
+def test_flax_linen_conv(name: str):
+    linen = pytest.importorskip("flax.linen")
+    options = LINEN_CONVOLUTIONS[name] | dict(param_dtype=jnp.float64)
+    x = X[:, 0] if name == "causal" else X
+    plain = linen.Conv(**options)
+    handed = linen.Conv(**options, conv_general_dilated=jaxcnnbp.conv_general_dilated)
+    params = plain.init(jax.random.key(0), x)
+    _same_before_and_after(plain.apply, params, x)
+    _same_before_and_after(plain.apply, params, x, other=handed.apply)
+
+
+@pytest.mark.parametrize("name", ["ConvTranspose", "ConvLocal"])
+def test_flax_linen_relatives_of_conv(name: str):
+    linen = pytest.importorskip("flax.linen")
+    layer = getattr(linen, name)(3, (3, 2), (2, 1), param_dtype=jnp.float64)
+    params = layer.init(jax.random.key(0), X)
+    if name == "ConvLocal":  # its patches are a convolution of integers and floats, its sum is not
+        _same_before_and_after(layer.apply, params, X, other=manual_backward(layer.apply))
+    else:
+        _same_before_and_after(layer.apply, params, X)
+
+
+POOLS = {
+    "strided": dict(window_shape=(2, 2), strides=(2, 2)),
+    "overlapping": dict(window_shape=(3, 2), strides=(2, 1), padding="SAME"),
+    "padded": dict(window_shape=(3, 3), padding=((1, 1), (0, 2))),
+}
+
+
+@pytest.mark.parametrize("kind", ["max_pool", "min_pool", "avg_pool"])
+@pytest.mark.parametrize("name", POOLS)
+def test_flax_pools(kind: str, name: str):
+    linen = pytest.importorskip("flax.linen.pooling")
+    _same_before_and_after(lambda x: getattr(linen, kind)(x, **POOLS[name]), X)
+    _same_before_and_after(
+        lambda x: getattr(linen, kind)(x, **POOLS[name]), X, other=lambda x: getattr(jaxcnnbp, kind)(x, **POOLS[name])
+    )
+
+
+def test_flax_nnx_conv():
+    nnx = pytest.importorskip("flax.nnx")
+
+    def build(**more):
+        return nnx.Conv(4, 3, (3, 3), strides=2, rngs=nnx.Rngs(0), param_dtype=jnp.float64, **more)
+
+    graph, params = nnx.split(build())
+    handed, _ = nnx.split(build(conv_general_dilated=jaxcnnbp.conv_general_dilated))
+    _same_before_and_after(lambda p, x: nnx.merge(graph, p)(x), params, X)
+    _same_before_and_after(lambda p, x: nnx.merge(graph, p)(x), params, X, other=lambda p, x: nnx.merge(handed, p)(x))
+
+
+EQUINOX = {
+    "Conv2d": dict(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=1, groups=2),
+    "Conv1d": dict(in_channels=4, out_channels=3, kernel_size=3, dilation=2, padding="SAME"),
+    "ConvTranspose2d": dict(in_channels=4, out_channels=3, kernel_size=3, stride=2, padding=1, output_padding=1),
+    "MaxPool2d": dict(kernel_size=3, stride=2, padding=1),
+    "MaxPool1d": dict(kernel_size=3, stride=2, use_ceil=True),
+    "AvgPool2d": dict(kernel_size=2, stride=2),
+    "AdaptiveMaxPool2d": dict(target_shape=(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", EQUINOX)
+def test_equinox_layers(name: str):
+    eqx = pytest.importorskip("equinox")
+    is_conv = name.startswith("Conv")
+    layer = getattr(eqx.nn, name)(**EQUINOX[name], **(dict(key=jax.random.key(0)) if is_conv else {}))
+    arrays, static = eqx.partition(layer, eqx.is_array)
+    x = X[0].transpose(2, 0, 1)
+    x = x[:, 0] if "1d" in name else x
+
+    def call(arrays, x):
+        return eqx.combine(arrays, static)(x)
+
+    swapped = explain_swaps(call)(arrays, x).swapped
+    _same_before_and_after(call, arrays, x, other=manual_backward(call))
+    assert bool(swapped) == (not name.startswith("Adaptive"))
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableDepthwiseConv2D", "MaxPool", "AvgPool"]
+)
+def test_haiku_layers(name: str):
+    hk = pytest.importorskip("haiku")
+    options = {
+        "Conv2D": (6, 3, 2),
+        "Conv2DTranspose": (3, 3, 2),
+        "DepthwiseConv2D": (2, 3),
+        "SeparableDepthwiseConv2D": (2, 3),
+        "MaxPool": ((1, 2, 3, 1), (1, 2, 2, 1), "SAME"),
+        "AvgPool": ((1, 2, 3, 1), (1, 2, 2, 1), "SAME"),
+    }[name]
+    layer = getattr(hk, name)
+
+    def network(x):  # a Haiku module is made inside
+        return layer(*options)(x)
+
+    model = hk.without_apply_rng(hk.transform(network))
+    params = _float64(model.init(jax.random.key(0), X))
+    _same_before_and_after(model.apply, params, X)

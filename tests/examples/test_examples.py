@@ -1,0 +1,79 @@
+"""The examples 01 to 09 run as a reader runs them, without a warning, and print what they promise."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+# Lines that each example must print, as regular expressions.
+PRINTED = {
+    "01_convolution_by_hand": [
+        r"dk, the gradient of the kernel\n\[\[1 5\]\n \[9 3\]\]\nlargest difference from plain Python: 0",
+        r"dx again.*\n\[\[ 1 -1  2 -2\]\n \[ 2 -1  5  0\]\n \[ 1 -3  1 -1\]\n \[ 2  0  2  0\]\]\n.*: 0",
+    ],
+    "02_pooling": [
+        r"max_unpool\(delta, winners\): True",
+        r"first  \[6\. 0\. 3\. 0\. 0\.\]",
+        r"all    \[6\. 6\. 3\. 3\. 3\.\]",
+        r"split  \[3\. 3\. 1\. 1\. 1\.\]",
+        r"\[0\. 2\. 0\. 1\.\]",
+        r"delta \[1\. 1\. 1\. 1\. 2\.\]",
+    ],
+    "03_slips_of_the_document": [
+        r"forward correlate(.*\n)  sum_i.*right\n  d \* flip\(w\).*wrong\n  jaxcnnbp.*right",
+        r"forward convolve(.*\n)  sum_i.*wrong\n  d \* flip\(w\).*right\n  jaxcnnbp.*right",
+        r"value copied .*wrong\n  value / m .*right",
+        r"f'\(u o up\(delta\)\) .*wrong\n  f'\(u\) o up\(delta\) .*right",
+    ],
+    "04_bouvrie_layers": [
+        r"dbeta +\[23\.\]",
+        r"dc, the rule of the package +(\[.*\])\n  dc, the formula above +\1\n  dc, JAX's autodiff +\1",
+        r"gradient of sum \|alpha\| +\[ *0\. +0\. +0\. *\]",
+        r"step 60: alpha +\[0\.00\d+ 0\.99\d+ 0\.00\d+\]",
+    ],
+    "05_every_delta": [
+        r"conv1      \(5, 8, 8, 4\)",
+        r"input      \(5, 10, 10, 1\)",
+        r"largest difference from jax\.grad of the same model: (0e\+00|\de-(0[89]|1\d))",
+    ],
+    "06_judge_your_own_rule": [
+        r"^right: right; .* passes it$",
+        r"^unflipped: wrong; .*\n  `x`: .* elements are wrong",
+        r"^corner_lost: wrong; .*\n  `x`: 6 of 384 elements are wrong \(6 corner\)",
+        r"^slightly_large: wrong; .* passes it\n  `kernel`: .*It looks like 1\.001 times the right gradient",
+        r"2 of 2 right",
+    ],
+    "07_train_digits": [r"epoch 8 .*test error  [0-5]\.\d\d %"],
+    "08_where_jax_is_wrong": [
+        r"jaxcnnbp  \[0\. 1\. 1\. 0\. 1\.\]",
+        r"32x32 ones in bfloat16\n.*\n    jaxcnnbp  \[1\.\]",
+        r"jaxcnnbp  \[0\. 1\. 0\.\]: the cell that won",
+        r"jaxcnnbp  \[0\. +1\.5\]",
+        r"gradient of max pooling .*: JAX [\d.]+ ms, jaxcnnbp [\d.]+ ms",
+    ],
+    "09_flax_drop_in": [
+        r"loss: by hand (\d\.\d{5})\d, by autodiff \1",
+        r"params\.Conv_0\.kernel +largest relative difference (0e\+00|\de-0[5-9])",
+    ],
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert sorted(path.stem for path in EXAMPLES.glob("0*.py")) == sorted(PRINTED)
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_example_prints(name: str) -> None:
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    for pattern in PRINTED[name]:
+        assert re.search(pattern, done.stdout, re.MULTILINE), f"{pattern!r} is not in:\n{done.stdout}"

@@ -1,0 +1,203 @@
+"""What happens at the edge of the definition: NaN, infinities, padding alone, many taps, nothing at all."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcnnbp
+from jaxcnnbp import nn
+from jaxcnnbp.ops.extreme_pool import tap_dtype
+
+NAN, INF = np.nan, np.inf
+
+
+def line(*values: float) -> jax.Array:
+    return jnp.asarray(values, jnp.float32).reshape(1, -1, 1)
+
+
+def backwards(fun, delta, x):
+    value, pullback = jax.vjp(fun, x)
+    return value.ravel().tolist(), pullback(jnp.asarray(delta, value.dtype).reshape(value.shape))[0].ravel().tolist()
+
+
+def pool(**options):
+    return lambda x: jaxcnnbp.max_pool(x, **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "argmax"),
+    [
+        # A NaN is the maximum; of several the last is recorded, as PyTorch does.
+        ([1, NAN, 3, 2], dict(window_shape=(2,), strides=2), [1, 2]),
+        ([NAN, 1, NAN, 2], dict(window_shape=(4,)), [2]),
+        ([INF, NAN], dict(window_shape=(2,)), [1]),
+        # Infinities are numbers; nothing but -inf has the first of them as its winner, not the padding before it.
+        ([-INF, -INF, 1, INF], dict(window_shape=(2,), strides=2), [0, 3]),
+        ([-INF, -INF], dict(window_shape=(3,), padding=1), [0, 0]),
+        ([INF, INF], dict(window_shape=(2,)), [0]),
+        # -0 and 0 are equal: the first.
+        ([-0.0, 0.0], dict(window_shape=(2,)), [0]),
+        ([0.0, -0.0], dict(window_shape=(2,)), [0]),
+        # Padding never wins, not over the smallest number there is.
+        ([-3e38, -3e38], dict(window_shape=(2,), padding=1), [0, 0, 1]),
+    ],
+)
+def test_winner(values, options, argmax):
+    x = line(*values)
+    assert jaxcnnbp.max_pool_with_argmax(x, **options)[1].ravel().tolist() == argmax
+    _, dx = backwards(pool(**options), np.ones(len(argmax)), x)
+    np.testing.assert_array_equal(dx, np.bincount(argmax, minlength=len(values)))
+    # The minimum of the mirrored numbers is in the same place.
+    _, dx = backwards(lambda x: jaxcnnbp.min_pool(x, **options), np.ones(len(argmax)), -x)
+    np.testing.assert_array_equal(dx, np.bincount(argmax, minlength=len(values)))
+
+
+@pytest.mark.parametrize(("ties", "dx"), [("first", [0, 0, 1]), ("all", [1, 0, 1]), ("split", [0.5, 0, 0.5])])
+def test_ties_of_nan(ties, dx):
+    assert backwards(pool(window_shape=(3,), ties=ties), [1], line(NAN, 1, NAN))[1] == dx
+
+
+@pytest.mark.parametrize("ties", ["first", "all", "split"])
+def test_maximum_over_padding_alone(ties):
+    y, dx = backwards(pool(window_shape=(2,), padding=[(3, 2)], ties=ties), [1, 2, 4, 8, 16, 32], line(3, 1))
+    assert y == [-INF, -INF, 3, 3, 1, -INF]
+    assert dx == [4 + 8, 16]
+
+
+def test_index_of_padding_alone():
+    values, argmax = jaxcnnbp.max_pool_with_argmax(line(3, 1), (2,), padding=[(3, 2)])
+    assert argmax.ravel().tolist() == [-1, -1, 0, 0, 1, -1]
+    assert jaxcnnbp.max_unpool(values, argmax, (2,)).ravel().tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+def test_mean_over_padding_alone(count_include_pad):
+    y, dx = backwards(lambda x: jaxcnnbp.avg_pool(x, (2,), None, [(3, 2)], count_include_pad), [1] * 6, line(4, 2))
+    assert y == ([0, 0, 2, 3, 1, 0] if count_include_pad else [0, 0, 4, 3, 2, 0])
+    assert dx == ([1, 1] if count_include_pad else [1.5, 1.5])
+
+
+def test_mean_of_an_infinity():
+    """Cells that a window does not read do not reach it, whatever they hold."""
+    y, _ = backwards(lambda x: jaxcnnbp.avg_pool(x, (2,), (2,)), [1, 1], line(INF, 1, 2, 4))
+    assert y == [INF, 3]
+
+
+@pytest.mark.parametrize(
+    ("spatial", "window", "dtype"),
+    [
+        ((256,), (256,), "uint8"),
+        ((258,), (257,), "uint16"),
+        ((257, 258), (257, 256), "uint32"),
+        ((40, 9), (37, 7), "uint16"),
+    ],
+)
+def test_many_taps(spatial, window, dtype):
+    """The recorded tap widens with the window; the very last tap is found."""
+    assert tap_dtype(int(np.prod(window))) == jnp.dtype(dtype)
+    x = jnp.zeros((1, *spatial, 1)).at[(0, *(k - 1 for k in window), 0)].set(1)
+    y, pullback = jax.vjp(lambda x: jaxcnnbp.max_pool(x, window), x)
+    assert y.ravel()[0] == 1
+    np.testing.assert_array_equal(pullback(jnp.zeros_like(y).at[(0,) * y.ndim].set(5))[0], 5 * x)
+    assert jaxcnnbp.max_pool_with_argmax(x, window)[1].ravel()[0] == x.argmax()
+
+
+@pytest.mark.parametrize("ties", ["all", "split"])
+def test_ties_of_more_taps_than_a_word_has_bits(ties):
+    _, dx = backwards(pool(window_shape=(70,), ties=ties), [70], line(*[1] * 70))
+    assert dx == ([70] * 70 if ties == "all" else [1] * 70)
+
+
+@pytest.mark.parametrize(
+    ("options", "extents"),
+    [
+        # ceil(7 / 3); no window that begins behind the input; a window larger than the input by less than a stride.
+        (dict(window_shape=(3,), strides=3), 3),
+        (dict(window_shape=(1,), strides=4), 2),
+        (dict(window_shape=(2,), strides=6), 2),
+        (dict(window_shape=(8,), strides=2), 1),
+        (dict(window_shape=(2,), strides=7, padding=1), 2),
+        # A whole window in the padding counts, in ceil mode too.
+        (dict(window_shape=(1,), strides=2, padding=2), 6),
+    ],
+)
+def test_ceil_mode_extents(options, extents):
+    x = line(*range(7))
+    assert jaxcnnbp.max_pool(x, ceil_mode=True, **options).size == extents
+
+
+def test_ceil_mode_counts_asked_padding_only():
+    # Windows (pad 1 2), (3 4 pad): 3 cells each; then (4 pad) of a third that hangs over, 2 with the padding.
+    x = line(1, 2, 3, 4)
+    mean = jaxcnnbp.avg_pool(x, (3,), (2,), 1, ceil_mode=True)
+    np.testing.assert_allclose(mean.ravel(), [1, 3, 2])
+    np.testing.assert_allclose(jaxcnnbp.avg_pool(x, (3,), (2,), 1, False, ceil_mode=True).ravel(), [1.5, 3, 4])
+
+
+NOTHING = {
+    "convolution": (lambda x: jaxcnnbp.correlate(x, jnp.ones((3, 3, 2, 4))), (0, 5, 4, 2), (0, 3, 2, 4)),
+    "grouped": (lambda x: jaxcnnbp.convolve(x, jnp.ones((3, 3, 1, 2)), groups=2), (0, 5, 4, 2), (0, 3, 2, 2)),
+    "batch groups": (
+        lambda x: jaxcnnbp.conv_general_dilated(x, jnp.ones((4, 2, 2)), (1,), "VALID", batch_group_count=2),
+        (0, 2, 5),
+        (0, 4, 4),
+    ),
+    "maximum": (lambda x: jaxcnnbp.max_pool(x, (2, 2), (2, 2)), (0, 4, 4, 2), (0, 2, 2, 2)),
+    "shared maximum": (lambda x: jaxcnnbp.max_pool(x, (2, 2), ties="split"), (0, 4, 4, 2), (0, 3, 3, 2)),
+    "mean": (lambda x: jaxcnnbp.avg_pool(x, (2, 2), (2, 2)), (0, 4, 4, 2), (0, 2, 2, 2)),
+    "block copy": (lambda x: jaxcnnbp.upsample(x, (2, 2)), (0, 4, 4, 2), (0, 8, 8, 2)),
+    "unpooling": (lambda x: jaxcnnbp.max_unpool(x, jnp.zeros(x.shape, jnp.int32), (4,)), (0, 2, 3), (0, 4, 3)),
+    "dense": (lambda x: jaxcnnbp.dense(x, jnp.ones((3, 2)), jnp.ones(2)), (0, 3), (0, 2)),
+    "sub-sampling": (lambda x: jaxcnnbp.subsample(x, jnp.ones(2), jnp.ones(2), (2,)), (0, 4, 2), (0, 2, 2)),
+    "relu": (jaxcnnbp.relu, (0, 3), (0, 3)),
+    "no channel": (lambda x: jaxcnnbp.max_pool(x, (2,)), (1, 4, 0), (1, 3, 0)),
+    "no input channel": (lambda x: jaxcnnbp.correlate(x, jnp.ones((2, 0, 3))), (1, 4, 0), (1, 3, 3)),
+    "no output channel": (lambda x: jaxcnnbp.correlate(x, jnp.ones((2, 3, 0))), (1, 4, 3), (1, 3, 0)),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_empty(name):
+    fun, shape, output = NOTHING[name]
+    y, pullback = jax.vjp(fun, jnp.zeros(shape))
+    assert y.shape == output
+    assert not np.any(y)
+    (dx,) = pullback(y)
+    assert dx.shape == shape
+
+
+@pytest.mark.parametrize("loss", [nn.squared_error, nn.softmax_cross_entropy])
+def test_loss_of_nothing(loss):
+    value, delta = jax.value_and_grad(loss)(jnp.zeros((0, 3)), jnp.zeros(0, jnp.int32))
+    assert (float(value), delta.shape) == (0, (0, 3))
+
+
+def test_kernel_gradient_of_nothing_is_zero():
+    gradient = jax.grad(lambda k: jaxcnnbp.correlate(jnp.zeros((0, 5, 1)), k).sum())(jnp.ones((2, 1, 3)))
+    np.testing.assert_array_equal(gradient, jnp.zeros((2, 1, 3)))
+
+
+@pytest.mark.parametrize("name", ["logistic", "tanh", "scaled_tanh", "relu", "leaky_relu", "gelu", "silu"])
+def test_activation_far_out(name):
+    """Far from zero neither value nor derivative is NaN."""
+    x = jnp.asarray([-1e30, -1e4, -100, 100, 1e4, 1e30], jnp.float32)
+    slopes = jax.vmap(jax.grad(getattr(jaxcnnbp, name)))(x)
+    assert np.isfinite(getattr(jaxcnnbp, name)(x)).all()
+    assert np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+def test_activation_of_nan(name):
+    assert np.isnan(getattr(jaxcnnbp, name)(jnp.float32(NAN)))
+
+
+def test_entropy_of_a_certain_choice():
+    value, slope = jax.value_and_grad(jaxcnnbp.combination_entropy)(jnp.asarray([[0.0], [-1e4]]))
+    assert (float(value), slope.ravel().tolist()) == (0, [0, 0])
+
+
+def test_unpooling_where_windows_share_a_winner():
+    """Overlapping windows with one winner hold the same value: it is laid down once."""
+    values, argmax = jaxcnnbp.max_pool_with_argmax(line(1, 3, 2), (2,))
+    assert jaxcnnbp.max_unpool(values, argmax, (3,)).ravel().tolist() == [0, 3, 0]

@@ -1,0 +1,140 @@
+"""Every form in the tables of `ops.conv_choice` is the plain form, wherever its condition admits it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
+from check import assert_same
+
+from jaxcnnbp.ops import conv_choice, conv_forms
+from jaxcnnbp.ops.conv_choice import Layer, Row
+from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.convolve import conv_geometry
+from jaxcnnbp.ops.lax_layout import lax_convolution
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+DEFAULTS = dict(stride=1, padding="VALID", dilation=1, groups=1, mirrored=False)
+LAX_DEFAULTS = dict(
+    dimension_numbers=None,
+    feature_group_count=1,
+    batch_group_count=1,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    precision=None,
+    preferred_element_type=None,
+)
+
+
+def _dilated(x: tuple[int, ...], kernel: tuple[int, ...], padding: Any, **options: Any) -> Case:
+    numbers = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), window_strides=(1, 1))
+    return Case(f"{x} {kernel}", "conv_general_dilated", (x, kernel), numbers | dict(padding=padding) | options)
+
+
+# Input gradients of strided convolutions, met as forwards.
+TRANSPOSED = (
+    _dilated((1, 3, 4, 2), (3, 2, 2, 3), ((2, 2), (1, 1)), lhs_dilation=(2, 3)),
+    _dilated((1, 3, 4, 16), (2, 2, 16, 3), ((1, 1), (1, 1)), lhs_dilation=(2, 2)),
+    _dilated((1, 3, 4, 2), (3, 3, 2, 16), ((0, 3), (2, -1)), lhs_dilation=(3, 2)),
+    _dilated((1, 2, 2, 16), (3, 3, 16, 17), ((1, 1), (1, 1))),
+)
+CASES = tuple(c for c in CONVOLUTIONS if c.op == "correlate" or "strided" in c.name or "groups" in c.name) + TRANSPOSED
+CASES += tuple(c for c in LAX_CONVOLUTIONS if c.name.startswith("no spatial axis"))
+
+Rules = dict[str, tuple[tuple[Row, ...], Callable[..., Any]]]
+RULES: Rules = {
+    "forward": (conv_choice.FORWARD, conv_forms.forward_by_taps),
+    "input grad": (conv_choice.INPUT_GRAD, conv_forms.input_grad_by_taps),
+    "kernel grad": (conv_choice.KERNEL_GRAD, conv_forms.kernel_grad_by_taps),
+}
+OTHERWISE = {
+    "forward": conv_forms.forward_by_lax,
+    "input grad": conv_forms.input_grad_by_lax,
+    "kernel grad": conv_forms.kernel_grad_by_lax,
+}
+
+
+def geometry_of(case: Case) -> ConvGeometry:
+    """The geometry of a correlation of arrays with channels last."""
+    x, kernel = (jax.ShapeDtypeStruct(shape, np.float64) for shape in channels_last(case))
+    if case.op == "conv_general_dilated":
+        return lax_convolution(*case.shapes, **(LAX_DEFAULTS | case.options)).geometry
+    options = {name: value for name, value in case.options.items() if name != "connections"}
+    return conv_geometry(x, kernel, **(DEFAULTS | options))
+
+
+def channels_last(case: Case) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes, also of the cases without a spatial axis, whose kernels lax has as (out, in)."""
+    x, kernel = case.shapes
+    return (x, kernel[::-1]) if len(x) == 2 else (x, kernel)
+
+
+def layer_of(case: Case) -> Layer:
+    geometry, kernel = geometry_of(case), channels_last(case)[1]
+    return Layer(geometry, kernel[-2], kernel[-1] // geometry.groups)
+
+
+@functools.cache
+def operands(case_index: int) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """The two operands of each rule."""
+    case = CASES[case_index]
+    generator, geometry = np.random.default_rng(0), geometry_of(case)
+    shapes = channels_last(case)
+    output = (shapes[0][0], *geometry.window.output, shapes[1][-1])
+    x, kernel, delta = (jax.numpy.asarray(generator.normal(size=shape)) for shape in (*shapes, output))
+    return {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}
+
+
+@functools.cache
+def plain(rule: str, case_index: int) -> np.ndarray:
+    """The meaning of the rule."""
+    form = functools.partial(RULES[rule][1], geometry=geometry_of(CASES[case_index]))
+    return np.asarray(jax.jit(form)(*operands(case_index)[rule]))
+
+
+ADMITTED = [
+    pytest.param(rule, row, index, id=f"{rule} {number} on {case.name}")
+    for rule, (table, _) in RULES.items()
+    for number, row in enumerate(table)
+    for index, case in enumerate(CASES)
+    if row.when(layer_of(case))
+]
+
+
+# One tap after the other, the large windows take long to compile.
+SOME = [index for index, case in enumerate(CASES) if index % 3 == 0 and geometry_of(case).window.taps < 20]
+
+
+@pytest.mark.parametrize(("rule", "row", "case_index"), ADMITTED)
+def test_form_is_the_plain_one(rule, row, case_index):
+    form = functools.partial(row.form, geometry=geometry_of(CASES[case_index]))
+    assert_same(jax.jit(form)(*operands(case_index)[rule]), plain(rule, case_index))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("case_index", SOME, ids=lambda index: CASES[index].name)
+def test_lax_form_is_the_plain_one(rule, case_index):
+    form = functools.partial(OTHERWISE[rule], geometry=geometry_of(CASES[case_index]))
+    assert_same(jax.jit(form)(*operands(case_index)[rule]), plain(rule, case_index))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_row_is_tried(rule):
+    tried = {id(param.values[1]) for param in ADMITTED}
+    table, _ = RULES[rule]
+    assert [row.measured for row in table if id(row) not in tried] == []
+
+
+def test_chosen_at_lowering():
+    """On another platform than a CPU lax's own convolution is lowered, without running anything there."""
+    depthwise = next(index for index, case in enumerate(CASES) if case.name == "depthwise")
+    geometry = geometry_of(CASES[depthwise])
+    traced = jax.jit(lambda x, k: conv_choice.choose_forward(x, k, geometry)).trace(*operands(depthwise)["forward"])
+    assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()

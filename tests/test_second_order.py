@@ -1,0 +1,84 @@
+"""Second order by forward over reverse and by reverse over reverse, against autodiff of lax primitives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import ACTIVATIONS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, MEAN_POOLS, Case, named
+from check import assert_same
+
+from jaxcnnbp import mode, nn
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+# Thousands of terms, three products deep.
+ROUNDING = 1e-9
+
+SOME = (
+    *named(CONVOLUTIONS, "1d asymmetric", "stride 2 of 3x3", "2 groups", "depthwise strided", "pointwise strided"),
+    *named(LAX_CONVOLUTIONS, "all dilations", "batch groups of"),
+    *named(MAX_POOLS, "overlapping"),
+    # A tie has no second derivative, so this one has none.
+    Case("split", "max_pool", ((1, 5, 6, 2),), dict(window_shape=(3, 2), ties="split")),
+    *named(MEAN_POOLS, "ceil mode overlapping"),
+    *named(MEAN_OF_CELLS, "FULL"),
+    *ACTIVATIONS,
+    *[case for case in LAYERS if case.name in ("", "overlapping")],
+)
+
+
+def forward_over_reverse(loss, arrays, tangents):
+    """The product of the Hessian and `tangents`."""
+    gradient = jax.grad(loss, argnums=tuple(range(len(arrays))))
+    return jax.jvp(gradient, tuple(arrays), tuple(tangents))[1]
+
+
+def reverse_over_reverse(loss, arrays, tangents):
+    """The same, as the gradient of the slope along `tangents`."""
+    every = tuple(range(len(arrays)))
+
+    def slope(*arrays):
+        return sum(jnp.vdot(g, t) for g, t in zip(jax.grad(loss, argnums=every)(*arrays), tangents, strict=True))
+
+    return jax.grad(slope, argnums=every)(*arrays)
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_product_with_the_hessian(case):
+    arrays, tangents = case.arrays(seed=3), case.arrays(seed=4)
+
+    def loss(*arrays):
+        return jnp.sum(jnp.sin(case(*arrays)))
+
+    with mode("autodiff"):
+        wanted = jax.jit(lambda a, t: forward_over_reverse(loss, a, t))(arrays, tangents)
+    assert_same(jax.jit(lambda a, t: forward_over_reverse(loss, a, t))(arrays, tangents), wanted, ROUNDING)
+    assert_same(jax.jit(lambda a, t: reverse_over_reverse(loss, a, t))(arrays, tangents), wanted, ROUNDING)
+
+
+def small_model():
+    model = nn.Sequential((nn.Conv(2, 2), nn.ScaledTanh(), nn.MaxPool(2), nn.Flatten(), nn.Dense(2)))
+    params = model.init(jax.random.key(0), (2, 5, 5, 1), jnp.float64)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 1)))
+    return lambda params: nn.softmax_cross_entropy(model.apply(params, x), jnp.array([0, 1])), params
+
+
+def test_hessian_of_a_model():
+    loss, params = small_model()
+    found = jax.jit(jax.hessian(loss))(params)
+    assert_same(jax.jit(jax.jacrev(jax.grad(loss)))(params), found, ROUNDING)
+    with mode("autodiff"):
+        assert_same(found, jax.jit(jax.hessian(lambda p: loss(p)))(params), ROUNDING)
+
+
+def test_third_order():
+    case = named(CONVOLUTIONS, "1d asymmetric")[0]
+    x, kernel = case.arrays()
+
+    def along(t):
+        return jnp.sum(jnp.sin(case(x + t * x, kernel * (1 + t))))
+
+    third = jax.grad(jax.grad(jax.grad(along)))
+    with mode("autodiff"):
+        wanted = jax.jit(lambda t: third(t))(0.5)
+    assert_same(jax.jit(third)(0.5), wanted, 1e-8)

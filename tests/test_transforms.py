@@ -1,0 +1,116 @@
+"""jit, scan, cond, checkpoint and abstract evaluation leave a rule what it is; forward mode is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_POOLS, Case, named
+from check import assert_same, delta_like, value_and_pullback
+
+import jaxcnnbp
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+SOME = (
+    *named(CONVOLUTIONS, "stride 2 of 3x3", "depthwise strided"),
+    *named(MAX_POOLS, "ceil mode overlapping"),
+    *named(MEAN_POOLS, "ceil mode overlapping"),
+    *[case for case in LAYERS if case.op == "combine_maps"][:1],
+    Case("", "silu", ((3, 4),)),
+)
+
+
+def network(params, x):
+    """A bit of everything, with the shape of its input."""
+    h = jaxcnnbp.tanh(jaxcnnbp.add_bias(jaxcnnbp.correlate(x, params["kernel"], padding="SAME"), params["bias"]))
+    h = jaxcnnbp.max_pool(h, (3, 3), padding=1)
+    return x + jaxcnnbp.avg_pool(h, (3, 3), padding=1)
+
+
+def drawn():
+    generator = np.random.default_rng(0)
+    params = {"kernel": generator.normal(size=(3, 3, 2, 2)) / 4, "bias": generator.normal(size=2)}
+    return jax.tree.map(jnp.asarray, params), jnp.asarray(generator.normal(size=(2, 4, 5, 2)))
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_jit_is_eager(case):
+    arrays, delta = case.arrays(), delta_like(case, case.arrays())
+    eager = value_and_pullback(case, arrays, delta)
+    assert_same(jax.jit(lambda arrays, delta: value_and_pullback(case, arrays, delta))(arrays, delta), eager)
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_checkpoint(case):
+    arrays, delta = case.arrays(), delta_like(case, case.arrays())
+    kept = jax.jit(lambda a, d: value_and_pullback(case, a, d))(arrays, delta)
+    again = jax.jit(lambda a, d: value_and_pullback(jax.checkpoint(lambda *arrays: case(*arrays)), a, d))(arrays, delta)
+    assert_same(again, kept)
+
+
+def test_scan_is_a_loop():
+    params, x = drawn()
+
+    def scanned(params, x):
+        return jnp.sum(jax.lax.scan(lambda h, _: (network(params, h), None), x, length=3)[0] ** 2)
+
+    def looped(params, x):
+        for _ in range(3):
+            x = network(params, x)
+        return jnp.sum(x**2)
+
+    gradients = [jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(params, x) for f in (scanned, looped)]
+    assert_same(*gradients)
+
+
+@pytest.mark.parametrize("argument", [0, 1, (0, 1)])
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint])
+def test_one_trace_for_every_asker(wrap, argument):
+    """Inside scan a jitted rule is differentiated twice: first the input is fixed, then it is not."""
+    params, x = drawn()
+
+    def deep(step):
+        return lambda params, x: jnp.sum(jnp.sin(jax.lax.scan(lambda h, _: (step(params, h), None), x, length=2)[0]))
+
+    with jaxcnnbp.mode("autodiff"):
+        wanted = jax.grad(deep(lambda p, h: network(p, h)), argument)(params, x)
+    assert_same(jax.grad(deep(wrap(network)), argument)(params, x), wanted)
+
+
+def test_cond():
+    params, x = drawn()
+
+    def either(flag, params):
+        return jnp.sum(jax.lax.cond(flag, network, lambda params, x: x * params["bias"].sum(), params, x))
+
+    gradient = jax.jit(jax.grad(either, argnums=1))
+    assert_same(gradient(True, params), jax.grad(lambda params: jnp.sum(network(params, x)))(params))
+    np.testing.assert_allclose(gradient(False, params)["bias"], jnp.full(2, x.sum()))
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_shapes_without_arrays(case):
+    abstract = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in case.shapes]
+    assert jax.eval_shape(case, *abstract).shape == case(*case.arrays()).shape
+
+
+@pytest.mark.parametrize("case", SOME[:2], ids=str)
+def test_numpy_arrays_and_lists(case):
+    arrays = case.arrays()
+    assert_same(case(*map(np.asarray, arrays)), case(*arrays))
+    assert_same(case(*(a.tolist() for a in arrays)), case(*arrays))
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_forward_mode_is_refused(case):
+    arrays = case.arrays()
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(case, arrays, arrays)
+
+
+def test_one_array_in_both_places():
+    """The same array as input and kernel takes both gradients."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3)))
+    both = jax.grad(lambda x: jnp.sum(jaxcnnbp.correlate(x, x) ** 2))(x)
+    apart = jax.grad(lambda x, k: jnp.sum(jaxcnnbp.correlate(x, k) ** 2), argnums=(0, 1))(x, x)
+    assert_same(both, sum(apart))
