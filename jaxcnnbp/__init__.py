@@ -1,7 +1,8 @@
 """Convolution and pooling for JAX with backward passes written by hand.
 
 In reading order: `geometry` says where taps fall, `taps` gathers and scatters, `ops` holds one rule a file, `nn` stores
-weights and runs the whole algorithm, `audit` compares the gradients, `train` uses all of it.
+weights and runs the whole algorithm, `transform` carries the rules into other people's models, `audit` compares the
+gradients, `train` uses all of it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from jaxcnnbp.ops.activation import relu as relu
 from jaxcnnbp.ops.activation import scaled_tanh as scaled_tanh
 from jaxcnnbp.ops.activation import silu as silu
 from jaxcnnbp.ops.activation import tanh as tanh
+from jaxcnnbp.ops.adaptive_pool import adaptive_avg_pool as adaptive_avg_pool
+from jaxcnnbp.ops.adaptive_pool import adaptive_max_pool as adaptive_max_pool
 from jaxcnnbp.ops.bouvrie import combination_entropy as combination_entropy
 from jaxcnnbp.ops.bouvrie import combine_maps as combine_maps
 from jaxcnnbp.ops.bouvrie import subsample as subsample
@@ -31,12 +34,16 @@ from jaxcnnbp.ops.lax_conv import conv_input_grad as conv_input_grad
 from jaxcnnbp.ops.lax_conv import conv_kernel_grad as conv_kernel_grad
 from jaxcnnbp.ops.lax_conv import conv_transpose as conv_transpose
 from jaxcnnbp.ops.lax_conv import conv_with_general_padding as conv_with_general_padding
+from jaxcnnbp.ops.lp_pool import lp_pool as lp_pool
 from jaxcnnbp.ops.pool import avg_pool as avg_pool
 from jaxcnnbp.ops.pool import max_pool as max_pool
 from jaxcnnbp.ops.pool import max_pool_with_argmax as max_pool_with_argmax
 from jaxcnnbp.ops.pool import min_pool as min_pool
+from jaxcnnbp.ops.reduce_window import reduce_window as reduce_window
 from jaxcnnbp.ops.unpool import max_unpool as max_unpool
 from jaxcnnbp.ops.unpool import upsample as upsample
+from jaxcnnbp.transform import explain_swaps as explain_swaps
+from jaxcnnbp.transform import manual_backward as manual_backward
 
 if TYPE_CHECKING:
     from jaxcnnbp.audit import GradientReport as GradientReport

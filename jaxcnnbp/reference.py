@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,67 @@ def _combine_maps(x, kernel, logits, bias, *, padding="VALID", true_convolution=
 def _combination_entropy(logits):
     log_alpha = jax.nn.log_softmax(jnp.asarray(logits), axis=0)
     return -jnp.sum(jnp.exp(log_alpha) * log_alpha)
+
+
+@_stands_for("reduce_window")
+def _reduce_window(
+    operand,
+    init_value,
+    computation,
+    window_dimensions,
+    window_strides=None,
+    padding="VALID",
+    base_dilation=None,
+    window_dilation=None,
+):
+    strides = (1,) * len(window_dimensions) if window_strides is None else window_strides
+    # lax knows the type of an initial value from the value itself, and differentiates a known identity only.
+    inits = jax.tree.map(lambda x, i: np.asarray(i, x.dtype) if np.isscalar(i) else i, operand, init_value)
+    return lax.reduce_window(
+        operand, inits, computation, window_dimensions, strides, padding, base_dilation, window_dilation
+    )
+
+
+@_stands_for("lp_pool")
+def _lp_pool(inputs, norm_type, window_shape, strides=None, ceil_mode=False):
+    strides = window_shape if strides is None else strides
+    x, window = parse_pool(inputs, window_shape, strides, "VALID", None, ceil_mode)
+    scale = jnp.asarray(window.taps / cells(window, True), x.dtype)[None, ..., None]
+    total = _reduce(jnp.power(x, jnp.asarray(norm_type, x.dtype)), window, 0, lax.add) * scale
+    is_zero = total == 0  # the root has no derivative there; PyTorch's gradient is zero
+    root = jnp.power(jnp.where(is_zero, 1, total), jnp.asarray(1 / norm_type, x.dtype))
+    return split_batch(jnp.where(is_zero, 0, root), inputs, window.rank)
+
+
+def _adaptive(inputs, output_shape, reduce):
+    x = jnp.asarray(inputs)
+    wanted = (output_shape,) * (x.ndim - 2) if isinstance(output_shape, int) else tuple(output_shape)
+    spatial = x.shape[x.ndim - 1 - len(wanted) : -1]
+    sizes = [n if m is None else m for n, m in zip(spatial, wanted, strict=True)]
+    windows = (zip(*rows, strict=True) for rows in itertools.product(*map(_bounds, spatial, sizes)))
+    pooled = [reduce(x[(..., *map(slice, *window), slice(None))], len(wanted)) for window in windows]
+    return jnp.stack(pooled, -2).reshape(*x.shape[: x.ndim - 1 - len(wanted)], *sizes, x.shape[-1])
+
+
+def _bounds(extent: int, outputs: int) -> list[tuple[int, int]]:
+    return [(u * extent // outputs, -((u + 1) * extent // -outputs)) for u in range(outputs)]
+
+
+@_stands_for("adaptive_avg_pool")
+def _adaptive_avg_pool(inputs, output_shape):
+    return _adaptive(inputs, output_shape, lambda part, rank: part.mean(tuple(range(-1 - rank, -1))))
+
+
+@_stands_for("adaptive_max_pool")
+def _adaptive_max_pool(inputs, output_shape, return_argmax=False):
+    if return_argmax:
+        raise NotImplementedError("`return_argmax` (=True) has no counterpart among JAX's own functions; leave it out.")
+    return _adaptive(inputs, output_shape, _first_max)
+
+
+def _first_max(part: Array, rank: int) -> Array:
+    flat = part.reshape(*part.shape[: part.ndim - 1 - rank], -1, part.shape[-1])
+    return jnp.take_along_axis(flat, flat.argmax(-2, keepdims=True), -2)[..., 0, :]
 
 
 def _scaled_tanh(x):

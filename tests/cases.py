@@ -13,7 +13,7 @@ import numpy as np
 import jaxcnnbp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashable, whatever the options are
 class Case:
     """One call of one public function.
 

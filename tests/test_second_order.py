@@ -68,7 +68,7 @@ def test_hessian_of_a_model():
     found = jax.jit(jax.hessian(loss))(params)
     assert_same(jax.jit(jax.jacrev(jax.grad(loss)))(params), found, ROUNDING)
     with mode("autodiff"):
-        assert_same(found, jax.jit(jax.hessian(lambda p: loss(p)))(params), ROUNDING)
+        assert_same(found, jax.jit(jax.hessian(loss))(params), ROUNDING)
 
 
 def test_third_order():
@@ -80,5 +80,5 @@ def test_third_order():
 
     third = jax.grad(jax.grad(jax.grad(along)))
     with mode("autodiff"):
-        wanted = jax.jit(lambda t: third(t))(0.5)
+        wanted = jax.jit(third)(0.5)
     assert_same(jax.jit(third)(0.5), wanted, 1e-8)

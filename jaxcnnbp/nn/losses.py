@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.numerics import cast, wide
 
 
@@ -51,7 +52,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
     Source: Bouvrie (2006), section 2: the last delta is f'(u) o (y - t).
     """
     outputs = jnp.asarray(outputs)
-    return _squared(outputs, one_hot_like(outputs, targets))
+    return _squared(*alike(outputs, one_hot_like(outputs, targets)))
 
 
 @jax.custom_vjp
@@ -99,7 +100,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
     Source: Bishop, *Pattern Recognition and Machine Learning* (2006), section 4.3.4: delta = softmax(y) - t.
     """
     outputs = jnp.asarray(outputs)
-    return _cross_entropy(outputs, one_hot_like(outputs, targets))
+    return _cross_entropy(*alike(outputs, one_hot_like(outputs, targets)))
 
 
 def one_hot_like(outputs: Array, targets: Array) -> Array:

@@ -17,6 +17,7 @@ from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.convolve import check_operands
 from jaxcnnbp.ops.dense import add_bias
+from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.mean_pool import spread_windows, sum_windows
 from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
 from jaxcnnbp.ops.pool_front import parse_pool, split_batch
@@ -59,7 +60,7 @@ def _scale_maps(x: Array, beta: Array) -> Array:
 
 
 _subsample.defvjp(subsample_fwd, subsample_bwd)
-subsample_op = jax.jit(_subsample, static_argnums=2, inline=True)
+subsample_op = jax.jit(lambda x, beta, window: _subsample(*alike(x, beta), window), static_argnums=2, inline=True)
 
 
 @switchable
@@ -153,7 +154,7 @@ def softmax_backward(alpha: Array, dalpha: Array) -> Array:
 
 
 _combine.defvjp(combine_fwd, combine_bwd)
-combine_op = jax.jit(_combine, static_argnums=3, inline=True)
+combine_op = jax.jit(lambda x, k, c, geometry: _combine(*alike(x, k, c), geometry), static_argnums=3, inline=True)
 
 
 @switchable

@@ -23,6 +23,7 @@ from jax import Array
 
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
+from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.numerics import cast
 
 
@@ -90,6 +91,6 @@ def _promote(a: Array, b: Array) -> tuple[Array, Array]:
 conv.defvjp(conv_fwd, conv_bwd)
 
 # Called eagerly a rule is one dispatch; inside another jit it is inlined.
-conv_op = jax.jit(conv, static_argnums=2, inline=True)
+conv_op = jax.jit(lambda x, kernel, geometry: conv(*alike(x, kernel), geometry), static_argnums=2, inline=True)
 input_grad_op = jax.jit(input_grad, static_argnums=2, inline=True)
 kernel_grad_op = jax.jit(kernel_grad, static_argnums=2, inline=True)

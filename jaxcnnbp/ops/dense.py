@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.numerics import cast, require_same_dtype, wide
 
 
@@ -144,5 +145,5 @@ def _product(a: Array, b: Array, contracted: tuple[tuple[int, ...], tuple[int, .
     return cast(lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=wide(a.dtype)), a.dtype)
 
 
-dense_op = jax.jit(_dense, inline=True)
-add_bias_op = jax.jit(_add_bias, inline=True)
+dense_op = jax.jit(lambda x, weights: _dense(*alike(x, weights)), inline=True)
+add_bias_op = jax.jit(lambda y, bias: _add_bias(*alike(y, bias)), inline=True)

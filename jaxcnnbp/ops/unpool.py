@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.mean_pool import copy_to_windows_op
 from jaxcnnbp.ops.numerics import require_inexact
 from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
@@ -53,7 +54,9 @@ def unpool_bwd(spatial: Ints, argmax: Array, delta: Array) -> tuple[Array, None]
 
 
 _unpool.defvjp(unpool_fwd, unpool_bwd)
-_unpool_op = jax.jit(_unpool, static_argnums=2, inline=True)
+_unpool_op = jax.jit(
+    lambda values, argmax, spatial: _unpool(*alike(values, argmax), spatial), static_argnums=2, inline=True
+)
 
 
 @switchable

@@ -1,0 +1,129 @@
+"""`nn.backprop`, the document's algorithm, agrees with `jax.grad` in every gradient and every delta."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from check import assert_same
+
+import jaxcnnbp
+from jaxcnnbp import nn
+from jaxcnnbp.nn.models import LENET_TABLE, MODELS
+
+# Every kind of layer and both losses.
+SMALL = nn.Sequential(
+    (
+        nn.Conv(4, 3, true_convolution=True),
+        nn.ScaledTanh(),
+        nn.Subsample(2),
+        nn.Logistic(),
+        nn.CombineMaps(3, 2),
+        nn.Gelu(),
+        nn.MaxPool(2, stride=1),
+        nn.Conv(6, 1, groups=3),
+        nn.LeakyRelu(),
+        nn.MeanPool(2, ceil_mode=True),
+        nn.Flatten(),
+        nn.Dense(5),
+        nn.Silu(),
+        nn.Dense(3),
+    )
+)
+LOSSES = [nn.squared_error, nn.softmax_cross_entropy]
+
+
+def data(shape, classes, dtype="float64"):
+    generator = np.random.default_rng(0)
+    labels = jnp.asarray(generator.integers(0, classes, shape[0]))
+    return jnp.asarray(generator.normal(size=shape), dtype), labels
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients(loss, x64):
+    inputs, labels = data((3, 12, 12, 2), 3)
+    params = SMALL.init(jax.random.key(0), inputs.shape, jnp.float64)
+    found = jax.jit(lambda p, x: nn.backprop(SMALL, p, x, labels, loss))(params, inputs)
+    value, (gradients, at_input) = jax.jit(
+        jax.value_and_grad(lambda p, x: loss(SMALL.apply(p, x), labels), argnums=(0, 1))
+    )(params, inputs)
+    assert_same((found.loss, found.gradients, found.deltas["input"]), (value, gradients, at_input))
+    assert_same(found.outputs, SMALL.apply(params, inputs))
+    assert found.gradients.keys() == params.keys()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_deltas(loss, x64):
+    """The delta of a layer is the gradient by something added to its output."""
+    inputs, labels = data((2, 12, 12, 2), 3)
+    params = SMALL.init(jax.random.key(0), inputs.shape, jnp.float64)
+    found = jax.jit(lambda p: nn.backprop(SMALL, p, inputs, labels, loss))(params)
+
+    def with_additions(additions):
+        x = inputs + additions["input"]
+        for name, layer in SMALL.named_layers():
+            x = layer.apply(params.get(name, {}), x) + additions[name]
+        return loss(x, labels)
+
+    wanted = jax.jit(jax.grad(with_additions))(jax.tree.map(jnp.zeros_like, found.deltas))
+    assert_same(found.deltas, wanted)
+    assert found.deltas.keys() == {"input", *SMALL.names}
+
+
+def test_one_hot_targets_are_class_numbers():
+    inputs, labels = data((4, 12, 12, 2), 3, "float32")
+    params = SMALL.init(jax.random.key(0), inputs.shape)
+    outputs = SMALL.apply(params, inputs)
+    for loss in LOSSES:
+        by_number = jax.value_and_grad(loss)(outputs, labels)
+        assert_same(by_number, jax.value_and_grad(loss)(outputs, jax.nn.one_hot(labels, 3)), 1e-6)
+
+
+def test_any_loss():
+    inputs, labels = data((2, 12, 12, 2), 3, "float32")
+    params = SMALL.init(jax.random.key(0), inputs.shape)
+    found = nn.backprop(SMALL, params, inputs, labels, lambda y, t: jnp.sum(y[jnp.arange(2), t] ** 3))
+    assert_same(found.deltas["dense2"], jax.grad(lambda y: jnp.sum(y[jnp.arange(2), labels] ** 3))(found.outputs))
+
+
+def test_in_the_order_of_the_layers():
+    inputs, labels = data((1, 12, 12, 2), 3, "float32")
+    params = SMALL.init(jax.random.key(0), inputs.shape)
+    found = nn.backprop(SMALL, params, inputs, labels, nn.squared_error)
+    assert list(found.deltas) == ["input", *SMALL.names]
+    assert list(found.gradients) == list(params)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shipped_models(name):
+    spec = MODELS[name]
+    model, (inputs, labels) = spec.build(), data((2, *spec.input_shape), 10, "float32")
+    params = model.init(jax.random.key(0), inputs.shape)
+    found = jax.jit(lambda p: nn.backprop(model, p, inputs, labels, spec.loss))(params)
+    with jaxcnnbp.mode("autodiff"):
+        wanted = jax.jit(jax.value_and_grad(lambda p: spec.loss(model.apply(p, inputs), labels)))(params)
+    # float32: the largest sums are of a few thousand terms.
+    assert_same((found.loss, found.gradients), wanted, 1e-4)
+
+
+def test_no_gradient_of_an_empty_batch():
+    inputs, labels = data((0, 12, 12, 2), 3, "float32")
+    found = nn.backprop(SMALL, SMALL.init(jax.random.key(0), (1, 12, 12, 2)), inputs, labels, nn.softmax_cross_entropy)
+    assert float(found.loss) == 0
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(found.gradients))
+
+
+def test_a_step_downhill():
+    inputs, labels = data((8, 12, 12, 2), 3, "float32")
+    params = SMALL.init(jax.random.key(0), inputs.shape)
+    step = jax.jit(lambda p: nn.backprop(SMALL, p, inputs, labels, nn.softmax_cross_entropy))
+    before = step(params)
+    after = step(jax.tree.map(lambda p, g: p - jnp.asarray(0.05, p.dtype) * g, params, before.gradients))
+    assert after.loss < before.loss
+
+
+def test_table_of_the_paper():
+    """Table I of LeCun et al. (1998): 60 connections, each output map fed by 3, 4 or 6 maps."""
+    table = np.array(LENET_TABLE)
+    assert table.shape == (6, 16)
+    assert table.sum(0).tolist() == [3] * 6 + [4] * 9 + [6]
+    assert table.sum(1).tolist() == [10] * 6
