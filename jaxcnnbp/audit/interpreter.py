@@ -29,6 +29,7 @@ from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.noise import Noise, dtype_of
 from jaxcnnbp.audit.oracle.rule import apply, oracle_p
 from jaxcnnbp.audit.ties import record_ties
+from jaxcnnbp.transform.interpreter import bind, evaluate
 
 Values = Sequence[Any]
 
@@ -47,18 +48,9 @@ class Reading:
 
     def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
         """The outputs of `closed` at `args`, differentiable by JAX."""
-        values: dict[Any, Any] = {}
-
-        def read(atom: Any) -> Any:
-            return self.cast(np.asarray(atom.val, dtype_of(atom))) if isinstance(atom, Literal) else values[atom]
-
-        jaxpr = closed.jaxpr
-        values.update(zip(jaxpr.constvars, map(self.cast, closed.consts), strict=True))
-        values.update(zip(jaxpr.invars, map(self.cast, args), strict=True))
-        for eqn in jaxpr.eqns:
-            outputs = self._equation(eqn, [read(v) for v in eqn.invars])
-            values.update(zip(eqn.outvars, outputs, strict=True))
-        return [read(v) for v in jaxpr.outvars]
+        consts, inputs = map(self.cast, closed.consts), map(self.cast, args)
+        outputs = evaluate(closed.jaxpr, tuple(consts), tuple(inputs), self._equation)
+        return self._typed(closed.jaxpr.outvars, outputs)
 
     def cast(self, value: Any) -> Any:
         """`value` in the precision of this reading."""
@@ -68,22 +60,28 @@ class Reading:
         """`run` of a trace inside of this one, as a function."""
         return partial(self.run, closed)
 
+    def _typed(self, atoms: Sequence[Any], values: Values) -> list[Any]:
+        """`values` with the literals among them, bare Python numbers, as arrays of this precision."""
+        rows = zip(atoms, values, strict=True)
+        return [self.cast(np.asarray(v, dtype_of(a))) if isinstance(a, Literal) else v for a, v in rows]
+
     def _equation(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        values = self._typed(eqn.invars, values)
         rule = RULES.get(eqn.primitive)
         if rule is not None:
             return rule(self, eqn, values)
         if self.wide:
             record_ties(eqn, values)
             return self._wide(eqn, values)
-        return _bind(eqn, values, self._params(eqn))
+        return bind(eqn, values, self._params(eqn))
 
     def _wide(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
         if eqn.primitive.name in NARROW_ONLY:
             own = [_narrow(v, a.aval) for v, a in zip(values, eqn.invars, strict=True)]
-            return [_widen(v) for v in _bind(eqn, own, eqn.params)]
+            return [_widen(v) for v in bind(eqn, own)]
         if self.noise is not None:
             values = self.noise.on_inputs(eqn, values)
-        outputs = _bind(eqn, values, self._params(eqn))
+        outputs = bind(eqn, values, self._params(eqn))
         return outputs if self.noise is None else self.noise.on_outputs(eqn, outputs)
 
     def _params(self, eqn: JaxprEqn) -> dict[str, Any]:
@@ -145,11 +143,6 @@ def _narrow(value: Any, aval: Any) -> Any:
     return value if value.dtype == aval.dtype else lax.convert_element_type(value, aval.dtype)
 
 
-def _bind(eqn: JaxprEqn, values: Values, params: dict[str, Any]) -> list[Any]:
-    outputs = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(params))
-    return list(outputs) if eqn.primitive.multiple_results else [outputs]
-
-
 # --- primitives that hold other functions
 # ---------------------------------------------------------------------------
 
@@ -163,7 +156,7 @@ def _inlined(name: str) -> Callable[..., list[Any]]:
 
 def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if not reading.wide:
-        return _bind(eqn, values, eqn.params)
+        return bind(eqn, values)
     function = jax.custom_jvp(reading.inner(eqn.params["call_jaxpr"]))
     tangents_of = eqn.params["jvp_jaxpr_fun"].call_wrapped
 
@@ -187,7 +180,7 @@ def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
 
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if not reading.wide:
-        return _bind(eqn, values, reading._params(eqn))
+        return bind(eqn, values, reading._params(eqn))
     p = eqn.params
     num_consts, num_carry = _scan_counts(p)
     consts, carry, xs = np.split(np.arange(len(values)), [num_consts, num_consts + num_carry])
@@ -204,7 +197,7 @@ def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if not reading.wide:
-        return _bind(eqn, values, reading._params(eqn))
+        return bind(eqn, values, reading._params(eqn))
     branches = [reading.inner(b) for b in eqn.params["branches"]]
     return list(lax.switch(values[0], branches, *values[1:]))
 
@@ -221,18 +214,18 @@ def _cast(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     """A cast between floats rounds: the wide reading passes the value on."""
     target = eqn.params["new_dtype"]
     if not (reading.wide and jnp.issubdtype(values[0].dtype, jnp.inexact) and jnp.issubdtype(target, jnp.inexact)):
-        return _bind(eqn, values, reading._params(eqn))
+        return bind(eqn, values, reading._params(eqn))
     outputs = [lax.convert_element_type(values[0], wide_dtype(target))]
     return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
 
 
 def _rounding(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    return list(values) if reading.wide else _bind(eqn, values, eqn.params)
+    return list(values) if reading.wide else bind(eqn, values)
 
 
 def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
     if not reading.wide or eqn.params["backward"]:
-        return _bind(eqn, values, eqn.params)
+        return bind(eqn, values)
     if reading.noise is not None:
         values = reading.noise.on_inputs(eqn, values)
     outputs = apply(eqn.params["rule"], *values)

@@ -64,13 +64,17 @@ def _scaled_tanh_slope(x: Array) -> Array:
     return _number(STEEPNESS / SCALE, x) * (_number(SCALE, x) - x) * (_number(SCALE, x) + x)
 
 
+def _within(u: Array, bound: float) -> Array:
+    """`u` where the slope still changes: beyond it u, or u^2, times a tail of 0 must not be nan."""
+    return lax.clamp(_number(-bound, u), u, _number(bound, u))
+
+
 def _gelu_tanh(u: Array) -> Array:
     return _number(0.5, u) * u * (1 + lax.tanh(_gelu_argument(u)))
 
 
 def _gelu_tanh_slope(u: Array) -> Array:
-    # Beyond +-10 the tanh is +-1 in every precision; there u^2 must not overflow against its slope of 0.
-    u = lax.clamp(_number(-10, u), u, _number(10, u))
+    u = _within(u, 10)
     t = lax.tanh(_gelu_argument(u))
     inner = _number(math.sqrt(2 / math.pi), u) * (1 + _number(3 * 0.044715, u) * u * u)
     return _number(0.5, u) * (1 + t) + _number(0.5, u) * u * (1 - t) * (1 + t) * inner
@@ -85,11 +89,13 @@ def _gelu_exact(u: Array) -> Array:
 
 
 def _gelu_exact_slope(u: Array) -> Array:
+    u = _within(u, 100)
     density = _number(1 / math.sqrt(2 * math.pi), u) * lax.exp(_number(-0.5, u) * u * u)
     return _number(0.5, u) * lax.erfc(-u * _number(math.sqrt(0.5), u)) + u * density
 
 
 def _silu_slope(u: Array) -> Array:
+    u = _within(u, 1000)
     s = lax.logistic(u)
     return s * (1 + u * (1 - s))
 

@@ -37,8 +37,13 @@ def assert_same(fun, reference, *args):
         np.testing.assert_allclose(gradient, wanted, atol=1e-12)
 
 
+# Judged by their lax form, carried through in float64: a reducer is the caller's own function, and the others are sums
+# and maxima of the operations that have an oracle.
+WITHOUT_ORACLE = {"reduce_window", "lp_pool", "adaptive_avg_pool", "adaptive_max_pool"}
+
+
 def test_every_public_operation_has_an_oracle():
-    assert set(alternatives["autodiff"]) <= set(ORACLE)
+    assert set(alternatives["autodiff"]) - set(ORACLE) == WITHOUT_ORACLE
     assert all(hasattr(jaxcnnbp, name) for name in ORACLE)
 
 

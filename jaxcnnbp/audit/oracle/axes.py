@@ -135,3 +135,8 @@ def _same(word: str, size: int, extent: int, stride: int) -> tuple[int, int]:
     missing = max(0, (covered - 1) * stride + extent - size)
     half = missing // 2
     return (half, missing - half) if word == "SAME" else (missing - half, half)
+
+
+def rank_of(inputs: Any, window_shape: Any) -> int:
+    """An int is for all the spatial axes of `(batch, *spatial, channels)`."""
+    return max(np.ndim(inputs) - 2, 1) if np.ndim(window_shape) == 0 else np.size(window_shape)

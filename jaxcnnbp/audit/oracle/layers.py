@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnnbp.audit.oracle.axes import Axis, axes_of, several
+from jaxcnnbp.audit.oracle.axes import Axis, axes_of, rank_of, several
 from jaxcnnbp.audit.oracle.convolution import correlation, correlation_gradients
 from jaxcnnbp.audit.oracle.pooling import channels_first, channels_last, reads, scatter
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
@@ -55,7 +55,7 @@ def _add_bias_gradients(y, bias, delta) -> Arrays:
 @register
 def subsample(x: Any, beta: Any, bias: Any, window_shape: Any, *, ceil_mode: bool = False) -> Any:
     """`y = beta * (sum of the block) + bias`."""
-    window = several(window_shape, np.size(window_shape))
+    window = several(window_shape, rank_of(x, window_shape))
     rule = rule_of("subsample", _subsample, _subsample_gradients, window=window, ceil=bool(ceil_mode))
     return apply(rule, x, beta, bias)
 

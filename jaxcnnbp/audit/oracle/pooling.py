@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnnbp.audit import monitor
-from jaxcnnbp.audit.oracle.axes import Axis, axes_of, several, taps, windows
+from jaxcnnbp.audit.oracle.axes import Axis, axes_of, rank_of, several, taps, windows
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 
 
@@ -100,8 +100,10 @@ def _axes(x: np.ndarray, rank: int, geometry: dict[str, Any]) -> tuple[Axis, ...
     return axes_of(x.shape[-rank - 1 : -1], **geometry)
 
 
-def _options(window_shape: Any, strides: Any, padding: Any, window_dilation: Any, ceil_mode: bool) -> dict[str, Any]:
-    window = several(window_shape, np.size(window_shape))
+def _options(
+    inputs: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any, ceil_mode: bool
+) -> dict[str, Any]:
+    window = several(window_shape, rank_of(inputs, window_shape))
     rank = len(window)
     steps, gaps = several(strides, rank), several(window_dilation, rank)
     options = dict(window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
@@ -120,7 +122,7 @@ def max_pool(
     ties: str = "first",
 ) -> Any:
     """As `jaxcnnbp.max_pool`."""
-    options = _options(window_shape, strides, padding, window_dilation, ceil_mode)
+    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     rule = rule_of("max_pool", _extreme, _extreme_gradient, exact=True, label="max_pool", sign=1, ties=ties, **options)
     return apply(rule, inputs)
 
@@ -137,7 +139,7 @@ def min_pool(
     ties: str = "first",
 ) -> Any:
     """As `jaxcnnbp.min_pool`."""
-    options = _options(window_shape, strides, padding, window_dilation, ceil_mode)
+    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     rule = rule_of("min_pool", _extreme, _extreme_gradient, exact=True, label="min_pool", sign=-1, ties=ties, **options)
     return apply(rule, inputs)
 
@@ -153,7 +155,7 @@ def max_pool_with_argmax(
     ceil_mode: bool = False,
 ) -> Any:
     """As `jaxcnnbp.max_pool_with_argmax`."""
-    options = _options(window_shape, strides, padding, window_dilation, ceil_mode)
+    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     own = dict(exact=True, label="max_pool_with_argmax", sign=1, ties="first")
     return apply(rule_of("max_pool_with_argmax", _extreme_with_argmax, _extreme_gradient, **own, **options), inputs)
 
@@ -174,7 +176,7 @@ def avg_pool(
     ceil_mode: bool = False,
 ) -> Any:
     """As `jaxcnnbp.avg_pool`."""
-    options = _options(window_shape, strides, padding, window_dilation, ceil_mode)
+    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     rule = rule_of("avg_pool", _mean, _mean_gradient, count_include_pad=count_include_pad, **options)
     return apply(rule, inputs)
 
@@ -246,7 +248,7 @@ def _moves(argmax: np.ndarray, spatial_shape: Sequence[int]) -> Iterator[tuple[A
 @register
 def upsample(delta: Any, window_shape: Any, strides: Any = None) -> Any:
     """As `jaxcnnbp.upsample`."""
-    window = several(window_shape, np.size(window_shape))
+    window = several(window_shape, rank_of(delta, window_shape))
     steps = window if strides is None else several(strides, len(window))
     return apply(rule_of("upsample", _copies, _copies_gradient, window=window, stride=steps), delta)
 
