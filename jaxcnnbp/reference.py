@@ -91,8 +91,11 @@ def _winner(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
 
 
 def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
-    # lax has no gradient for a pool that crops, so what no window reads stays on.
+    # lax has no gradient for a pool that crops: what is cropped goes first, and what no window reads stays on.
     pairs = window.reach if window.ceil_mode else window.padding
+    crop = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
+    x = lax.pad(x, np.asarray(start, x.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+    pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
     return lax.reduce_window(
         x,
         np.asarray(start, x.dtype),

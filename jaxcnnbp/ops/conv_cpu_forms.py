@@ -52,8 +52,7 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
         terms = [_product(by_feature, _row_patches(images, window, row), geometry) for row in rows]
         return jnp.stack(terms, 1)
 
-    start = jnp.zeros((features_out, len(rows), window.size[-1] * features_in), wide(x.dtype))
-    total = _sum_over_images(products, padded, delta, start, _images_a_block(delta))
+    total = _sum_over_images(products, padded, delta, _images_a_block(delta))
     by_tap = total.reshape(features_out, window.taps, features_in).transpose(1, 2, 0)
     return by_tap.reshape(geometry.kernel_shape(features_in, features_out))
 
@@ -71,8 +70,7 @@ def depthwise_kernel_grad_by_image(x: Array, delta: Array, geometry: ConvGeometr
         products = [cast(p, sum_type) * d for _, p in gather(image, window)]
         return jnp.stack([jnp.sum(product, tuple(range(product.ndim - 2))) for product in products])
 
-    start = jnp.zeros((window.taps, *delta.shape[-2:]), sum_type)
-    by_column = _sum_over_images(rows_of, padded, delta, start, 1)
+    by_column = _sum_over_images(rows_of, padded, delta, 1)
     return by_column.sum(1).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
@@ -159,17 +157,19 @@ def _images_a_block(delta: Array) -> int:
     return max(1, min(delta.shape[0], BLOCK_POSITIONS // max(positions, 1)))
 
 
-def _sum_over_images(
-    of_images: Callable[[Array, Array], Array], x: Array, delta: Array, start: Array, size: int
-) -> Array:
-    """The sum of `of_images` over blocks of `size` images, the rest as a block of its own."""
-    whole = x.shape[0] // size * size
-    if whole < x.shape[0]:
-        start = start + of_images(x[whole:], delta[whole:])
-    if whole == size:
-        return start + of_images(x[:whole], delta[:whole])
-    blocks = [a[:whole].reshape(whole // size, size, *a.shape[1:]) for a in (x, delta)]
-    return lax.scan(lambda total, block: (total + of_images(*block), None), start, tuple(blocks))[0]
+def _sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta: Array, size: int) -> Array:
+    """The sum of `of_images` over blocks of `size` images, the first of them smaller if they do not divide.
+
+    The sum starts with the first block and not with zeros, so that inside `shard_map` it varies over the devices that
+    the images vary over.
+    """
+    first = x.shape[0] % size or size
+    total = of_images(x[:first], delta[:first])
+    count = (x.shape[0] - first) // size
+    if count == 0:
+        return total
+    blocks = [a[first:].reshape(count, size, *a.shape[1:]) for a in (x, delta)]
+    return lax.scan(lambda sum_, block: (sum_ + of_images(*block), None), total, tuple(blocks))[0]
 
 
 def _full_convolution(delta: Array, taps: Array, geometry: ConvGeometry) -> Array:
