@@ -172,7 +172,7 @@ def _send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
 def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
     """One addition an output, to the cell that it recorded."""
     batch, channels, count = delta.shape[0], delta.shape[-1], prod(window.spatial)
-    cell = flat_argmax(taps, window).reshape(batch, -1, channels)
+    cell = flat_argmax(taps, window).reshape(batch, prod(window.output), channels)
     target = jnp.where(cell < 0, count, cell)
     start = jnp.zeros((batch, count, channels), wide(delta.dtype))
     rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(channels)[None, None, :]
