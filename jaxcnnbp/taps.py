@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.geometry.window import Ints, Window, unpadded
 
 Reader = Callable[[Array], Array]
 
@@ -35,6 +35,11 @@ def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
     padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
     # Fused into its many readers, a pad would put a branch into each of their inner loops.
     return lax.optimization_barrier(padded)
+
+
+def pad_once(x: Array, window: Window) -> tuple[Array, Window]:
+    """`x` with its padding and gaps, and the window over it that is left."""
+    return pad_to_reach(x, window), unpadded(window)
 
 
 def take_tap(padded: Array, window: Window, tap: Ints) -> Array:

@@ -77,7 +77,7 @@ def channels_last(case: Case) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def layer_of(case: Case) -> Layer:
     geometry, kernel = geometry_of(case), channels_last(case)[1]
-    return Layer(geometry, kernel[-2], kernel[-1] // geometry.groups)
+    return Layer(geometry, kernel[-2], kernel[-1] // geometry.groups, case.shapes[0][0])
 
 
 @functools.cache
@@ -103,7 +103,7 @@ ADMITTED = [
     for rule, (table, _) in RULES.items()
     for number, row in enumerate(table)
     for index, case in enumerate(CASES)
-    if row.when(layer_of(case))
+    if row.fits(layer_of(case))
 ]
 
 

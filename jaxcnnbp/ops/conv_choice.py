@@ -1,9 +1,10 @@
 """Which form of a convolution rule serves which geometry on which platform, decided when the program is lowered.
 
-A row is taken if its condition holds; the first such row wins, and `lax.conv_general_dilated` serves the rest. On
-GPUs and TPUs every rule is lax's: there the vendor's libraries are ahead of anything written in JAX.
+A row is taken if it fits (the form is right there) and pays (it is faster there); the first such row wins, and
+`lax.conv_general_dilated` serves the rest. On GPUs and TPUs every rule is lax's: there the vendor's libraries are ahead
+of anything written in JAX.
 
-`measured` is the time of the form against lax's form in the same process (2 cores, float32), with the layer.
+`measured` is the time of lax's form against this one in the same process (2 cores, float32), with the layer.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from functools import partial
 
 from jax import Array, lax
 
-from jaxcnnbp.ops import conv_cpu_forms as cpu
+from jaxcnnbp.ops import conv_depthwise as depthwise
 from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops import conv_groups as grouped
-from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual
+from jaxcnnbp.ops import conv_patches as patches
+from jaxcnnbp.ops import conv_strided as strided
+from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import cast
 
 Form = Callable[[Array, Array, ConvGeometry], Array]
@@ -31,14 +35,19 @@ class Layer:
     geometry: ConvGeometry
     depth: int  # input channels a group
     width: int  # output channels a group
+    images: int
 
     @property
     def spatial(self) -> bool:
         return self.geometry.window.rank > 0
 
     @property
+    def taps(self) -> int:
+        return self.geometry.window.taps
+
+    @property
     def pointwise(self) -> bool:
-        return self.geometry.window.taps == 1
+        return self.taps == 1
 
     @property
     def depthwise(self) -> bool:
@@ -65,15 +74,15 @@ class Layer:
         return self.depth < 16 or unfilled or math.prod(window.stride) > 16
 
     @property
+    def gapless(self) -> bool:
+        """No gaps between the input cells."""
+        return max(self.geometry.window.input_dilation, default=1) == 1
+
+    @property
     def transposed(self) -> bool:
         """A stride of one over a dilated input: the input gradient of a strided convolution."""
         window = self.geometry.window
-        return max(window.input_dilation, default=1) > 1 and math.prod(window.stride) == math.prod(window.dilation) == 1
-
-    @property
-    def as_strided(self) -> Layer:
-        """The strided convolution whose input gradient a transposed one is."""
-        return Layer(dual(self.geometry), self.width, self.depth)
+        return not self.gapless and math.prod(window.stride) == math.prod(window.dilation) == 1
 
     @property
     def exceeds_input(self) -> bool:
@@ -88,79 +97,119 @@ class Layer:
     @property
     def dilated(self) -> bool:
         window = self.geometry.window
-        return math.prod(window.dilation) > 1 or math.prod(window.input_dilation) > 1
+        return math.prod(window.dilation) > 1 or not self.gapless
+
+    @property
+    def few_taps(self) -> bool:
+        """Whether a form that writes its taps out one by one stays quick to compile."""
+        return self.taps <= 128
+
+
+Condition = Callable[[Layer], bool]
+
+
+def _always(_: Layer) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table."""
+    """One line of a table.
 
-    when: Callable[[Layer], bool]
+    Attributes:
+      form: the function.
+      measured: what it is worth, on which layer.
+      fits: whether it means the rule there.
+      pays: whether it is faster there.
+      loops: whether it runs over images one after another, so that images on several devices would be gathered.
+    """
+
     form: Form
     measured: str
-
-
-def _few_taps(layer: Layer) -> bool:
-    """Whether a form that writes its taps out one by one stays quick to compile."""
-    return layer.geometry.window.taps <= 128
+    fits: Condition
+    pays: Condition = _always
+    loops: bool = False
 
 
 FORWARD = (
     Row(
-        lambda a: a.transposed and a.dense, partial(cpu.transposed_forward, cpu.input_grad_by_phases), "see INPUT_GRAD"
+        partial(strided.transposed_forward, strided.input_grad_by_phases),
+        "see INPUT_GRAD",
+        lambda a: a.transposed and a.dense,
     ),
-    Row(lambda a: a.depth == 1 and _few_taps(a), cpu.forward_by_image, "depthwise 3x3: 64 -> 2.0 ms"),
-    Row(lambda a: a.pointwise and a.dense, plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms"),
     Row(
-        lambda a: a.exceeds_input and a.dense and _few_taps(a), plain.forward_by_taps, "3x3 on 2x2, 512: 385 -> 4.7 ms"
+        depthwise.forward_by_shifts,
+        "depthwise 3x3: 64 -> 1.4 ms",
+        lambda a: a.depthwise and a.gapless and a.few_taps,
+        lambda a: a.taps <= 12,
     ),
-    Row(lambda a: a.grouped and _few_taps(a), grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms"),
+    Row(depthwise.forward_by_padding, "depthwise 7x7: 77 -> 3.8 ms", lambda a: a.depth == 1 and a.few_taps),
+    Row(plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms", lambda a: a.pointwise and a.dense),
+    Row(
+        patches.forward_by_patches,
+        "3x3 on 2x2, 256: 20 -> 1.1 ms",
+        lambda a: a.dense and a.few_taps,
+        lambda a: a.exceeds_input,
+    ),
+    Row(grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms", lambda a: a.grouped and a.few_taps),
 )
 INPUT_GRAD = (
-    Row(lambda a: a.depthwise and _few_taps(a), cpu.input_grad_by_image, "depthwise 3x3: 65 -> 1.9 ms"),
-    Row(lambda a: a.pointwise and a.dense, plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms"),
-    Row(lambda a: a.exceeds_output and a.dense and _few_taps(a), plain.input_grad_by_taps, "3x3 on 2x2: 385 -> 11 ms"),
     Row(
-        lambda a: a.strided and a.dense and a.phases_as_channels,
-        cpu.input_grad_by_depth_to_space,
-        "7x7/2 of 3: 66 -> 19 ms",
+        depthwise.input_grad_by_shifts,
+        "depthwise 3x3: 65 -> 1.4 ms",
+        lambda a: a.depthwise and a.gapless and a.few_taps,
+        lambda a: a.taps <= 12,
     ),
-    Row(lambda a: a.strided and a.dense, cpu.input_grad_by_phases, "3x3/2, 128 to 128: 40 -> 19 ms"),
-    Row(lambda a: a.grouped and _few_taps(a), grouped.input_grad_by_group, "32 groups of 8: as the forward"),
+    Row(depthwise.input_grad_by_padding, "depthwise 7x7: 78 -> 3.8 ms", lambda a: a.depthwise and a.few_taps),
+    Row(plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms", lambda a: a.pointwise and a.dense),
+    Row(
+        patches.input_grad_by_patches,
+        "3x3 on 2x2: 385 -> 11 ms",
+        lambda a: a.dense and a.few_taps,
+        lambda a: a.exceeds_output,
+    ),
+    Row(
+        strided.input_grad_by_depth_to_space,
+        "7x7/2 of 3: 66 -> 19 ms",
+        lambda a: a.strided and a.dense,
+        lambda a: a.phases_as_channels,
+    ),
+    Row(strided.input_grad_by_phases, "3x3/2, 128 to 128: 40 -> 19 ms", lambda a: a.strided and a.dense),
+    Row(grouped.input_grad_by_group, "32 groups of 8: as the forward", lambda a: a.grouped and a.few_taps),
 )
 KERNEL_GRAD = (
     Row(
-        lambda a: a.transposed and a.dense and _few_taps(a),
-        partial(cpu.transposed_kernel_grad, cpu.kernel_grad_by_rows),
+        partial(strided.transposed_kernel_grad, patches.kernel_grad_by_patches),
         "2x2 transposed: delta is sliced, not x dilated",
+        lambda a: a.transposed and a.dense and a.few_taps,
     ),
-    Row(lambda a: a.pointwise and a.dense, plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms"),
+    Row(plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms", lambda a: a.pointwise and a.dense),
     Row(
-        lambda a: a.depthwise and a.spatial and _few_taps(a),
-        cpu.depthwise_kernel_grad_by_image,
-        "depthwise 3x3: 39 -> 7 ms",
+        depthwise.kernel_grad_by_rows,
+        "depthwise 3x3: 79 -> 7 ms",
+        lambda a: a.depthwise and a.spatial and a.few_taps,
+        loops=True,
     ),
-    Row(lambda a: a.grouped and _few_taps(a), grouped.kernel_grad_by_group, "32 groups of 8: 2685 -> 6 ms"),
-    Row(lambda a: a.dense and a.depth >= 16 and _few_taps(a), cpu.kernel_grad_by_rows, "3x3, 64 to 128: 261 -> 107 ms"),
+    Row(grouped.kernel_grad_by_group, "32 groups of 8: 2685 -> 6 ms", lambda a: a.grouped and a.few_taps),
 )
 
 
 def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The output, in the dtype asked for."""
-    layer = Layer(geometry, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
+    layer = Layer(geometry, kernel.shape[-2], kernel.shape[-1] // geometry.groups, x.shape[0])
     dtype = geometry.output_dtype or x.dtype
     return _by_platform(FORWARD, plain.forward_by_lax, layer, x, kernel, dtype)
 
 
 def choose_input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx, in the dtype of the operands."""
-    layer = Layer(geometry, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
+    layer = Layer(geometry, kernel.shape[-2], kernel.shape[-1] // geometry.groups, delta.shape[0])
     return _by_platform(INPUT_GRAD, plain.input_grad_by_lax, layer, delta, kernel, delta.dtype)
 
 
 def choose_kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dk, in the dtype of the operands."""
-    layer = Layer(geometry, x.shape[-1] // geometry.groups, delta.shape[-1] // geometry.groups)
+    layer = Layer(geometry, x.shape[-1] // geometry.groups, delta.shape[-1] // geometry.groups, x.shape[0])
     return _by_platform(KERNEL_GRAD, plain.kernel_grad_by_lax, layer, x, delta, x.dtype)
 
 
@@ -168,7 +217,10 @@ def _by_platform(table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array
     def run(form: Form, a: Array, b: Array) -> Array:
         return cast(form(a, b, layer.geometry), dtype)
 
-    chosen = next((row.form for row in table if row.when(layer)), otherwise)
+    # A batch of symbolic size, as `jax.export` has it, is not split into blocks either.
+    whole = not isinstance(layer.images, int) or may_be_partitioned(a)
+    rows = (row.form for row in table if row.fits(layer) and row.pays(layer) and not (row.loops and whole))
+    chosen = next(rows, otherwise)
     if chosen is otherwise:
         return run(otherwise, a, b)
 

@@ -12,11 +12,20 @@ not mirrored. Sums are held in `wide` precision.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers, dual, swap_group_channels, transposed_kernel
+from jaxcnnbp.ops.conv_geometry import (
+    ConvGeometry,
+    dimension_numbers,
+    dual,
+    flip,
+    swap_group_channels,
+    transposed_kernel,
+)
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, gather, scatter
 
@@ -43,8 +52,8 @@ def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array
     return jnp.stack(rows).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
-def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """`lax`'s own convolution."""
+def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any = None) -> Array:
+    """`lax`'s own convolution, of arrays with channels last unless `layout` says otherwise."""
     window = geometry.window
     return lax.conv_general_dilated(
         x,
@@ -53,7 +62,7 @@ def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
         window.reach,
         window.input_dilation,
         window.dilation,
-        dimension_numbers(window.rank),
+        layout or dimension_numbers(window.rank),
         feature_group_count=geometry.groups,
         precision=geometry.precision,
         preferred_element_type=geometry.output_dtype,
@@ -62,7 +71,12 @@ def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 
 def input_grad_by_lax(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel (`dual`)."""
-    return forward_by_lax(delta, transposed_kernel(kernel, geometry), dual(geometry))
+    if geometry.groups > 1:
+        return forward_by_lax(delta, transposed_kernel(kernel, geometry), dual(geometry))
+    # The layout says that in and out change places: nothing has to be moved for it.
+    numbers, last = dimension_numbers(geometry.window.rank), geometry.window.rank + 1
+    exchanged = numbers._replace(rhs_spec=(last - 1, last, *range(last - 1)))
+    return forward_by_lax(delta, flip(kernel, geometry.window.rank), dual(geometry), exchanged)
 
 
 def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:

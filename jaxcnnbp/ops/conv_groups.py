@@ -11,10 +11,9 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.ops.conv_cpu_forms import pad_once
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.numerics import wide
-from jaxcnnbp.taps import gather
+from jaxcnnbp.taps import gather, pad_once
 
 
 def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:

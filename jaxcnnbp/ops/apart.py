@@ -1,0 +1,30 @@
+"""Arrays that are computed once, whoever reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxcnnbp.ops.devices import alike_zeros
+
+
+def computed_apart(fun: Callable[..., Array], *args: Any, guard: Array) -> Array:
+    """`fun(*args)`, which no reader computes again.
+
+    XLA's CPU backend fuses elementwise operations into every reader of their result and computes them there anew: a
+    2x2 pool behind a depthwise convolution would run it four times. It drops `optimization_barrier` before it fuses,
+    but it never fuses through a conditional, so this is one whose condition only the running program knows to hold.
+
+    Args:
+      fun: gives the array.
+      args: its arguments.
+      guard: any array that is at hand on every device, such as a kernel: its first element is looked at.
+    """
+    first = guard[(0,) * guard.ndim]
+    impossible = (jnp.isnan(first) & jnp.isinf(first)) if jnp.issubdtype(guard.dtype, jnp.inexact) else first != first
+    shape = jax.eval_shape(fun, *args)
+    return jax.lax.cond(impossible, lambda *a: alike_zeros(shape, *a), fun, *args)

@@ -1,0 +1,157 @@
+"""Depthwise convolutions on CPUs: no matrix in them, only products of shifted images.
+
+With one input and one output channel a group, `k[t]` a row of weights, `o` elementwise along the channels:
+
+    forward      y[u]  = sum_t p[u, t] o k[t]
+    input grad   dx    = scatter(delta[u] o k[t])
+    kernel grad  dk[t] = sum_u p[u, t] o delta[u]
+
+Each form has the signature and the meaning of the plain form in `conv_forms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops.conv_forms import forward_by_taps
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.taps import pad_once
+
+
+def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """Every tap's products over the outputs that it has an input cell for, laid into zeros and added up.
+
+    The padding stays inside the one loop that XLA makes of this: written out around `x`, it would be a copy of it.
+    """
+    window, sum_type = geometry.window, wide(x.dtype)
+
+    def shifted(x: Array, kernel: Array) -> Array:
+        total = jnp.zeros((x.shape[0], *window.output, x.shape[-1]), sum_type)
+        for tap, spans in _reached(window):
+            first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
+            starts = [a + u * s for a, s, (u, _) in zip(first, window.stride, spans, strict=True)]
+            stops = [a + (v - 1) * s + 1 for a, s, (_, v) in zip(first, window.stride, spans, strict=True)]
+            p = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *window.stride, 1))
+            edges = [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)]
+            total = total + _laid(_weighted(p, kernel[tap], sum_type), edges)
+        return total
+
+    return computed_apart(shifted, x, kernel, guard=kernel)
+
+
+def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """Every tap's products at the positions that it read, with gaps of the stride, added up."""
+    window, sum_type = geometry.window, wide(delta.dtype)
+
+    def shifted(delta: Array, kernel: Array) -> Array:
+        total = jnp.zeros((delta.shape[0], *window.spatial, delta.shape[-1]), sum_type)
+        for tap, _ in _reached(window):
+            first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
+            last = [a + (o - 1) * s for a, o, s in zip(first, window.output, window.stride, strict=True)]
+            rows = zip(first, last, window.spatial, window.stride, strict=True)
+            edges = [(a, n - 1 - b, s - 1) for a, b, n, s in rows]
+            total = total + _laid(_weighted(delta, kernel[tap], sum_type), edges)
+        return total
+
+    return computed_apart(shifted, delta, kernel, guard=kernel)
+
+
+def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The plain form: with many taps one padded copy costs less than as many edges."""
+    return computed_apart(lambda x, k: forward_by_taps(x, k, geometry), x, kernel, guard=kernel)
+
+
+def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
+    return forward_by_padding(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """One row of outputs after the other, added into one row of sums a tap.
+
+    Whole rows of (last spatial axis, channels) add up vectorised, which a reduction to the channels alone does not; the
+    last spatial axis is summed over in the end.
+    """
+    padded, window = pad_once(x, geometry.window)
+    sum_type, channels = wide(x.dtype), x.shape[-1]
+    lead = (x.shape[0], *window.output[:-1])
+    images, deltas = _with_flat_rows(padded, window), _with_flat_rows(delta, window)
+    rows = tuple(map(max, window.extent[:-1], (1,) * window.rank))
+    ends = len(images.shape) - len(lead)
+
+    def add_row(number: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        place = _unravel(number, lead)
+        corner = [place[0], *(i * s for i, s in zip(place[1:], window.stride, strict=False))]
+        here = _block(images, corner, (1, *rows), ends)[0]
+        row = cast(_block(deltas, place, (1,) * len(lead), ends).reshape(sums[0].shape), sum_type)
+        return tuple(
+            s + cast(_line(here, t, window), sum_type) * row for s, t in zip(sums, window.tap_indices(), strict=True)
+        )
+
+    empty = alike_zeros(jax.ShapeDtypeStruct(deltas.shape[len(lead) :], sum_type), x, delta)
+    sums = lax.fori_loop(0, math.prod(lead), add_row, (empty,) * window.taps)
+    by_column = jnp.stack(sums).reshape(window.taps, window.output[-1], channels)
+    return by_column.sum(1).reshape(geometry.kernel_shape(channels, delta.shape[-1]))
+
+
+def _with_flat_rows(a: Array, window: Window) -> Array:
+    """With stride 1 the last spatial axis and the channels are one: a longer line to vectorise over."""
+    return a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1]) if window.stride[-1] == 1 else a
+
+
+def _line(rows: Array, tap: Ints, window: Window) -> Array:
+    """What the outputs of one row read with `tap`."""
+    line = rows[tuple(t * d for t, d in zip(tap[:-1], window.dilation, strict=False))]
+    start, count, stride = tap[-1] * window.dilation[-1], window.output[-1], window.stride[-1]
+    if stride == 1:
+        channels = line.shape[0] // window.spatial[-1]
+        return line[start * channels : (start + count) * channels]
+    return lax.slice(line, (start, 0), (start + (count - 1) * stride + 1, line.shape[-1]), (stride, 1))
+
+
+def _unravel(number: Array, shape: Ints) -> list[Array]:
+    """The multi-index of a flat one; both are nonnegative, so plain division serves."""
+    index = []
+    for n in reversed(shape):
+        count = np.asarray(n, number.dtype)
+        index.append(lax.rem(number, count))
+        number = lax.div(number, count)
+    return index[::-1]
+
+
+def _block(a: Array, corner: list[Array], size: Ints, ends: int) -> Array:
+    """The block of `size` at `corner` on the leading axes, whole on the `ends` last ones."""
+    return lax.dynamic_slice(a, (*corner, *(np.zeros((), corner[0].dtype),) * ends), (*size, *a.shape[-ends:]))
+
+
+def _reached(window: Window) -> Iterator[tuple[Ints, tuple[tuple[int, int], ...]]]:
+    """The taps that fall on the input anywhere, and for each axis the outputs `first .. stop` that they do it for."""
+    for tap in window.tap_indices():
+        spans = []
+        for axis, t in enumerate(tap):
+            offset, stride = t * window.dilation[axis] - window.padding[axis][0], window.stride[axis]
+            first = max(0, -(offset // stride))
+            stop = min(window.output[axis], (window.spatial[axis] - 1 - offset) // stride + 1)
+            spans.append((first, stop))
+        if all(first < stop for first, stop in spans):
+            yield tap, tuple(spans)
+
+
+def _weighted(p: Array, weights: Array, sum_type: Any) -> Array:
+    """`[... x c] o [1 x c]`."""
+    return cast(p, sum_type) * cast(lax.expand_dims(weights[0], range(p.ndim - 1)), sum_type)
+
+
+def _laid(p: Array, edges: list[tuple[int, int, int]]) -> Array:
+    return lax.pad(p, jnp.zeros((), p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])

@@ -1,0 +1,88 @@
+"""All taps of a window side by side, so that a convolution is one matrix product.
+
+With `P = [positions x (taps, in)]` the patches and `K = [(taps, in) x out]` the kernel as it lies in memory:
+
+    forward      Y  = P K
+    input grad   dx = scatter(delta K^T)
+    kernel grad  dK = P^T delta
+
+The patches hold every input cell once a tap, so these forms are for images or batches small enough, and for blocks of
+images. Each has the signature and the meaning of the plain form in `conv_forms`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.numerics import wide
+from jaxcnnbp.taps import Reader, gather, scatter
+
+# Bytes of patches that one block of images makes: they stay in the cache, and small enough blocks take memory that the
+# process holds already, where a large one is new pages from the system each time.
+BLOCK_BYTES = 8 << 20
+
+
+def forward_by_patches(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """Y = P K."""
+    y = _dot(patches(x, geometry), kernel.reshape(-1, kernel.shape[-1]), ((1,), (0,)), geometry)
+    return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+
+
+def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """dx = scatter(delta K^T)."""
+    flat = delta.reshape(-1, delta.shape[-1])
+    sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
+    by_tap = sent.reshape(*delta.shape[:-1], *geometry.window.size, kernel.shape[-2])
+
+    def sent_back(tap: Ints, read: Reader) -> Array:
+        return read(by_tap[(..., *tap, slice(None))])
+
+    return scatter(sent_back, geometry.window)
+
+
+def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """dK = P^T delta, summed over blocks of images."""
+
+    def of_images(x: Array, delta: Array) -> Array:
+        return _dot(patches(x, geometry), delta.reshape(-1, delta.shape[-1]), ((0,), (0,)), geometry)
+
+    total = sum_over_images(of_images, x, delta, _images_a_block(x, geometry))
+    return total.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def patches(x: Array, geometry: ConvGeometry) -> Array:
+    """`[positions x (taps, in)]`."""
+    taps = [p for _, p in gather(x, geometry.window)]
+    return lax.concatenate(taps, x.ndim - 1).reshape(-1, len(taps) * x.shape[-1])
+
+
+def patch_bytes(x: Array, geometry: ConvGeometry) -> int:
+    """Bytes of the patches of one image."""
+    return math.prod(geometry.window.output) * geometry.window.taps * x.shape[-1] * x.dtype.itemsize
+
+
+def sum_over_images(of_images, x: Array, delta: Array, size: int) -> Array:
+    """The sum of `of_images` over blocks of `size` images, the first of them smaller if they do not divide.
+
+    The sum starts with the first block and not with zeros, so that inside `shard_map` it varies over the devices that
+    the images vary over.
+    """
+    first = x.shape[0] % size or size
+    total = of_images(x[:first], delta[:first])
+    count = (x.shape[0] - first) // size
+    if count == 0:
+        return total
+    blocks = [a[first:].reshape(count, size, *a.shape[1:]) for a in (x, delta)]
+    return lax.scan(lambda sum_, block: (sum_ + of_images(*block), None), total, tuple(blocks))[0]
+
+
+def _images_a_block(x: Array, geometry: ConvGeometry) -> int:
+    return max(1, min(x.shape[0], BLOCK_BYTES // max(patch_bytes(x, geometry), 1)))
+
+
+def _dot(a: Array, b: Array, contracted: tuple[Ints, Ints], geometry: ConvGeometry) -> Array:
+    return lax.dot_general(a, b, (contracted, ((), ())), geometry.precision, wide(a.dtype))

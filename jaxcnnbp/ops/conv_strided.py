@@ -1,0 +1,89 @@
+"""Strided and transposed convolutions on CPUs, without the zeros that a dilated delta or input has.
+
+Each has the signature and the meaning of the plain form in `conv_forms`, and serves any number of spatial axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops.conv_forms import forward_by_lax
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
+from jaxcnnbp.taps import crop_to_input, interleave, phase_counts
+
+
+def input_grad_by_phases(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """One stride-1 convolution a phase of the stride: no multiplication by the zeros between the deltas.
+
+    Padded position `n + low = s m + r` is reached by the taps `t = s q + r` alone, so phase r is the full convolution
+    of delta with the flipped sub-kernel `k[r::s]`, and the phases interleave.
+    """
+    window = geometry.window
+    transposed = swap_group_channels(kernel, geometry.groups)
+
+    def phase(offset: Ints) -> Array | None:
+        taps = transposed[tuple(slice(r, None, s) for r, s in zip(offset, window.stride, strict=True))]
+        return None if taps.size == 0 else _full_convolution(delta, taps, geometry)
+
+    return crop_to_input(interleave(phase, window), window)
+
+
+def input_grad_by_depth_to_space(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """All phases in one convolution, as channels, then spread over the positions: for few input channels.
+
+    The kernel is filled up with zeros to a multiple of the stride; the products with them cost less than a convolution
+    of few channels a phase would.
+    """
+    window = geometry.window
+    fills = [(0, -k % s, 0) for k, s in zip(window.size, window.stride, strict=True)]
+    filled = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*fills, (0, 0, 0), (0, 0, 0)])
+    features_in, features_out = kernel.shape[-2:]
+    counts = [n // s for n, s in zip(filled.shape, window.stride, strict=False)]
+    split = filled.reshape(*itertools.chain(*zip(counts, window.stride, strict=True)), features_in, features_out)
+    rank = window.rank
+    order = (*range(0, 2 * rank, 2), 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
+    taps = split.transpose(order).reshape(*counts, features_out, math.prod(window.stride) * features_in)
+    phases = _full_convolution(delta, taps, geometry)
+    return crop_to_input(_spread_channels(phases, window.stride, features_in), window)
+
+
+def transposed_forward(
+    input_grad_form: Callable[[Array, Array, ConvGeometry], Array], x: Array, kernel: Array, geometry: ConvGeometry
+) -> Array:
+    """A convolution over a dilated input is the input gradient of a strided one: its `input_grad_form` serves."""
+    return input_grad_form(x, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def transposed_kernel_grad(
+    kernel_grad_form: Callable[[Array, Array, ConvGeometry], Array], x: Array, delta: Array, geometry: ConvGeometry
+) -> Array:
+    """Its kernel gradient is the strided one's with `x` and delta exchanged: delta is sliced, nothing is dilated."""
+    swapped = kernel_grad_form(delta, x, dual(geometry))
+    return flip(swap_group_channels(swapped, geometry.groups), geometry.window.rank)
+
+
+def _full_convolution(delta: Array, taps: Array, geometry: ConvGeometry) -> Array:
+    """`y[m] = sum_q delta[m - q] taps[q]` for every m below the number of positions of a phase."""
+    window = geometry.window
+    counts = phase_counts(window)
+    size = taps.shape[: window.rank]
+    pairs = [(q - 1, m - o) for q, m, o in zip(size, counts, window.output, strict=True)]
+    ones = (1,) * window.rank
+    plain = Window(window.output, tuple(size), ones, tuple(pairs), ones, ones)
+    return forward_by_lax(delta, flip(taps, window.rank), replace(geometry, window=plain, output_dtype=None))
+
+
+def _spread_channels(phases: Array, stride: Ints, features: int) -> Array:
+    """`(batch, *m, (*stride, features))` -> `(batch, *(m * stride), features)`."""
+    batch, *counts, _ = phases.shape
+    rank = len(stride)
+    split = phases.reshape(batch, *counts, *stride, features)
+    order = (0, *itertools.chain(*((1 + a, 1 + rank + a) for a in range(rank))), 1 + 2 * rank)
+    return split.transpose(order).reshape(batch, *(m * s for m, s in zip(counts, stride, strict=True)), features)
