@@ -121,7 +121,7 @@ class Row:
       measured: what it is worth, on which layer.
       fits: whether it means the rule there.
       pays: whether it is faster there.
-      loops: whether it runs over images one after another, so that images on several devices would be gathered.
+      loops: whether it sums over images in a loop, for which images on several devices would be gathered.
     """
 
     form: Form
@@ -182,6 +182,7 @@ KERNEL_GRAD = (
         partial(strided.transposed_kernel_grad, patches.kernel_grad_by_patches),
         "2x2 transposed: delta is sliced, not x dilated",
         lambda a: a.transposed and a.dense and a.few_taps,
+        loops=True,
     ),
     Row(plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms", lambda a: a.pointwise and a.dense),
     Row(
@@ -190,7 +191,17 @@ KERNEL_GRAD = (
         lambda a: a.depthwise and a.spatial and a.few_taps,
         loops=True,
     ),
-    Row(grouped.kernel_grad_by_group, "32 groups of 8: 2685 -> 6 ms", lambda a: a.grouped and a.few_taps),
+    Row(
+        grouped.kernel_grad_by_group,
+        "32 groups of 8: 2685 -> 6 ms",
+        lambda a: a.grouped and a.few_taps,
+        loops=True,
+    ),
+    Row(
+        plain.kernel_grad_by_taps,
+        "for images on several devices, where XLA partitions lax's grouped form wrongly",
+        lambda a: (a.transposed or not a.dense) and a.few_taps,
+    ),
 )
 
 
