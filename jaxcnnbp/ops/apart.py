@@ -12,7 +12,7 @@ from jax import Array
 from jaxcnnbp.ops.devices import alike_zeros
 
 
-def computed_apart(fun: Callable[..., Array], *args: Any, guard: Array) -> Array:
+def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
     """`fun(*args)`, which no reader computes again.
 
     XLA's CPU backend fuses elementwise operations into every reader of their result and computes them there anew: a
@@ -20,11 +20,11 @@ def computed_apart(fun: Callable[..., Array], *args: Any, guard: Array) -> Array
     but it never fuses through a conditional, so this is one whose condition only the running program knows to hold.
 
     Args:
-      fun: gives the array.
+      fun: gives an array, or a tree of them.
       args: its arguments.
       guard: any array that is at hand on every device, such as a kernel: its first element is looked at.
     """
     first = guard[(0,) * guard.ndim]
     impossible = (jnp.isnan(first) & jnp.isinf(first)) if jnp.issubdtype(guard.dtype, jnp.inexact) else first != first
-    shape = jax.eval_shape(fun, *args)
-    return jax.lax.cond(impossible, lambda *a: alike_zeros(shape, *a), fun, *args)
+    shapes = jax.eval_shape(fun, *args)
+    return jax.lax.cond(impossible, lambda *a: jax.tree.map(lambda s: alike_zeros(s, *a), shapes), fun, *args)

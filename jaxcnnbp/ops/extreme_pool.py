@@ -23,6 +23,8 @@ from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
+from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, crop_to_input, gather, pad_to_reach, phase_counts, scatter, take_tap
 
@@ -48,6 +50,13 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
 
 
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """`folded_winners`, which the many readers of a backward pass do not compute again."""
+    if x.size == 0 or may_be_partitioned(x):
+        return folded_winners(x, window, kind)
+    return computed_apart(lambda x: folded_winners(x, window, kind), x, guard=x)
+
+
+def folded_winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     """The extreme value of each window and the tap that holds it, axis after axis, the last first.
 
     Folding row-major order axis by axis keeps it: the first (for NaN the last) extreme of the first (last) extreme

@@ -82,6 +82,8 @@ copy_to_windows.defvjp(
 
 def sum_windows(x: Array, window: Window) -> Array:
     """sum_t p[u, t], axis after axis."""
+    if window.size == window.spatial and window.output == (1,) * window.rank and _one_window_a_cell(window):
+        return x.sum(tuple(range(1, x.ndim - 1)), keepdims=True)
     for axis in range(window.rank):
         local = replace(keep_axes(window, (axis,)), spatial=tuple(x.shape[1:-1]))
         long = window.size[axis] > LONG
@@ -110,17 +112,20 @@ def spread_windows(y: Array, window: Window) -> Array:
 
 
 def _one_window_a_cell(window: Window) -> bool:
-    return window.size == window.stride and all(d == 1 for d in window.dilation) and not any(map(any, window.padding))
+    """Whether windows lie side by side from the first cell on; of a single one the stride does not matter."""
+    beside = all(s == k or o == 1 for k, s, o in zip(window.size, window.stride, window.output, strict=True))
+    return beside and all(d == 1 for d in window.dilation) and not any(map(any, window.padding))
 
 
 def _copy_blocks(y: Array, window: Window) -> Array:
     """The Kronecker product with a block of ones, cut to the input or filled up with zeros."""
-    for axis, size in enumerate(window.size, start=1):
-        shape = y.shape
-        blocks = jnp.broadcast_to(jnp.expand_dims(y, axis + 1), (*shape[: axis + 1], size, *shape[axis + 1 :]))
-        y = blocks.reshape(*shape[:axis], shape[axis] * size, *shape[axis + 1 :])
-    rests = [(0, n - m, 0) for n, m in zip(window.spatial, y.shape[1:-1], strict=True)]
-    return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *rests, (0, 0, 0)])
+    batch, *extents, channels = y.shape
+    spread = lax.expand_dims(y, [2 + 2 * axis for axis in range(window.rank)])
+    blocks = [n for pair in zip(extents, window.size, strict=True) for n in pair]
+    copied = jnp.broadcast_to(spread, (batch, *blocks, channels))
+    whole = [o * k for o, k in zip(extents, window.size, strict=True)]
+    rests = [(0, n - m, 0) for n, m in zip(window.spatial, whole, strict=True)]
+    return lax.pad(copied.reshape(batch, *whole, channels), jnp.zeros((), y.dtype), [(0, 0, 0), *rests, (0, 0, 0)])
 
 
 def _divide_by_cells(y: Array, window: Window, count_padding: bool) -> Array:
