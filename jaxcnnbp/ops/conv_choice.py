@@ -21,6 +21,7 @@ from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops import conv_groups as grouped
 from jaxcnnbp.ops import conv_patches as patches
 from jaxcnnbp.ops import conv_strided as strided
+from jaxcnnbp.ops import conv_volumes as volumes
 from jaxcnnbp.ops import winograd
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.devices import may_be_partitioned
@@ -45,6 +46,11 @@ class Layer:
     @property
     def taps(self) -> int:
         return self.geometry.window.taps
+
+    @property
+    def volumes(self) -> bool:
+        """Three spatial axes or more."""
+        return self.geometry.window.rank > 2
 
     @property
     def pointwise(self) -> bool:
@@ -111,6 +117,11 @@ class Layer:
         """Whether a form that writes its taps out one by one stays quick to compile."""
         return self.taps <= 128
 
+    @property
+    def many_rows(self) -> bool:
+        """More taps than are written out, in rows that are."""
+        return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= 128
+
 
 Condition = Callable[[Layer], bool]
 
@@ -138,6 +149,16 @@ class Row:
     loops: bool = False
 
 
+def forward_of_slices(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The forward rule again, over one axis less."""
+    return choose_forward(x, kernel, geometry)
+
+
+def kernel_grad_of_slices(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The kernel gradient again, over one axis less."""
+    return choose_kernel_grad(x, delta, geometry)
+
+
 FORWARD = (
     Row(
         partial(strided.transposed_forward, strided.input_grad_by_phases),
@@ -151,12 +172,22 @@ FORWARD = (
         lambda a: a.taps <= 12,
     ),
     Row(depthwise.forward_by_padding, "depthwise 7x7: 77 -> 3.8 ms", lambda a: a.depth == 1 and a.few_taps),
+    Row(
+        depthwise.forward_by_tap_rows,
+        "depthwise 31x31: 260 -> 20 ms",
+        lambda a: a.depthwise and a.many_rows,
+    ),
     Row(plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms", lambda a: a.pointwise and a.dense),
     Row(
         patches.forward_by_patches,
         "3x3 on 2x2, 256: 20 -> 1.1 ms",
         lambda a: a.dense and a.few_taps,
         lambda a: a.exceeds_input,
+    ),
+    Row(
+        partial(volumes.forward_by_slices, forward_of_slices),
+        "3x3x3, 16 to 32: 24 -> 10 ms",
+        lambda a: a.volumes and a.dense,
     ),
     Row(
         winograd.forward_by_winograd,
@@ -175,12 +206,23 @@ INPUT_GRAD = (
         lambda a: a.taps <= 12,
     ),
     Row(depthwise.input_grad_by_padding, "depthwise 7x7: 78 -> 3.8 ms", lambda a: a.depthwise and a.few_taps),
+    Row(
+        depthwise.input_grad_by_tap_rows,
+        "depthwise 31x31: 264 -> 20 ms",
+        lambda a: a.depthwise and a.many_rows,
+    ),
     Row(plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms", lambda a: a.pointwise and a.dense),
     Row(
         patches.input_grad_by_patches,
         "3x3 on 2x2: 385 -> 11 ms",
         lambda a: a.dense and a.few_taps,
         lambda a: a.exceeds_output,
+    ),
+    Row(
+        partial(volumes.input_grad_by_slices, forward_of_slices),
+        "3x3x3, 16 to 32: 46 -> 20 ms",
+        lambda a: a.volumes and a.dense,
+        lambda a: not a.strided,
     ),
     Row(
         winograd.input_grad_by_winograd,
@@ -213,10 +255,21 @@ KERNEL_GRAD = (
         loops=True,
     ),
     Row(
+        partial(volumes.kernel_grad_by_slices, kernel_grad_of_slices),
+        "3x3x3, 16 to 32: 44 -> 20 ms",
+        lambda a: a.volumes and a.dense,
+    ),
+    Row(
         winograd.kernel_grad_by_winograd,
         "3x3, 14x14, 512 to 512: 41 -> 24 ms",
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work,
+        loops=True,
+    ),
+    Row(
+        depthwise.kernel_grad_by_tap_rows,
+        "depthwise 31x31: 219 -> 30 ms",
+        lambda a: a.depthwise and a.many_rows,
         loops=True,
     ),
     Row(

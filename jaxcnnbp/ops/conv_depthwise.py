@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -75,6 +76,60 @@ def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
 def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
     return forward_by_padding(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def forward_by_tap_rows(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """One row of taps after the other, in a loop: hundreds of taps would take long to compile."""
+    padded, window = pad_once(x, geometry.window)
+    one_row = _one_row(geometry, window)
+    rows = kernel.reshape(-1, *(1,) * (window.rank - 1), *kernel.shape[-3:])
+
+    def add_row(number: Array, total: Array) -> Array:
+        images = _rows_read(padded, number, window)
+        return total + forward_by_taps(images, lax.dynamic_index_in_dim(rows, number, 0, keepdims=False), one_row)
+
+    shape = (x.shape[0], *window.output, kernel.shape[-1])
+    empty = alike_zeros(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
+    return lax.fori_loop(0, rows.shape[0], add_row, empty)
+
+
+def input_grad_by_tap_rows(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
+    return forward_by_tap_rows(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def kernel_grad_by_tap_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`kernel_grad_by_rows` of one row of taps after the other."""
+    padded, window = pad_once(x, geometry.window)
+    one_row = _one_row(geometry, window)
+    numbers = jnp.arange(math.prod(window.size[:-1]))
+    by_row = lax.map(lambda n: kernel_grad_by_rows(_rows_read(padded, n, window), delta, one_row), numbers)
+    return by_row.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def _one_row(geometry: ConvGeometry, window: Window) -> ConvGeometry:
+    """What is left to read of `_rows_read`: one tap on every axis but the last."""
+    ones = (1,) * (window.rank - 1)
+    spatial = (*window.output[:-1], window.spatial[-1])
+    flat = Window(
+        spatial,
+        (*ones, window.size[-1]),
+        (*ones, window.stride[-1]),
+        ((0, 0),) * window.rank,
+        (*ones, window.dilation[-1]),
+        (1,) * window.rank,
+    )
+    return replace(geometry, window=flat)
+
+
+def _rows_read(padded: Array, number: Array, window: Window) -> Array:
+    """What the outputs read with row `number` of taps, `(batch, *output[:-1], last, channels)`."""
+    taps = _unravel(number, window.size[:-1])
+    for axis, tap in enumerate(taps, start=1):
+        stride, count = window.stride[axis - 1], window.output[axis - 1]
+        span = lax.dynamic_slice_in_dim(padded, tap * window.dilation[axis - 1], (count - 1) * stride + 1, axis)
+        padded = lax.slice_in_dim(span, 0, None, stride, axis)
+    return padded
 
 
 def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:

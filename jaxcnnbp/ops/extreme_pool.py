@@ -45,8 +45,23 @@ class Recorded(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array, Array]:
-    """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`."""
-    return winners(x, window, kind)
+    """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`.
+
+    Where there is padding the values are lax's, which needs no padded copy of `x`; without a gradient nobody asks for
+    the taps, and they are dead code.
+    """
+    best, taps = winners(x, window, kind)
+    return (extreme_by_lax(x, window, kind), taps) if any(map(any, window.reach)) else (best, taps)
+
+
+def extreme_by_lax(x: Array, window: Window, kind: str) -> Array:
+    """The extreme values alone."""
+    size, stride, dilation, gaps = (
+        (1, *v, 1) for v in (window.size, window.stride, window.dilation, window.input_dilation)
+    )
+    start = np.asarray(identity(x.dtype, kind), x.dtype)
+    reducer = lax.max if kind == "max" else lax.min
+    return lax.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
 
 
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
