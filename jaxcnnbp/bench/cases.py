@@ -204,7 +204,7 @@ CASES: tuple[Case, ...] = (
     _max("resnet-max-3x3-s2", (8, 112, 112, 64), 3, 3, stride=2, padding=1),
     _max("yolo-max-5x5-s1", (4, 20, 20, 256), 5, 5, padding=2),
     _max("yolo-max-13x13-s1", (4, 13, 13, 256), 13, 13, padding=6),
-    _max("dilated-max-3x3", (4, 33, 33, 128), 3, 3, padding=2, dilation=2),
+    _max("dilated-max-3x3", (4, 33, 33, 128), 3, 3, padding=1, dilation=2),
     _max("audio-max-1d-2", (16, 4000, 64), 2, stride=2),
     _max("c3d-max-2x2x2", (1, 16, 56, 56, 64), 2, 2, 2, stride=2),
     _mean("resnet-mean-global", (32, 7, 7, 512), 7, 7),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -62,11 +61,10 @@ def check_instrument(with_torch: bool, seconds: float = 4.0, clock: Clock = SYST
       The two ratios and whether they are near enough to 1.
     """
     operands = arrays(_LAYER, "float32")
-    compile_again: Callable[[], Call] = (
-        lambda: call_of(  # noqa: E731
-            jax.jit(autodiff_layer(_LAYER)).lower(*operands[:2]).compile(), operands[:2]
-        )
-    )
+
+    def compile_again() -> Call:
+        return call_of(jax.jit(autodiff_layer(_LAYER)).lower(*operands[:2]).compile(), operands[:2])
+
     other = torch_calls(_LAYER, operands, "together")["channels first"] if with_torch else None
     return check_of(compile_again(), compile_again(), other, seconds, clock)
 

@@ -59,15 +59,8 @@ def milliseconds(timing: Timing | None) -> str:
     if timing is None:
         return "-"
     value = 1e3 * timing.median
-    text = (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2g}"
-        if value < 1
-        else f"{value:.2f}"
-    )
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    text = f"{value:.{digits}f}"
     return f"~{text}" if timing.spread > NOISY else text
 
 
@@ -101,9 +94,9 @@ _COLUMNS: tuple[tuple[str, Any, Callable[[Row], str]], ...] = (
     ("pass", "left", lambda row: row.step),
     ("ms", "right", lambda row: milliseconds(row.times["jaxcnnbp"])),
     ("autodiff", "right", lambda row: milliseconds(row.times.get("autodiff"))),
-    ("faster", "right", lambda row: _coloured(row.speedup("autodiff"))),
+    ("speedup", "right", lambda row: _coloured(row.speedup("autodiff"))),
     ("PyTorch", "right", lambda row: milliseconds(row.times.get("torch"))),
-    ("faster", "right", lambda row: _coloured(row.speedup("torch"))),
+    ("speedup", "right", lambda row: _coloured(row.speedup("torch"))),
     ("own nn", "right", lambda row: milliseconds(row.times["nn"]) if "nn" in row.times else ""),
     ("limit", "right", lambda row: "" if row.roofline_fraction is None else f"{row.roofline_fraction:.0%}"),
     ("temp MiB", "right", lambda row: _pair(row.temp_bytes, _mib)),
@@ -122,7 +115,7 @@ def mean_lines(results: Results) -> Iterator[str]:
     for name, rows in groups.items():
         for step in dict.fromkeys(row.step for row in rows):
             parts = [_mean(rows, step, side) for side in _OTHERS]
-            yield f"Geometric mean, {name}, {step}: {', '.join(filter(None, parts)) or 'nothing to compare with'}."
+            yield f"Geometric mean of speedups, {name}, {step}: {', '.join(filter(None, parts)) or 'none'}."
 
 
 def _is_pool(row: Row) -> bool:
@@ -131,7 +124,7 @@ def _is_pool(row: Row) -> bool:
 
 def _mean(rows: Sequence[Row], step: str, side: str) -> str:
     values = speedups(rows, side, step)
-    return f"{factor(geometric_mean(values))} faster than {_OTHERS[side]} ({len(values)})" if values else ""
+    return f"{factor(geometric_mean(values))} over {_OTHERS[side]} ({len(values)} rows)" if values else ""
 
 
 def loss_lines(results: Results) -> Iterator[str]:
@@ -140,11 +133,8 @@ def loss_lines(results: Results) -> Iterator[str]:
     for side, name in _OTHERS.items():
         slower = losses(everything, side)
         if slower:
-            yield (
-                f"Slower than {name}: "
-                + "; ".join(f"{r.case} {r.step} {factor(r.speedup(side))}" for r in slower)
-                + "."
-            )
+            listed = (f"{row.case} {row.step} {factor(row.speedup(side))}" for row in slower)
+            yield f"Slower than {name}: {'; '.join(listed)}."
         elif any(side in row.times for row in everything):
             yield f"Slower than {name}: nothing."
     for row in everything:

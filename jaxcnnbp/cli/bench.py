@@ -15,9 +15,7 @@ __all__ = ["bench"]
 
 
 @click.command()
-@click.option(
-    "--cases", default="*", show_default=True, help="Layers by shell patterns, separated by commas; none: ''."
-)
+@click.option("--cases", default="*", show_default=True, help="Layers by shell patterns, after commas; '' for none.")
 @click.option("--passes", default=",".join(PASSES), show_default=True, help="Passes, separated by commas.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of everything.")
 @click.option("--batch-scale", type=float, default=1.0, show_default=True, help="Factor on the number of images.")
