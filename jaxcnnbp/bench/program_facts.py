@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-__all__ = ["Compiled", "compile_cold", "residual_bytes"]
+__all__ = ["Compiled", "compile_cold", "residual_bytes", "temporary"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ def compile_cold(jitted: Any, *args: Any) -> Compiled:
         seconds = time.perf_counter() - begin
     analysis = compiled.memory_analysis()
     return Compiled(compiled, seconds, None if analysis is None else int(analysis.temp_size_in_bytes))
+
+
+def temporary(programs: Mapping[str, Compiled]) -> dict[str, int]:
+    """The temporary memory of each program, where the platform tells."""
+    return {side: program.temp_bytes for side, program in programs.items() if program.temp_bytes is not None}
 
 
 @contextlib.contextmanager
