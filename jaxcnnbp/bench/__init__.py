@@ -1,6 +1,8 @@
 """The bench: layers and training steps by this package, by JAX's autodiff and by PyTorch, side by side."""
 
 from jaxcnnbp.bench.cases import CASES, PASSES, Case, select
+from jaxcnnbp.bench.markdown import markdown
+from jaxcnnbp.bench.measure import Comparison, measure
 from jaxcnnbp.bench.networks import NETWORKS, Network
 from jaxcnnbp.bench.results import Results, Row, load, save
 from jaxcnnbp.bench.run import run
@@ -15,6 +17,7 @@ __all__ = [
     "PASSES",
     "Case",
     "Clock",
+    "Comparison",
     "Network",
     "Plan",
     "Results",
@@ -24,6 +27,8 @@ __all__ = [
     "Timing",
     "check_instrument",
     "load",
+    "markdown",
+    "measure",
     "run",
     "save",
     "select",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, call_of, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit
-from jaxcnnbp.bench.opponent import Opponent, better_layout
+from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes, temporary
 from jaxcnnbp.bench.results import Row
 from jaxcnnbp.bench.settings import Settings
@@ -64,7 +64,7 @@ def _measure_pass(
     other = Opponent({})
     if settings.with_torch:
         other = better_layout(lambda: torch_calls(case, operands, step), clock)
-    times = side_by_side([calls, other.block], Plan(settings.seconds), clock)
+    times = side_by_side(blocks(calls, other), Plan(settings.seconds), clock)
     allowed = limit.seconds(*case.work(step, jnp.dtype(settings.dtype).itemsize))
     return Row(
         case.name,
@@ -75,7 +75,7 @@ def _measure_pass(
         temp_bytes=temporary(compiled),
         residual_bytes=sides.residual_bytes,
         compile_s={side: program.seconds for side, program in compiled.items()},
-        roofline_fraction=allowed / times["jaxcnnbp"].median,
+        roofline_fraction=allowed / times.get("alone", times["jaxcnnbp"]).median,
         layout=other.layout,
         notes=notes | ({"torch": other.note} if other.note else {}),
     )

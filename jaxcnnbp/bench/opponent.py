@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jaxcnnbp.bench.timing import Call, Clock, Plan, Timing
 
-__all__ = ["Opponent", "better_layout"]
+__all__ = ["Opponent", "better_layout", "blocks"]
 
 _TRIALS = 3
 
@@ -36,6 +36,11 @@ def better_layout(candidates: Callable[[], Mapping[str, Call]], clock: Clock) ->
         return Opponent({}, note=str(error).partition("\n")[0])
     layout = min(times, key=times.__getitem__)
     return Opponent({"torch": calls[layout]}, layout)
+
+
+def blocks(calls: Mapping[str, Call], other: Opponent) -> list[Mapping[str, Call]]:
+    """The JAX sides, which alternate call by call; PyTorch in a block of its own, and this package once more in one."""
+    return [calls, *([{"alone": calls["jaxcnnbp"]}, other.block] if other.block else [])]
 
 
 def _median_of_trials(call: Call, clock: Clock) -> float:

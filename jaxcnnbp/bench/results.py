@@ -16,7 +16,9 @@ from jaxcnnbp.bench.timing import Timing
 
 __all__ = ["LOSS", "SIDES", "Results", "Row", "geometric_mean", "load", "losses", "save", "speedups"]
 
-SIDES = ("jaxcnnbp", "autodiff", "torch", "nn")
+# "alone" is this package in a block of its own, as PyTorch is: beside another program a call finds other things in the
+# caches, and other pages in the allocator, than after itself.
+SIDES = ("jaxcnnbp", "autodiff", "nn", "alone", "torch")
 # Below this the other side counts as faster: 5 % are within what a quiet machine varies by.
 LOSS = 0.95
 
@@ -30,11 +32,12 @@ class Row:
       layer: shapes and parameters, for reading.
       step: the pass; "step" for a whole training step.
       dtype: of everything.
-      times: by side; a side that is not there could not be measured, see `notes`.
+      times: by side: "jaxcnnbp", "autodiff" and "nn" alternate call by call, "alone" (this package again) and "torch"
+        have blocks of their own. A side that is not there was not or could not be measured, see `notes`.
       temp_bytes: largest temporary memory, as the compiler reports it, by side.
       residual_bytes: what is kept between the forward and the backward pass, by side.
       compile_s: seconds to trace, lower and compile, without a cache, by side.
-      roofline_fraction: of the time of "jaxcnnbp", how much the limit allows; None for models.
+      roofline_fraction: the time that the limit allows over that of this package; None for networks.
       layout: the memory format in which PyTorch was faster.
       notes: by side, why it is not there.
     """
@@ -57,8 +60,15 @@ class Row:
         return self.case, self.step, self.dtype
 
     def speedup(self, side: str) -> float | None:
-        """How many times longer the other side takes than this package."""
-        return self.times[side].median / self.times["jaxcnnbp"].median if side in self.times else None
+        """How many times longer the other side takes than this package did under the same circumstances."""
+        if side not in self.times:
+            return None
+        return self.times[side].median / (self.alone if side == "torch" else self.times["jaxcnnbp"]).median
+
+    @property
+    def alone(self) -> Timing:
+        """The time of this package, undisturbed if that was measured."""
+        return self.times.get("alone", self.times["jaxcnnbp"])
 
     def to_json(self) -> dict[str, Any]:
         """Flat: each side is a key."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxcnnbp.bench.allocator import keep_freed_memory
 from jaxcnnbp.bench.layer_rows import measure_layer
 from jaxcnnbp.bench.limit import measure_limit
 from jaxcnnbp.bench.machine import cores, machine, versions
@@ -35,11 +36,14 @@ def run(settings: Settings, watch: Watch = lambda _: None, clock: Clock = SYSTEM
       All rows, the limit, and the self-check: the worse of one before the first row and one after the last.
 
     Raises:
-      jaxcnnbp.train.InputError: a training step is asked for and Flax is not installed.
+      jaxcnnbp.train.InputError: a training step is asked for and Flax is not installed; memory shall be kept and the
+        C library is not glibc.
 
     Example:
       `run(Settings(cases=CASES[:2], networks=(), torch=False)).rows[0].speedup("autodiff")`
     """
+    if settings.keep_memory:
+        keep_freed_memory()
     with jax.enable_x64(settings.dtype == "float64" or jax.config.read("jax_enable_x64")):
         results = _begin(settings, clock)
         limit = results.limit[settings.dtype]
@@ -71,9 +75,11 @@ def _worse(one: SelfCheck, other: SelfCheck) -> SelfCheck:
 def _method(settings: Settings) -> dict[str, Any]:
     return {
         "figures": "median and quartiles of single calls, warm, each with new outputs, random inputs",
-        "jaxcnnbp and autodiff": "alternate call by call in one process",
+        "ours and autodiff": "alternate call by call in one process",
+        "alone": "ours once more, in blocks of its own as PyTorch is: what PyTorch is compared with",
         "torch": _torch_method(settings),
         "limit": "the best of JAX's and PyTorch's matrix product, and of JAX's, NumPy's and PyTorch's copy",
+        "freed memory": "stays with the process" if settings.keep_memory else "as the system's allocator has it",
         "seconds_per_row": settings.seconds,
         "batch_scale": settings.batch_scale,
     }

@@ -25,6 +25,7 @@ class Settings:
       batch_scale: factor on the number of images.
       seconds: to spend on the calls of one row; a slow function is called three times at least.
       torch: whether to measure PyTorch where it is installed.
+      keep_memory: whether freed memory stays with the process, see `allocator`.
 
     Raises:
       ValueError: with the argument and its value.
@@ -37,6 +38,7 @@ class Settings:
     batch_scale: float = 1.0
     seconds: float = 2.0
     torch: bool = True
+    keep_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

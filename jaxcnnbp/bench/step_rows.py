@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxcnnbp.bench.networks import Network
-from jaxcnnbp.bench.opponent import Opponent, better_layout
+from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import temporary
 from jaxcnnbp.bench.results import Row
 from jaxcnnbp.bench.settings import Settings
@@ -31,7 +31,7 @@ def measure_step(network: Network, settings: Settings, clock: Clock) -> Row:
         "step",
         settings.dtype,
         # A step is the sum of many kernels and varies more than each of them: it gets twice the time of a layer.
-        side_by_side([calls, other.block], Plan(2 * settings.seconds), clock),
+        side_by_side(blocks(calls, other), Plan(2 * settings.seconds), clock),
         temp_bytes=temporary(compiled),
         residual_bytes={side: step.residual_bytes for side, step in steps.items()},
         compile_s={side: program.seconds for side, program in compiled.items()},

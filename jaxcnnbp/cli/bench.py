@@ -34,6 +34,7 @@ A name also stands for those that begin with it: --cases vgg --steps u-net."""
 @click.option("--batch-scale", type=float, default=1.0, show_default=True, help="Factor on the number of images.")
 @click.option("--seconds-per-row", type=float, default=2.0, show_default=True, help="Time for the calls of one row.")
 @click.option("--torch/--no-torch", default=True, help="Measure PyTorch where it is installed.")
+@click.option("--keep-memory", is_flag=True, help="Freed memory stays with the process (glibc): no page faults.")
 @click.option("--json", "json_path", type=Path, help="Store the results, after each layer.")
 @click.option("--append", is_flag=True, help="Keep the rows of the --json file that this run does not measure.")
 @click.option("--plot", "plot_path", type=Path, help="Draw the speedups.")
@@ -68,9 +69,9 @@ def bench(
         before = [None if path is None else load(path) for path in (older_path, shown_path)]
         results = before[1] or _measure(settings, json_path, append)
         for part in tables(results):
-            console.print(part, soft_wrap=isinstance(part, str) and not console.is_terminal)
+            console.print(part)
         if before[0] is not None:
-            console.print(changes(results, before[0]), soft_wrap=not console.is_terminal)
+            console.print(changes(results, before[0]))
         if plot_path is not None:
             plot_speedups(plot_path, results)
 
