@@ -65,7 +65,7 @@ def bench(
         settings = _settings(cases, steps, passes, **options)
         if listing or self_check:
             raise SystemExit(_list(console) if listing else _self_check(console, settings))
-        _check_files(json_path, plot_path)
+        _check_files(json_path, plot_path, append)
         before = [None if path is None else load(path) for path in (older_path, shown_path)]
         results = before[1] or _measure(settings, json_path, append)
         for part in tables(results):
@@ -105,7 +105,9 @@ def _select(pattern: str | None, other: str | None, names: list[str]) -> list[st
     return select(pattern, names)
 
 
-def _check_files(json_path: Path | None, plot_path: Path | None) -> None:
+def _check_files(json_path: Path | None, plot_path: Path | None, append: bool) -> None:
+    if append and json_path is None:
+        raise InputError("`append` (=True) needs a file to append to; name it by --json.")
     if json_path is not None:
         check_output("json", json_path)
     if plot_path is not None:
