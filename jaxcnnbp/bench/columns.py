@@ -66,9 +66,8 @@ def _pair(of: dict[str, Any], show: Callable[[Any], str]) -> str:
     return "/".join(show(of[side]) if side in of else "-" for side in ("jaxcnnbp", "autodiff")) if of else ""
 
 
-def _mib(count: int) -> str:
-    value = count / 2**20
-    return "0" if count == 0 else f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.05 else "<.1"
+def _short(value: float) -> str:
+    return "0" if value == 0 else f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.05 else "<.1"
 
 
 def _torch_factor(row: Row) -> str:
@@ -86,9 +85,9 @@ COLUMNS = (
     Column("PyTorch\nms", True, lambda row: milliseconds(row.times["torch"]) if "torch" in row.times else ""),
     Column("times\nfaster", True, _torch_factor, lambda row: row.speedup("torch")),
     Column("of\nlimit", True, lambda row: f"{row.roofline_fraction:.0%}" if row.roofline_fraction else ""),
-    Column("temp\nMiB", True, lambda row: _pair(row.temp_bytes, _mib)),
-    Column("kept\nMiB", True, lambda row: _pair(row.residual_bytes, _mib)),
-    Column("compile\ns", True, lambda row: _pair(row.compile_s, lambda s: f"{s:.2f}" if s < 10 else f"{s:.0f}")),
+    Column("temp\nMiB", True, lambda row: _pair(row.temp_bytes, lambda count: _short(count / 2**20))),
+    Column("kept\nMiB", True, lambda row: _pair(row.residual_bytes, lambda count: _short(count / 2**20))),
+    Column("compile\ns", True, lambda row: _pair(row.compile_s, _short)),
 )
 
 

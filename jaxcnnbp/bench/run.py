@@ -60,12 +60,12 @@ def run(settings: Settings, watch: Watch = lambda _: None, clock: Clock = SYSTEM
 
 def _begin(settings: Settings, clock: Clock) -> Results:
     check = _check(settings, clock)
-    limit = measure_limit(settings.dtype, settings.with_torch, clock=clock)
+    limit = measure_limit(settings.dtype, settings.with_torch, 1.5 * settings.seconds, clock)
     return Results(machine(), versions(), _method(settings), check, {settings.dtype: limit})
 
 
 def _check(settings: Settings, clock: Clock) -> SelfCheck:
-    return check_instrument(settings.with_torch, clock=clock)
+    return check_instrument(settings.with_torch, 2 * settings.seconds, clock)
 
 
 def _worse(one: SelfCheck, other: SelfCheck) -> SelfCheck:

@@ -76,7 +76,7 @@ def check_of(call: Call, same: Call, other: Call | None, seconds: float, clock: 
     if other is None:
         return SelfCheck(second / first)
     blocks = [{"before": call}, {"other": other}, {"after": same}]
-    times = side_by_side(blocks, Plan(seconds / 2, rounds=5, turn_round=False), clock)
+    times = side_by_side(blocks, Plan(seconds / 2, rounds=9, turn_round=False), clock)
     # Threads that never go to sleep slow both of these down, but not the calls of before.
     undisturbed = min(times["before"].median, 1.1 * first)
     return SelfCheck(second / first, times["after"].median / undisturbed)

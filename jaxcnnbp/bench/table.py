@@ -33,7 +33,7 @@ def tables(results: Results) -> Iterator[Any]:
 
 def _table(columns: Sequence[Column], rows: Sequence[Any]) -> Any:
     rich, box = require("rich.table", "Rich", "cli"), require("rich.box", "Rich", "cli")
-    table = rich.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = rich.Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
     filled = [column for column in columns if any(column.text(row) for row in rows)]
     for column in filled:
         table.add_column(column.heading, justify="right" if column.numeric else "left", no_wrap=True)
