@@ -10,6 +10,7 @@ import click
 __all__ = ["main"]
 
 _COMMANDS = {
+    "bench": "Time layers and training steps against autodiff, PyTorch and the limit.",
     "compare": "Compare hand-written gradients with autodiff and a float64 oracle.",
     "train": "Train a shipped model on handwritten digits.",
 }

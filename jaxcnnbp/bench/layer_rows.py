@@ -1,0 +1,81 @@
+"""The rows of one layer: every pass, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnnbp.bench.cases import Case
+from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, call_of, manual_layer, programs
+from jaxcnnbp.bench.limit import Limit
+from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
+from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes, temporary
+from jaxcnnbp.bench.results import Row
+from jaxcnnbp.bench.settings import Settings
+from jaxcnnbp.bench.timing import Clock, Plan, side_by_side
+from jaxcnnbp.bench.torch_side import torch_calls
+
+__all__ = ["measure_layer"]
+
+Operands = tuple[jax.Array, jax.Array, jax.Array]  # x, kernel, delta
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The programs of both JAX sides for every pass, what each keeps, and why one has no backward pass."""
+
+    programs: dict[str, dict[str, Program]]
+    residual_bytes: dict[str, int]
+    notes: dict[str, str]
+
+
+def measure_layer(case: Case, settings: Settings, limit: Limit, clock: Clock) -> Iterator[Row]:
+    """One row for each pass of a layer that the settings name."""
+    operands = arrays(case, settings.dtype)
+    sides = _sides(case, operands)
+    for step in case.passes:
+        if step in settings.passes:
+            yield _measure_pass(case, step, operands, sides, settings, limit, clock)
+
+
+def _sides(case: Case, operands: Operands) -> _Sides:
+    inputs = operands[: 1 if case.is_pool else 2]
+    sides = _Sides({}, {}, {})
+    for side, layer in {"jaxcnnbp": manual_layer(case), "autodiff": autodiff_layer(case)}.items():
+        try:
+            sides.programs[side] = programs(layer, case, operands)
+            sides.residual_bytes[side] = residual_bytes(layer, *inputs)
+        except NotImplementedError as error:  # JAX: a maximum over a dilated window
+            sides.programs[side] = {"forward": Program(jax.jit(layer), inputs)}
+            sides.notes[side] = str(error)
+    return sides
+
+
+def _measure_pass(
+    case: Case, step: str, operands: Operands, sides: _Sides, settings: Settings, limit: Limit, clock: Clock
+) -> Row:
+    here = {side: of[step] for side, of in sides.programs.items() if step in of}
+    compiled = {side: compile_cold(program.function, *program.args) for side, program in here.items()}
+    calls = {side: call_of(compiled[side].function, program.args) for side, program in here.items()}
+    notes = {side: note for side, note in sides.notes.items() if side not in here}
+    other = Opponent({})
+    if settings.with_torch:
+        other = better_layout(lambda: torch_calls(case, operands, step), clock)
+    times = side_by_side(blocks(calls, other), Plan(settings.seconds), clock)
+    allowed = limit.seconds(*case.work(step, jnp.dtype(settings.dtype).itemsize))
+    return Row(
+        case.name,
+        case.layer,
+        step,
+        settings.dtype,
+        times,
+        temp_bytes=temporary(compiled),
+        residual_bytes=sides.residual_bytes,
+        compile_s={side: program.seconds for side, program in compiled.items()},
+        roofline_fraction=allowed / times.get("alone", times["jaxcnnbp"]).median,
+        layout=other.layout,
+        notes=notes | ({"torch": other.note} if other.note else {}),
+    )

@@ -1,0 +1,40 @@
+"""The row of a whole training step."""
+
+from __future__ import annotations
+
+from jaxcnnbp.bench.networks import Network
+from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
+from jaxcnnbp.bench.program_facts import temporary
+from jaxcnnbp.bench.results import Row
+from jaxcnnbp.bench.settings import Settings
+from jaxcnnbp.bench.timing import Clock, Plan, side_by_side
+from jaxcnnbp.bench.torch_models import torch_step
+from jaxcnnbp.bench.torch_side import layouts, synchronised
+from jaxcnnbp.bench.training import RATE, jax_steps
+
+__all__ = ["measure_step"]
+
+
+def measure_step(network: Network, settings: Settings, clock: Clock) -> Row:
+    """Gradients and update of one network, by each side that has it."""
+    steps = dict(jax_steps(network, settings.dtype))
+    other = Opponent({})
+    if settings.with_torch:
+        other = better_layout(
+            lambda: {name: synchronised(torch_step(network, settings.dtype, name, RATE)) for name in layouts(2)}, clock
+        )
+    calls = {side: step.call for side, step in steps.items()}
+    compiled = {side: step.compiled for side, step in steps.items()}
+    return Row(
+        network.name,
+        network.layer,
+        "step",
+        settings.dtype,
+        # A step is the sum of many kernels and varies more than each of them: it gets twice the time of a layer.
+        side_by_side(blocks(calls, other), Plan(2 * settings.seconds), clock),
+        temp_bytes=temporary(compiled),
+        residual_bytes={side: step.residual_bytes for side, step in steps.items()},
+        compile_s={side: program.seconds for side, program in compiled.items()},
+        layout=other.layout,
+        notes={"torch": other.note} if other.note else {},
+    )
