@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers, dual, swap_group_channels, transposed_kernel
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, gather, scatter
@@ -46,7 +47,7 @@ def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array
 def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`lax`'s own convolution."""
     window = geometry.window
-    return lax.conv_general_dilated(
+    return lax_itself.conv_general_dilated(
         x,
         kernel,
         window.stride,
@@ -73,7 +74,7 @@ def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     numbers = lax.ConvDimensionNumbers(
         (last, 0, *spatial), (last, 0, *spatial), (window.rank, last, *range(window.rank))
     )
-    return lax.conv_general_dilated(
+    return lax_itself.conv_general_dilated(
         x,
         delta,
         window.dilation,

@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.lax_layout import checked_by_lax, lax_convolution
 
@@ -73,7 +74,7 @@ def conv_general_dilated(
     )
     is_differentiable = jnp.issubdtype(lhs.dtype, jnp.inexact)
     if out_sharding is not None or not is_differentiable or 0 in rhs.shape:
-        return lax.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
+        return lax_itself.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
     checked_by_lax(lhs, rhs, **parameters)
     plan = lax_convolution(lhs.shape, rhs.shape, **parameters)
     return plan.output_out(conv_op(plan.input_in(lhs), plan.kernel_in(rhs), plan.geometry))

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 
 Spec = Sequence[int]  # lax's: (batch, feature, *spatial) or (out, in, *window)
@@ -69,7 +70,7 @@ class LaxConvolution:
 
 def checked_by_lax(x: Any, kernel: Any, **parameters: Any) -> jax.ShapeDtypeStruct:
     """The output's shape and dtype, or exactly the error that lax has for these arguments."""
-    return jax.eval_shape(partial(lax.conv_general_dilated, **parameters), x, kernel)
+    return jax.eval_shape(partial(lax_itself.conv_general_dilated, **parameters), x, kernel)
 
 
 def lax_convolution(

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Primitive
 from jax.extend.core import primitives as jex
@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxcnnbp.geometry import Window, window_of
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.extreme_pool import extreme_pool_op, identity
 from jaxcnnbp.ops.mean_pool import sum_pool_op
 from jaxcnnbp.ops.window_fold import fold_windows
@@ -72,10 +73,10 @@ def reduce_window(
     shape = operands[0].shape
     given = _lax_parameters(shape, window_dimensions, window_strides, padding, base_dilation, window_dilation)
     if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands) or 0 in shape:
-        return lax.reduce_window(operand, tree.unflatten(inits), computation, **given)
+        return lax_itself.reduce_window(operand, tree.unflatten(inits), computation, **given)
     pool = _pool_of(reducer, operands)
     if pool and pool_by_lax_because(shape, given["window_dimensions"]):
-        return tree.unflatten([lax.reduce_window(operands[0], inits[0], computation, **given)])
+        return tree.unflatten([lax_itself.reduce_window(operands[0], inits[0], computation, **given)])
     layout = Layout.of(shape, **given)
     if pool:
         return tree.unflatten([layout.outward(_pool(pool, layout.inward(operands[0]), layout.window, inits[0]))])
