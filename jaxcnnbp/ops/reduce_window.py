@@ -9,22 +9,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Primitive
 from jax.extend.core import primitives as jex
-from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window, window_of
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.devices import placed
 from jaxcnnbp.ops.extreme_pool import extreme_pool_op, identity
+from jaxcnnbp.ops.lax_layout import sized_by_ints, with_type
 from jaxcnnbp.ops.mean_pool import sum_pool_op
 from jaxcnnbp.ops.window_fold import fold_windows
 
-# The pools unroll over the taps of an axis; beyond this many, lax's loop compiles faster than that.
-MOST_TAPS = 128
+Rule = Callable[..., list[Array]]
 POOLS: dict[Primitive, str] = {jex.max_p: "max", jex.min_p: "min", jex.add_p: "sum"}
 
 
@@ -56,7 +57,7 @@ def reduce_window(
       The reductions, in the structure and dtypes of `operand`. Of equal maxima the first has the gradient.
 
     Raises:
-      TypeError, ValueError: with the argument and its value.
+      TypeError, ValueError: as lax does.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -66,30 +67,65 @@ def reduce_window(
 
     Source: `ops.extreme_pool`, `ops.mean_pool`, `ops.window_fold`.
     """
-    leaves, tree = jax.tree.flatten(operand)
-    operands = [jnp.asarray(leaf) for leaf in leaves]
-    inits = _inits(init_value, tree, operands)
-    reducer = _traced(computation, tree, inits)
+    operand = jax.tree.map(jnp.asarray, operand)
+    init_value = _typed(init_value, operand)
+    given = dict(
+        window_dimensions=window_dimensions,
+        window_strides=window_strides,
+        padding=padding,
+        base_dilation=base_dilation,
+        window_dilation=window_dilation,
+    )
+    outs = _checked_by_lax(operand, init_value, computation, **given)
+    xs, tree = jax.tree.flatten(operand)
+    if window_by_lax_because(xs, **given):
+        return lax_itself.reduce_window(operand, init_value, computation, **given)
+    inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
+    rule = _rule_for(_traced(computation, tree, inits), xs, inits, Layout.of(xs[0].shape, **given))
+    outs = jax.tree.leaves(outs)
+    ys = placed(rule, *xs, *inits, sharding=outs[0].sharding)
+    return tree.unflatten([with_type(y, out) for y, out in zip(ys, outs, strict=True)])
+
+
+def _checked_by_lax(operand: Any, init_value: Any, computation: Callable[..., Any], **given: Any) -> Any:
+    """The types of the outputs, or exactly the error that lax has for these arguments.
+
+    lax looks at the value of an initial value, so what has one is closed over, and what is traced is an argument.
+    """
+    inits, tree = jax.tree.flatten(init_value)
+    traced = [None if _is_concrete(init) else init for init in inits]
+
+    def outputs(computation: Callable[..., Any]) -> Any:
+        def call(x: Any, traced: list[Any]) -> Any:
+            starts = [init if t is None else t for init, t in zip(inits, traced, strict=True)]
+            return lax_itself.reduce_window(x, tree.unflatten(starts), computation, **given)
+
+        return jax.eval_shape(call, operand, traced)
+
+    try:
+        return outputs(computation)
+    except NotImplementedError:  # a reducer that closes over tracers, which the fold takes and lax does not
+        return outputs(lambda left, _: left)
+
+
+def window_by_lax_because(
+    operands: Sequence[Any],
+    window_dimensions: Ints,
+    window_strides: Ints | None,
+    padding: str | Pairs,
+    base_dilation: Ints | None,
+    **_: Any,
+) -> str | None:
+    """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone."""
+    if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
+        return f"{operands[0].dtype} has no gradient"
     shape = operands[0].shape
-    given = _lax_parameters(shape, window_dimensions, window_strides, padding, base_dilation, window_dilation)
-    if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands) or 0 in shape:
-        return lax_itself.reduce_window(operand, tree.unflatten(inits), computation, **given)
-    pool = _pool_of(reducer, operands)
-    if pool and pool_by_lax_because(shape, given["window_dimensions"]):
-        return tree.unflatten([lax_itself.reduce_window(operands[0], inits[0], computation, **given)])
-    layout = Layout.of(shape, **given)
-    if pool:
-        return tree.unflatten([layout.outward(_pool(pool, layout.inward(operands[0]), layout.window, inits[0]))])
-    folded = fold_windows(tuple(map(layout.inward, operands)), tuple(inits), reducer, layout.window)
-    return tree.unflatten(list(map(layout.outward, folded)))
-
-
-def pool_by_lax_because(shape: Ints, window: Ints) -> str | None:
-    """Why a max, min or sum over windows is better left to lax, None if it is not."""
     if 0 in shape:
         return "the operand is empty"
-    longest = max(window, default=1)
-    return f"a window of {longest} taps on one axis is not worth unrolling" if longest > MOST_TAPS else None
+    ones, nothing = (1,) * len(shape), ((0, 0),) * len(shape)
+    pairs = nothing if isinstance(padding, str) else tuple(map(tuple, padding))
+    first, last = _moved_over(window_dimensions, window_strides or ones, pairs, base_dilation or ones)
+    return None if sized_by_ints(shape[first:last]) else "an extent that windows move over is symbolic"
 
 
 @dataclass(frozen=True)
@@ -104,27 +140,18 @@ class Layout:
     channels: Ints
 
     @classmethod
-    def of(
-        cls,
-        shape: Ints,
-        window_dimensions: Ints,
-        window_strides: Ints,
-        padding: Pairs,
-        base_dilation: Ints,
-        window_dilation: Ints,
-    ) -> Layout:
-        """The layout for lax's parameters, each given for every axis."""
-        rows = zip(window_dimensions, window_strides, padding, base_dilation, strict=True)
-        windowed = [axis for axis, row in enumerate(rows) if row != (1, 1, (0, 0), 1)]
-        first, last = (windowed[0], windowed[-1] + 1) if windowed else (len(shape), len(shape))
+    def of(cls, shape: Ints, **given: Any) -> Layout:
+        """The layout for lax's parameters."""
+        whole = _window(shape, **given)
+        first, last = _moved_over(whole.size, whole.stride, whole.padding, whole.input_dilation)
         inner = slice(first, last)
         window = Window(
             tuple(shape[inner]),
-            tuple(window_dimensions[inner]),
-            tuple(window_strides[inner]),
-            tuple(padding[inner]),
-            tuple(window_dilation[inner]),
-            tuple(base_dilation[inner]),
+            whole.size[inner],
+            whole.stride[inner],
+            whole.padding[inner],
+            whole.dilation[inner],
+            whole.input_dilation[inner],
         )
         return cls(window, tuple(shape[:first]), tuple(shape[last:]))
 
@@ -137,12 +164,31 @@ class Layout:
         return y.reshape(*self.batch, *self.window.output, *self.channels)
 
 
-def _pool(kind: str, x: Array, window: Window, init: Array) -> Array:
+def _rule_for(reducer: ClosedJaxpr, operands: Sequence[Array], inits: Sequence[Array], layout: Layout) -> Rule:
+    """`(*operands, *inits) -> outputs`, in lax's layouts."""
+    kind, count = _pool_of(reducer, operands), len(operands)
+    from_identity = kind in ("max", "min") and _is_concrete(inits[0]) and inits[0] == identity(inits[0].dtype, kind)
+
+    def rule(*arrays: Array) -> list[Array]:
+        xs, starts = tuple(map(layout.inward, arrays[:count])), arrays[count:]
+        if kind is None:
+            return list(map(layout.outward, fold_windows(xs, starts, reducer, layout.window)))
+        pooled = (
+            sum_pool_op(xs[0], layout.window) if kind == "sum" else extreme_pool_op(xs[0], layout.window, kind, "first")
+        )
+        return [layout.outward(pooled if from_identity else _started(kind, pooled, starts[0]))]
+
+    return rule
+
+
+def _pooled(kind: str, x: Array, window: Window) -> Array:
+    return sum_pool_op(x, window) if kind == "sum" else extreme_pool_op(x, window, kind, "first")
+
+
+def _started(kind: str, pooled: Array, init: Array) -> Array:
+    """What was pooled, with `init` in every window too."""
     if kind == "sum":
-        return sum_pool_op(x, window) + init
-    pooled = extreme_pool_op(x, window, kind, "first")
-    if _is_concrete(init) and init == identity(x.dtype, kind):
-        return pooled
+        return pooled + init
     stays = (pooled >= init if kind == "max" else pooled <= init) | (pooled != pooled)
     return jnp.where(stays, pooled, init)
 
@@ -169,55 +215,49 @@ def _traced(computation: Callable[..., Any], tree: Any, inits: Sequence[Array]) 
 
     reducer = jax.make_jaxpr(flat)(*inits, *inits)
     types = [(aval.shape, aval.dtype) for aval in reducer.out_avals]
-    if types != [((), init.dtype) for init in inits]:
-        raise TypeError(
-            f"`computation` (={computation}) gives {types} for scalars of {[str(i.dtype) for i in inits]}; a reducer"
-            " must give back the types it takes."
-        )
+    if types != [((), init.dtype) for init in inits]:  # lax has said so before, unless the reducer closes over tracers
+        raise TypeError(f"`computation` (={computation}) gives {types}; a reducer must give back the types it takes.")
     return reducer
 
 
-def _inits(init_value: Any, tree: Any, operands: Sequence[Array]) -> list[Array]:
-    leaves = jax.tree.leaves(init_value)
-    if len(leaves) != len(operands):
-        raise ValueError(f"`init_value` (={init_value!r}) must have one scalar for each of {len(operands)} operands.")
-    return [_init(leaf, operand) for leaf, operand in zip(leaves, operands, strict=True)]
+def _typed(init_value: Any, operand: Any) -> Any:
+    """The initial values, Python numbers among them in the dtype of their operand."""
+    if jax.tree.structure(init_value) != jax.tree.structure(operand):
+        return init_value  # lax says what is wrong with it
+
+    def typed(init: Any, x: Array) -> Any:
+        if isinstance(init, int | float | complex):
+            return np.asarray(init, x.dtype)
+        return np.asarray(init) if _is_concrete(init) else init  # what lax compares must not become a tracer
+
+    return jax.tree.map(typed, init_value, operand)
 
 
-def _init(init: ArrayLike, operand: Array) -> Array:
-    if jnp.shape(init) != ():
-        raise ValueError(f"`init_value` (shape={jnp.shape(init)}) must be a scalar.")
-    is_python_number = isinstance(init, int | float | complex)
-    if not is_python_number and jnp.result_type(init) != operand.dtype:
-        given = jnp.result_type(init)
-        raise TypeError(f"`init_value` (dtype={given}) must have the dtype of `operand`, {operand.dtype}.")
-    return jnp.asarray(init, operand.dtype)
-
-
-def _lax_parameters(shape: Ints, size: Any, stride: Any, padding: Any, gaps: Any, dilation: Any) -> dict[str, Any]:
-    """lax's parameters for every axis, parsed by the package's parser."""
-    window = window_of(
+def _window(
+    shape: Ints,
+    window_dimensions: Any,
+    window_strides: Any = None,
+    padding: Any = "VALID",
+    base_dilation: Any = None,
+    window_dilation: Any = None,
+) -> Window:
+    """lax's parameters, for every axis; lax has seen them before."""
+    return window_of(
         shape,
-        tuple(size),
-        stride=1 if stride is None else tuple(stride),
-        padding=padding,
-        dilation=1 if dilation is None else tuple(dilation),
-        input_dilation=1 if gaps is None else tuple(gaps),
-        names={
-            "size": "window_dimensions",
-            "stride": "window_strides",
-            "dilation": "window_dilation",
-            "input_dilation": "base_dilation",
-        },
-    )
-    return dict(
-        window_dimensions=window.size,
-        window_strides=window.stride,
-        padding=window.padding,
-        base_dilation=window.input_dilation,
-        window_dilation=window.dilation,
+        tuple(window_dimensions),
+        stride=1 if window_strides is None else tuple(window_strides),
+        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        dilation=1 if window_dilation is None else tuple(window_dilation),
+        input_dilation=1 if base_dilation is None else tuple(base_dilation),
     )
 
 
-def _is_concrete(x: Array) -> bool:
+def _moved_over(size: Ints, stride: Ints, padding: Pairs, gaps: Ints) -> tuple[int, int]:
+    """The axes `first .. last - 1` that hold all those on which the windows do more than pass through."""
+    rows = enumerate(zip(size, stride, padding, gaps, strict=True))
+    windowed = [axis for axis, row in rows if row != (1, 1, (0, 0), 1)]
+    return (windowed[0], windowed[-1] + 1) if windowed else (len(size), len(size))
+
+
+def _is_concrete(x: Any) -> bool:
     return not isinstance(x, Tracer)
