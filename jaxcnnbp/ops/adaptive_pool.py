@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
 
@@ -191,7 +192,7 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape) -> Array:
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
-    return split_batch(adaptive_mean_op(x, outputs), inputs, len(outputs))
+    return split_batch(placed_alike(lambda x: adaptive_mean_op(x, outputs), x), inputs, len(outputs))
 
 
 @switchable
@@ -219,7 +220,8 @@ def adaptive_max_pool(inputs: ArrayLike, output_shape: OutputShape, return_argma
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
-    values, argmax = (split_batch(a, inputs, len(outputs)) for a in adaptive_max_op(x, outputs))
+    both = placed_alike(lambda x: adaptive_max_op(x, outputs), x)
+    values, argmax = (split_batch(a, inputs, len(outputs)) for a in both)
     return (values, argmax) if return_argmax else values
 
 

@@ -51,3 +51,8 @@ def explicit_axes(sharding: Any) -> tuple[str, ...]:
 def _on_mesh(array: Array, mesh: Any) -> Array:
     """An operand that is on no mesh as one that all devices hold: else its gradient would come back on another mesh."""
     return jax.reshard(array, NamedSharding(mesh, PartitionSpec())) if jax.typeof(array).sharding.mesh.empty else array
+
+
+def placed_alike(rule: Callable[..., Any], x: Array, *others: Array) -> Any:
+    """`rule(x, *others)`, each output laid over the devices as `x` is, which is what lax does with windows."""
+    return placed(rule, x, *others, sharding=jax.typeof(x).sharding)

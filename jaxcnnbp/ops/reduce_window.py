@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Primitive
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
-from jaxcnnbp.geometry import Window, window_of
+from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
@@ -27,6 +27,12 @@ from jaxcnnbp.ops.window_fold import fold_windows
 
 Rule = Callable[..., list[Array]]
 POOLS: dict[Primitive, str] = {jex.max_p: "max", jex.min_p: "min", jex.add_p: "sum"}
+WINDOWED: dict[Primitive, str] = {
+    jex.reduce_window_max_p: "max",
+    jex.reduce_window_min_p: "min",
+    jex.reduce_window_sum_p: "sum",
+    jex.reduce_window_p: "",
+}
 
 
 @switchable
@@ -76,44 +82,63 @@ def reduce_window(
         base_dilation=base_dilation,
         window_dilation=window_dilation,
     )
-    outs = _checked_by_lax(operand, init_value, computation, **given)
+    call = _lax_call(operand, init_value, computation, **given)
     xs, tree = jax.tree.flatten(operand)
-    if window_by_lax_because(xs, **given):
+    if window_by_lax_because(xs, **call.params):
         return lax_itself.reduce_window(operand, init_value, computation, **given)
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
-    rule = _rule_for(_traced(computation, tree, inits), xs, inits, Layout.of(xs[0].shape, **given))
-    outs = jax.tree.leaves(outs)
-    ys = placed(rule, *xs, *inits, sharding=outs[0].sharding)
-    return tree.unflatten([with_type(y, out) for y, out in zip(ys, outs, strict=True)])
+    rule = _rule_for(call.reducer or _traced(computation, tree, inits), inits, Layout.of(xs[0].shape, **call.params))
+    ys = placed(rule, *xs, *inits, sharding=call.outs[0].sharding)
+    return tree.unflatten([with_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
 
 
-def _checked_by_lax(operand: Any, init_value: Any, computation: Callable[..., Any], **given: Any) -> Any:
-    """The types of the outputs, or exactly the error that lax has for these arguments.
+@dataclass(frozen=True)
+class LaxCall:
+    """What lax makes of a call: every parameter said in full."""
+
+    params: dict[str, Any]
+    reducer: str | ClosedJaxpr | None  # the pool it is, or what folds; None if lax cannot say
+    outs: Sequence[Any]  # the types of the outputs
+
+
+def _lax_call(operand: Any, init_value: Any, computation: Callable[..., Any], **given: Any) -> LaxCall:
+    """What lax makes of these arguments, or exactly the error that it has for them.
 
     lax looks at the value of an initial value, so what has one is closed over, and what is traced is an argument.
     """
     inits, tree = jax.tree.flatten(init_value)
     traced = [None if _is_concrete(init) else init for init in inits]
 
-    def outputs(computation: Callable[..., Any]) -> Any:
+    def equation(computation: Callable[..., Any]) -> tuple[JaxprEqn, Sequence[Any]]:
         def call(x: Any, traced: list[Any]) -> Any:
             starts = [init if t is None else t for init, t in zip(inits, traced, strict=True)]
             return lax_itself.reduce_window(x, tree.unflatten(starts), computation, **given)
 
-        return jax.eval_shape(call, operand, traced)
+        closed = jax.make_jaxpr(call)(operand, traced)
+        return next(eqn for eqn in closed.jaxpr.eqns if eqn.primitive in WINDOWED), closed.out_avals
 
     try:
-        return outputs(computation)
+        eqn, outs = equation(computation)
     except NotImplementedError:  # a reducer that closes over tracers, which the fold takes and lax does not
-        return outputs(lambda left, _: left)
+        eqn, outs = equation(lambda left, _: left)
+        return LaxCall(_geometry(eqn), None, outs)
+    if eqn.primitive is not jex.reduce_window_p:
+        return LaxCall(_geometry(eqn), WINDOWED[eqn.primitive], outs)
+    reducer = ClosedJaxpr(eqn.params["jaxpr"], eqn.params["consts"])
+    return LaxCall(_geometry(eqn), _pool_of(reducer, outs) or reducer, outs)
+
+
+def _geometry(eqn: JaxprEqn) -> dict[str, Any]:
+    names = "window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation"
+    return {name: eqn.params[name] for name in names}
 
 
 def window_by_lax_because(
     operands: Sequence[Any],
     window_dimensions: Ints,
-    window_strides: Ints | None,
-    padding: str | Pairs,
-    base_dilation: Ints | None,
+    window_strides: Ints,
+    padding: Pairs,
+    base_dilation: Ints,
     **_: Any,
 ) -> str | None:
     """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone."""
@@ -122,9 +147,7 @@ def window_by_lax_because(
     shape = operands[0].shape
     if 0 in shape:
         return "the operand is empty"
-    ones, nothing = (1,) * len(shape), ((0, 0),) * len(shape)
-    pairs = nothing if isinstance(padding, str) else tuple(map(tuple, padding))
-    first, last = _moved_over(window_dimensions, window_strides or ones, pairs, base_dilation or ones)
+    first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
     return None if sized_by_ints(shape[first:last]) else "an extent that windows move over is symbolic"
 
 
@@ -140,18 +163,25 @@ class Layout:
     channels: Ints
 
     @classmethod
-    def of(cls, shape: Ints, **given: Any) -> Layout:
-        """The layout for lax's parameters."""
-        whole = _window(shape, **given)
-        first, last = _moved_over(whole.size, whole.stride, whole.padding, whole.input_dilation)
+    def of(
+        cls,
+        shape: Ints,
+        window_dimensions: Ints,
+        window_strides: Ints,
+        padding: Pairs,
+        base_dilation: Ints,
+        window_dilation: Ints,
+    ) -> Layout:
+        """The layout for the parameters of lax's primitives."""
+        first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
         inner = slice(first, last)
         window = Window(
             tuple(shape[inner]),
-            whole.size[inner],
-            whole.stride[inner],
-            whole.padding[inner],
-            whole.dilation[inner],
-            whole.input_dilation[inner],
+            window_dimensions[inner],
+            window_strides[inner],
+            padding[inner],
+            window_dilation[inner],
+            base_dilation[inner],
         )
         return cls(window, tuple(shape[:first]), tuple(shape[last:]))
 
@@ -164,19 +194,18 @@ class Layout:
         return y.reshape(*self.batch, *self.window.output, *self.channels)
 
 
-def _rule_for(reducer: ClosedJaxpr, operands: Sequence[Array], inits: Sequence[Array], layout: Layout) -> Rule:
+def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], layout: Layout) -> Rule:
     """`(*operands, *inits) -> outputs`, in lax's layouts."""
-    kind, count = _pool_of(reducer, operands), len(operands)
-    from_identity = kind in ("max", "min") and _is_concrete(inits[0]) and inits[0] == identity(inits[0].dtype, kind)
+    count = len(inits)
+    is_extreme = reducer in ("max", "min")
+    from_identity = is_extreme and _is_concrete(inits[0]) and inits[0] == identity(inits[0].dtype, reducer)
 
     def rule(*arrays: Array) -> list[Array]:
         xs, starts = tuple(map(layout.inward, arrays[:count])), arrays[count:]
-        if kind is None:
+        if isinstance(reducer, ClosedJaxpr):
             return list(map(layout.outward, fold_windows(xs, starts, reducer, layout.window)))
-        pooled = (
-            sum_pool_op(xs[0], layout.window) if kind == "sum" else extreme_pool_op(xs[0], layout.window, kind, "first")
-        )
-        return [layout.outward(pooled if from_identity else _started(kind, pooled, starts[0]))]
+        pooled = _pooled(reducer, xs[0], layout.window)
+        return [layout.outward(pooled if from_identity else _started(reducer, pooled, starts[0]))]
 
     return rule
 
@@ -193,7 +222,7 @@ def _started(kind: str, pooled: Array, init: Array) -> Array:
     return jnp.where(stays, pooled, init)
 
 
-def _pool_of(reducer: ClosedJaxpr, operands: Sequence[Array]) -> str | None:
+def _pool_of(reducer: ClosedJaxpr, operands: Sequence[Any]) -> str | None:
     """The pool whose reducer this is: one equation on the two arguments, on real numbers if they are to be ordered."""
     jaxpr = reducer.jaxpr
     if len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 2 or reducer.consts:
@@ -231,25 +260,6 @@ def _typed(init_value: Any, operand: Any) -> Any:
         return np.asarray(init) if _is_concrete(init) else init  # what lax compares must not become a tracer
 
     return jax.tree.map(typed, init_value, operand)
-
-
-def _window(
-    shape: Ints,
-    window_dimensions: Any,
-    window_strides: Any = None,
-    padding: Any = "VALID",
-    base_dilation: Any = None,
-    window_dilation: Any = None,
-) -> Window:
-    """lax's parameters, for every axis; lax has seen them before."""
-    return window_of(
-        shape,
-        tuple(window_dimensions),
-        stride=1 if window_strides is None else tuple(window_strides),
-        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
-        dilation=1 if window_dilation is None else tuple(window_dilation),
-        input_dilation=1 if base_dilation is None else tuple(base_dilation),
-    )
 
 
 def _moved_over(size: Ints, stride: Ints, padding: Pairs, gaps: Ints) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class Folded(NamedTuple):
 
 def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: Window) -> Leaves:
     """`(batch, *spatial, channels)` each -> `(batch, *output, channels)` each."""
-    return _fold(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
+    return _fold_op(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -136,3 +136,5 @@ def _is_float(x: Array) -> bool:
 
 
 _fold.defvjp(fold_fwd, fold_bwd)
+# lax keeps one trace of a reducer, so what was compiled for it is found again.
+_fold_op = jax.jit(_fold, static_argnums=(3, 4), inline=True)

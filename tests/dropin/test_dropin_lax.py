@@ -215,7 +215,7 @@ def test_reduce_window_refuses_what_does_not_fit():
     x = jnp.ones(4)
     for arguments, options in (
         ((x, jnp.ones(2), lax.mul, (2,)), {}),
-        ((x, np.int32(0), lax.mul, (2,)), {}),
+        ((x, np.float32(0), lax.mul, (2,)), {}),
         ((x, (0.0,), lax.add, (2,)), {}),
         ((jnp.ones((4, 4)), 0.0, lax.add, (2,)), {}),
         ((x, 0.0, lax.add, (0,)), {}),
