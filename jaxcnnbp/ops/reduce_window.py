@@ -124,7 +124,7 @@ def _lax_call(operand: Any, init_value: Any, computation: Callable[..., Any], **
         return LaxCall(_geometry(eqn), None, outs)
     if eqn.primitive is not jex.reduce_window_p:
         return LaxCall(_geometry(eqn), WINDOWED[eqn.primitive], outs)
-    reducer = ClosedJaxpr(eqn.params["jaxpr"], eqn.params["consts"])
+    reducer = _closed(ClosedJaxpr(eqn.params["jaxpr"], eqn.params["consts"]), computation)
     return LaxCall(_geometry(eqn), _pool_of(reducer, outs) or reducer, outs)
 
 
@@ -242,10 +242,14 @@ def _traced(computation: Callable[..., Any], tree: Any, inits: Sequence[Array]) 
         left, right = scalars[: len(inits)], scalars[len(inits) :]
         return jax.tree.leaves(computation(tree.unflatten(left), tree.unflatten(right)))
 
-    reducer = jax.make_jaxpr(flat)(*inits, *inits)
-    types = [(aval.shape, aval.dtype) for aval in reducer.out_avals]
-    if types != [((), init.dtype) for init in inits]:  # lax has said so before, unless the reducer closes over tracers
-        raise TypeError(f"`computation` (={computation}) gives {types}; a reducer must give back the types it takes.")
+    return _closed(jax.make_jaxpr(flat)(*inits, *inits), computation)
+
+
+def _closed(reducer: ClosedJaxpr, computation: Callable[..., Any]) -> ClosedJaxpr:
+    """`reducer`, or an error if it does not stay among the types it takes; lax leaves that to its compiler."""
+    given, taken = ([(a.shape, a.dtype) for a in avals] for avals in (reducer.out_avals, reducer.in_avals))
+    if given != taken[len(taken) // 2 :]:
+        raise TypeError(f"`computation` (={computation}) gives {given}; a reducer must give back the types it takes.")
     return reducer
 
 

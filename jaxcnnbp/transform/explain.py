@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,19 +9,15 @@ from typing import Any
 
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn
-from jax.extend.core import primitives as jex
 
-from jaxcnnbp.transform.custom import is_of_this_package, source
+from jaxcnnbp.transform.custom import CUSTOM, is_of_this_package, source
 from jaxcnnbp.transform.inner import INNER
 from jaxcnnbp.transform.interpreter import inner_jaxprs
 from jaxcnnbp.transform.manual import Manual, primitives_called
+from jaxcnnbp.transform.mutable import lifted
 from jaxcnnbp.transform.rules import RULES
 from jaxcnnbp.transform.trace import trace
 
-OWN_DERIVATIVE = {
-    jex.custom_vjp_call_p: "the backward pass is that of the custom_vjp around it, which is read too",
-    jex.custom_jvp_call_p: "the forward only: JAX transposes the jvp of the custom_jvp around it",
-}
 OUR_RULES = ("conv", "extreme_pool", "mean_pool", "window_fold", "lp_pool", "adaptive_pool")
 
 
@@ -109,7 +104,8 @@ def explain_swaps(fun: Callable[..., Any], only: str | Iterable[str] | None = No
     reading = Manual(primitives_called(only))
 
     def explain(*args: Any, **kwargs: Any) -> Swaps:
-        closed, _ = trace(functools.partial(fun, *args, **kwargs))
+        pure, _ = lifted(fun, args, kwargs)
+        closed, _ = trace(pure)
         return Swaps(tuple(_walk(reading, closed.jaxpr, (), "")))
 
     return explain
@@ -123,7 +119,7 @@ def _walk(reading: Manual, jaxpr: Jaxpr, path: tuple[str, ...], outside: str, no
         elif is_of_this_package(eqn):
             yield from _ours(eqn, path)
         else:
-            barrier, remark = outside or _barrier(reading, eqn), note or OWN_DERIVATIVE.get(eqn.primitive, "")
+            barrier, remark = outside or _barrier(reading, eqn), note or CUSTOM.get(eqn.primitive, "")
             for inner in inner_jaxprs(eqn):
                 yield from _walk(reading, inner, (*path, _label(eqn)), barrier, remark)
 

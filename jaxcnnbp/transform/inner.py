@@ -15,7 +15,6 @@ from jax._src.shard_map import shard_map_p
 from jax.extend.core import JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
-from jaxcnnbp.transform.custom import custom_jvp, custom_vjp
 from jaxcnnbp.transform.interpreter import Reading, bind, evaluate
 
 Inner = Callable[[Reading, JaxprEqn, list[Any]], Sequence[Any]]
@@ -66,7 +65,7 @@ INNER: dict[Primitive, Inner] = {
     jex.cond_p: parameter("branches"),
     jex.remat_p: checkpoint,
     shard_map_p: shard_map,
-    jex.custom_vjp_call_p: custom_vjp,
-    jex.custom_jvp_call_p: custom_jvp,
+    jex.custom_vjp_call_p: parameter("call_jaxpr"),
+    jex.custom_jvp_call_p: parameter("call_jaxpr"),
     custom_vmap_p: parameter("call"),
 }

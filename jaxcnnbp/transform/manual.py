@@ -17,6 +17,7 @@ from jaxcnnbp.tracers import in_forward_mode
 from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.inner import INNER
 from jaxcnnbp.transform.interpreter import bind, evaluate, inner_jaxprs
+from jaxcnnbp.transform.mutable import lifted
 from jaxcnnbp.transform.rules import RULES
 from jaxcnnbp.transform.trace import trace
 
@@ -26,10 +27,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> Function:
     """The same function, with every convolution and pooling in it differentiated by the rules of this package.
 
-    Also inside `jit`, `scan`, `while_loop`, `cond`, `checkpoint`, `vmap`, `shard_map`, and inside functions with a
-    `custom_vjp` or `custom_jvp`, whose own derivative stands. `fun` is traced whenever the result is called, so
-    Python control flow sees tracers, as under `jax.jit`; whatever is not an array (flags, names, modules) reaches `fun`
-    as it is. Wrap what `jax.grad` receives, not the gradient: that has its backward pass already.
+    Also inside `jit`, `scan`, `while_loop`, `cond`, `checkpoint`, `vmap` and `shard_map`. Of a function with a
+    `custom_vjp` or `custom_jvp` the forward is swapped, its own derivative stands. `fun` is traced whenever the result
+    is called, so Python control flow sees tracers, as under `jax.jit`; whatever is not an array (flags, names, modules)
+    reaches `fun` as it is, and Flax NNX modules among the arguments are changed in place as `fun` changes them. Wrap
+    what `jax.grad` receives, not the gradient: that has its backward pass already.
 
     Args:
       fun: any function that JAX can trace; it may close over tracers.
@@ -59,9 +61,10 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
     def manual(*args: Any, **kwargs: Any) -> Any:
         if mode.value == "autodiff":
             return fun(*args, **kwargs)
-        closed, rebuild = trace(functools.partial(fun, *args, **kwargs))
+        pure, update = lifted(fun, args, kwargs)
+        closed, rebuild = trace(pure, named_after=fun)
         refuses_rules = any(map(in_forward_mode, closed.consts))
-        return rebuild(evaluate(closed.jaxpr, closed.consts, (), bind if refuses_rules else reading.equation))
+        return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), bind if refuses_rules else reading.equation)))
 
     return cast(Function, manual)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from jax.extend.core import ClosedJaxpr
 _AN_ARRAY = object()
 
 
-def trace(fun: Callable[[], Any]) -> tuple[ClosedJaxpr, Callable[[Sequence[Any]], Any]]:
+def trace(fun: Callable[[], Any], named_after: Any = None) -> tuple[ClosedJaxpr, Callable[[Sequence[Any]], Any]]:
     """What `fun` computes, and how its arrays go back into its result.
 
     Everything that `fun` needs is closed over, so that tracers of the caller are constants of the trace, and what is
@@ -27,7 +26,7 @@ def trace(fun: Callable[[], Any]) -> tuple[ClosedJaxpr, Callable[[Sequence[Any]]
         others[:] = [_AN_ARRAY if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
         return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
 
-    if name := getattr(fun.func if isinstance(fun, functools.partial) else fun, "__name__", None):
+    if name := getattr(named_after, "__name__", None):
         arrays.__name__ = name
     closed = jax.make_jaxpr(arrays)()
 
