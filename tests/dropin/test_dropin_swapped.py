@@ -156,8 +156,11 @@ def test_only_the_batch_may_be_symbolic_to_a_rule():
         y = jaxcnnbp.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=NUMBERS)
         return (jaxcnnbp.reduce_window(y, 0.0, lax.add, (1, 2, 2, 1)) ** 2).sum()
 
-    expected = jax.grad(loss, (0, 1))(X, K)
-    for shape in ((batch, *X.shape[1:]), (batch, height, *X.shape[2:])):
+    def exported(function, *shape):
         types = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(K.shape, jnp.float32)
-        exported = jax.export.export(jax.jit(jax.grad(loss, (0, 1))))(*types)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-3), exported.call(X, K), expected)
+        return jax.export.export(jax.jit(function))(*types).call(X, K)
+
+    found, expected = exported(jax.grad(loss, (0, 1)), batch, *X.shape[1:]), jax.grad(loss, (0, 1))(X, K)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-3), found, expected)
+    # lax has no gradient over a symbolic height, but a value.
+    np.testing.assert_allclose(exported(loss, batch, height, *X.shape[2:]), loss(X, K), 1e-4)
