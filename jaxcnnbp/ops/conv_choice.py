@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jax import Array, lax
+from jax.export import is_symbolic_dim
 
 from jaxcnnbp.ops import conv_cpu_forms as cpu
 from jaxcnnbp.ops import conv_forms as plain
@@ -169,7 +170,8 @@ def _by_platform(table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array
         return cast(form(a, b, layer.geometry), dtype)
 
     chosen = next((row.form for row in table if row.when(layer)), otherwise)
-    if chosen is otherwise:
+    # Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol.
+    if chosen is otherwise or is_symbolic_dim(a.shape[0]):
         return run(otherwise, a, b)
 
     return lax.platform_dependent(a, b, cpu=partial(run, chosen), default=partial(run, otherwise))

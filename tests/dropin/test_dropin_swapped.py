@@ -164,3 +164,18 @@ def test_only_the_batch_may_be_symbolic_to_a_rule():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-3), found, expected)
     # lax has no gradient over a symbolic height, but a value.
     np.testing.assert_allclose(exported(loss, batch, height, *X.shape[2:]), loss(X, K), 1e-4)
+
+
+@pytest.mark.parametrize("channels, groups", [((16, 8), 1), ((4, 4), 4)])
+def test_forms_that_count_images_serve_a_symbolic_batch_by_lax(channels, groups):
+    (batch,) = jax.export.symbolic_shape("b")
+    x = np.random.default_rng(0).normal(size=(3, 5, 5, channels[0])).astype(np.float32)
+    k = np.random.default_rng(1).normal(size=(3, 3, channels[0] // groups, channels[1])).astype(np.float32)
+
+    def loss(x, k):
+        options = dict(dimension_numbers=NUMBERS, feature_group_count=groups)
+        return jnp.sin(jaxcnnbp.conv_general_dilated(x, k, (1, 1), "SAME", **options)).sum()
+
+    types = jax.ShapeDtypeStruct((batch, *x.shape[1:]), jnp.float32), jax.ShapeDtypeStruct(k.shape, jnp.float32)
+    found = jax.export.export(jax.jit(jax.grad(loss, (0, 1))))(*types).call(x, k)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4), found, jax.grad(loss, (0, 1))(x, k))
