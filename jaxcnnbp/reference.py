@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.modes import alternatives
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
 from jaxcnnbp.ops.conv_geometry import dimension_numbers
 from jaxcnnbp.ops.convolve import connect
@@ -32,7 +33,7 @@ def _stands_for(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 for _name in ("conv_general_dilated", "conv", "conv_with_general_padding", "conv_transpose"):
-    _AUTODIFF[_name] = getattr(lax, _name)
+    _AUTODIFF[_name] = getattr(lax_itself, _name)
 
 
 @_stands_for("correlate")
@@ -40,7 +41,7 @@ def _correlate(x, kernel, *, stride=1, padding="VALID", dilation=1, groups=1, co
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     kernel = kernel if connections is None else connect(kernel, connections, groups)
     window = window_of(x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation)
-    return lax.conv_general_dilated(
+    return lax_itself.conv_general_dilated(
         x, kernel, window.stride, window.padding, None, window.dilation, dimension_numbers(window.rank), groups
     )
 
@@ -96,7 +97,7 @@ def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
     crop = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
     x = lax.pad(x, np.asarray(start, x.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
     pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
-    return lax.reduce_window(
+    return lax_itself.reduce_window(
         x,
         np.asarray(start, x.dtype),
         combine,
@@ -204,7 +205,7 @@ def _reduce_window(
     strides = (1,) * len(window_dimensions) if window_strides is None else window_strides
     # lax knows the type of an initial value from the value itself, and differentiates a known identity only.
     inits = jax.tree.map(lambda x, i: np.asarray(i, x.dtype) if np.isscalar(i) else i, operand, init_value)
-    return lax.reduce_window(
+    return lax_itself.reduce_window(
         operand, inits, computation, window_dimensions, strides, padding, base_dilation, window_dilation
     )
 

@@ -1,5 +1,6 @@
 """The gradient that nobody asked for costs nothing: it is not in the program that runs."""
 
+import logging
 import re
 
 import jax
@@ -71,3 +72,16 @@ def test_gradient_by_one_operand_alone(operand):
     x, kernel = arrays()
     both = jax.grad(loss, (0, 1))(x, kernel)
     np.testing.assert_allclose(jax.grad(loss, operand)(x, kernel), both[operand], 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("operand", [0, 1])
+def test_outside_of_jit_too(operand, caplog):
+    """Each gradient is a program of its own there, and the one that nobody asked for is not run."""
+    x, kernel = arrays()
+    x, kernel = x[..., :5], kernel[:, :, :5, :7]  # shapes that nothing was compiled for
+    with caplog.at_level(logging.WARNING, "jax"), jax.log_compiles(True):
+        gradient = jax.grad(loss, operand)(x, kernel)
+    assert gradient.shape == (x, kernel)[operand].shape
+    compiled = [record.getMessage() for record in caplog.records]
+    of_each = [any(f"jit({name})" in text for text in compiled) for name in ("input_grad", "kernel_grad")]
+    assert of_each == [operand == 0, operand == 1]

@@ -21,12 +21,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
 
@@ -50,7 +51,8 @@ def adaptive_mean_fwd(x: Array, outputs: Ints) -> tuple[Array, Array]:
     """:: x -> (y, an empty array that remembers the extents of x)."""
     y = cast(x, wide(x.dtype))
     for axis, (extent, count) in enumerate(zip(x.shape[1:-1], outputs, strict=True), start=1):
-        y = _along(_means(extent, count), y, axis)
+        cover = covered(extent, count)
+        y = _sums(y, cover, axis) / _sizes(cover, axis, y)
     return cast(y, x.dtype), jnp.zeros((0, *x.shape[1:-1]), x.dtype)
 
 
@@ -58,21 +60,29 @@ def adaptive_mean_bwd(outputs: Ints, like: Array, delta: Array) -> tuple[Array]:
     """:: CT y -> CT x, dx = A^T delta."""
     dx = cast(delta, wide(delta.dtype))
     for axis, (extent, count) in enumerate(zip(like.shape[1:], outputs, strict=True), start=1):
-        dx = _along(_means(extent, count).T, dx, axis)
+        cover = covered(extent, count)
+        dx = _sums(dx / _sizes(cover, axis, dx), cover.T, axis)
     return (cast(dx, delta.dtype),)
 
 
-def _means(extent: int, outputs: int) -> np.ndarray:
-    """A, `(outputs, extent)`."""
-    cover = covered(extent, outputs)
-    return cover / np.maximum(cover.sum(1, keepdims=True), 1)
+def _sums(x: Array, cover: np.ndarray, axis: int) -> Array:
+    """The sum of what each row of `cover` covers of `x` on `axis`; a product with 0 / 1 would spread infinities."""
+    rows, extent = cover.shape
+    shape = x.shape[:axis], x.shape[axis + 1 :]
+    if cover.size == 0:
+        return jnp.zeros((*shape[0], rows, *shape[1]), x.dtype)
+    counts = cover.sum(1)
+    if (counts == counts[0]).all() and counts.sum() == extent:
+        return x.reshape(*shape[0], rows, counts[0], *shape[1]).sum(axis + 1)
+    places = _ranked(cover)
+    is_new = np.arange(places.shape[1])[None, :] < counts[:, None]
+    mask = is_new.reshape(*is_new.shape, *(1,) * len(shape[1]))
+    return jnp.where(mask, jnp.take(x, places, axis), jnp.zeros((), x.dtype)).sum(axis + 1)
 
 
-def _along(matrix: np.ndarray, x: Array, axis: int) -> Array:
-    """`matrix` times `x` on `axis`."""
-    numbers = (((axis,), (1,)), ((), ()))
-    y = lax.dot_general(x, jnp.asarray(matrix, x.dtype), numbers, precision=lax.Precision.HIGHEST)
-    return jnp.moveaxis(y, -1, axis)
+def _sizes(cover: np.ndarray, axis: int, like: Array) -> Array:
+    sizes = np.maximum(cover.sum(1), 1)
+    return jnp.asarray(sizes.reshape([-1 if a == axis else 1 for a in range(like.ndim)]), like.dtype)
 
 
 adaptive_mean.defvjp(adaptive_mean_fwd, adaptive_mean_bwd)
@@ -191,7 +201,7 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape) -> Array:
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
-    return split_batch(adaptive_mean_op(x, outputs), inputs, len(outputs))
+    return split_batch(placed_alike(lambda x: adaptive_mean_op(x, outputs), x), inputs, len(outputs))
 
 
 @switchable
@@ -219,7 +229,8 @@ def adaptive_max_pool(inputs: ArrayLike, output_shape: OutputShape, return_argma
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
-    values, argmax = (split_batch(a, inputs, len(outputs)) for a in adaptive_max_op(x, outputs))
+    both = placed_alike(lambda x: adaptive_max_op(x, outputs), x)
+    values, argmax = (split_batch(a, inputs, len(outputs)) for a in both)
     return (values, argmax) if return_argmax else values
 
 

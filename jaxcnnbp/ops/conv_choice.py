@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from jax import Array, lax
+from jax.export import is_symbolic_dim
 
 from jaxcnnbp.ops import conv_depthwise as depthwise
 from jaxcnnbp.ops import conv_forms as plain
@@ -309,8 +310,10 @@ def _by_platform(table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array
     def run(form: Form, a: Array, b: Array) -> Array:
         return cast(form(a, b, layer.geometry), dtype)
 
-    # A batch of symbolic size, as `jax.export` has it, is not split into blocks either.
-    whole = not isinstance(layer.images, int) or may_be_partitioned(a)
+    # Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol.
+    if is_symbolic_dim(layer.images):
+        return run(otherwise, a, b)
+    whole = may_be_partitioned(a)
     rows = (row.form for row in table if row.fits(layer) and row.pays(layer) and not (row.loops and whole))
     chosen = next(rows, otherwise)
     if chosen is otherwise:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv_geometry import (
     ConvGeometry,
     dimension_numbers,
@@ -55,7 +56,7 @@ def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array
 def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any = None) -> Array:
     """`lax`'s own convolution, of arrays with channels last unless `layout` says otherwise."""
     window = geometry.window
-    return lax.conv_general_dilated(
+    return lax_itself.conv_general_dilated(
         x,
         kernel,
         window.stride,
@@ -87,7 +88,7 @@ def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     numbers = lax.ConvDimensionNumbers(
         (last, 0, *spatial), (last, 0, *spatial), (window.rank, last, *range(window.rank))
     )
-    return lax.conv_general_dilated(
+    return lax_itself.conv_general_dilated(
         x,
         delta,
         window.dilation,

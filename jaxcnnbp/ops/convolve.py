@@ -13,6 +13,7 @@ from jaxcnnbp.geometry.parse import require_count, require_output
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.numerics import require_same_dtype
 
 
@@ -100,7 +101,8 @@ def _convolution(
     check_operands(x, kernel, groups)
     if connections is not None:
         kernel = connect(kernel, connections, groups)
-    return conv_op(x, kernel, conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored))
+    geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored)
+    return placed_alike(lambda x, kernel: conv_op(x, kernel, geometry), x, kernel)
 
 
 def conv_geometry(

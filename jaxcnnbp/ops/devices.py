@@ -1,10 +1,17 @@
-"""What the rules owe to `jax.shard_map`, inside which the types of arrays say what differs from device to device."""
+"""What the rules owe to meshes of devices, where the types of arrays say what lies where.
+
+Inside `jax.shard_map` they say what differs from device to device, under explicit axes how an array is split.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def alike(*arrays: Array) -> tuple[Array, ...]:
@@ -34,3 +41,36 @@ def may_be_partitioned(x: Array) -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     is_manual = bool(mesh.axis_names) and mesh.are_all_axes_manual
     return not is_manual and len(jax.devices("cpu")) > 1
+
+
+def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
+    """`rule(*arrays)`, its outputs laid over the devices as `sharding` (of lax's own output) says, if it says anything.
+
+    Where shardings are part of the types (`jax.sharding.AxisType.Explicit`) the forms of a rule would each have to say
+    where their reshapes and slices lie. The compiler knows: inside, the axes of the mesh are its own, and only operands
+    and outputs, and so their gradients, carry the types that lax gives them.
+    """
+    axes = explicit_axes(sharding)
+    if not axes:
+        return rule(*arrays)
+    placed_rule = jax.sharding.auto_axes(rule, axes=axes, out_sharding=sharding)
+    return placed_rule(*(_on_mesh(a, sharding.mesh) for a in arrays))
+
+
+def explicit_axes(sharding: Any) -> tuple[str, ...]:
+    """The axes of a mesh, if `sharding` is on one, that are part of the types of arrays."""
+    mesh = getattr(sharding, "mesh", None)
+    if mesh is None or mesh.empty:
+        return ()
+    rows = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(name for name, kind in rows if kind == AxisType.Explicit)
+
+
+def _on_mesh(array: Array, mesh: Any) -> Array:
+    """An operand that is on no mesh as one that all devices hold: else its gradient would come back on another mesh."""
+    return jax.reshard(array, NamedSharding(mesh, PartitionSpec())) if jax.typeof(array).sharding.mesh.empty else array
+
+
+def placed_alike(rule: Callable[..., Any], x: Array, *others: Array) -> Any:
+    """`rule(x, *others)`, each output laid over the devices as `x` is, which is what lax does with windows."""
+    return placed(rule, x, *others, sharding=jax.typeof(x).sharding)

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import cast, wide
@@ -107,7 +108,7 @@ def _winners_by_reduction(x: Array, window: Window, kind: str) -> tuple[Array, A
     size, stride, dilation = ((1, *v, 1) for v in (local.size, local.stride, local.dilation))
     operands = lax.stop_gradient(padded), jnp.broadcast_to(jnp.asarray(places)[None, ..., None], padded.shape)
     starts = np.asarray(identity(x.dtype, kind), x.dtype), nowhere
-    _, place = lax.reduce_window(operands, starts, later, size, stride, "VALID", None, dilation)
+    _, place = lax_itself.reduce_window(operands, starts, later, size, stride, "VALID", None, dilation)
     taps = _taps_of_places(place, local)
     cell = flat_argmax(taps, local)
     columns = padded.reshape(padded.shape[0], -1, padded.shape[-1])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.conv import conv_op
-from jaxcnnbp.ops.lax_layout import checked_by_lax, lax_convolution
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.devices import placed
+from jaxcnnbp.ops.lax_layout import checked_by_lax, lax_convolution, sized_by_ints, with_type
 
 
 @switchable
@@ -43,7 +46,7 @@ def conv_general_dilated(
       batch_group_count: groups of images.
       precision: as lax takes it.
       preferred_element_type: dtype of the output.
-      out_sharding: sharding of the output; with one, lax's own convolution and gradients serve.
+      out_sharding: sharding of the output, as lax takes it.
 
     Returns:
       The output in the layout asked for. Integer inputs are convolved by lax; they have no gradient.
@@ -71,12 +74,22 @@ def conv_general_dilated(
         precision=precision,
         preferred_element_type=preferred_element_type,
     )
-    is_differentiable = jnp.issubdtype(lhs.dtype, jnp.inexact)
-    if out_sharding is not None or not is_differentiable or 0 in rhs.shape:
-        return lax.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
-    checked_by_lax(lhs, rhs, **parameters)
+    out = checked_by_lax(lhs, rhs, **parameters, out_sharding=out_sharding)
+    if conv_by_lax_because(lhs, rhs, parameters["dimension_numbers"]):
+        return lax_itself.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
     plan = lax_convolution(lhs.shape, rhs.shape, **parameters)
-    return plan.output_out(conv_op(plan.input_in(lhs), plan.kernel_in(rhs), plan.geometry))
+    return with_type(placed(plan, lhs, rhs, sharding=out.sharding), out)
+
+
+def conv_by_lax_because(lhs: Any, rhs: Any, dimension_numbers: Any) -> str | None:
+    """Why a convolution that lax accepts is left to it, None if it is not; the operands may be their types alone."""
+    if not jnp.issubdtype(lhs.dtype, jnp.inexact):
+        return f"{lhs.dtype} has no gradient"
+    if 0 in rhs.shape:
+        return "the kernel is empty"
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    fixed = (lhs.shape[axis] for axis in numbers.lhs_spec[1:])
+    return None if sized_by_ints((*fixed, *rhs.shape)) else "an extent other than the batch is symbolic"
 
 
 @switchable
@@ -180,10 +193,19 @@ def conv_transpose(
     Source: Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), section 4.
     """
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
-    rank = lhs.ndim - 2
-    numbers = lax.conv_dimension_numbers(
-        lhs.shape, rhs.shape, _transpose_layout(rank) if dimension_numbers is None else dimension_numbers
+    parameters: dict[str, Any] = dict(
+        strides=strides,
+        padding=padding,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        transpose_kernel=transpose_kernel,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        use_consistent_padding=use_consistent_padding,
     )
+    jax.eval_shape(partial(lax_itself.conv_transpose, **parameters), lhs, rhs)  # for lax's errors
+    rank = lhs.ndim - 2
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers or _transpose_layout(rank))
     window_axes = numbers.rhs_spec[2:]
     rhs_dilation = (1,) * rank if rhs_dilation is None else rhs_dilation
     if use_consistent_padding or (isinstance(padding, str) and padding in ("SAME", "VALID")):
@@ -206,8 +228,6 @@ def conv_transpose(
 
 
 def _transpose_layout(rank: int) -> tuple[str, str, str]:
-    if rank > 3:
-        raise ValueError(f"`dimension_numbers` (=None) has no default for {rank} spatial axes; give them.")
     axes = "HWD"[:rank]
     return f"N{axes}C", f"{axes}IO", f"N{axes}C"
 

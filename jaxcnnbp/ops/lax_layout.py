@@ -10,10 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array, lax
+from jax.export import is_symbolic_dim
+from jax.extend.core.primitives import convert_element_type_p
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 
 Spec = Sequence[int]  # lax's: (batch, feature, *spatial) or (out, in, *window)
@@ -30,6 +34,10 @@ class LaxConvolution:
     geometry: ConvGeometry
     numbers: lax.ConvDimensionNumbers
     batch_groups: int
+
+    def __call__(self, lhs: Array, rhs: Array) -> Array:
+        """The convolution in lax's layouts."""
+        return self.output_out(conv_op(self.input_in(lhs), self.kernel_in(rhs), self.geometry))
 
     def input_in(self, x: Array) -> Array:
         """lax's input -> `(batch, *spatial, in)`."""
@@ -68,8 +76,20 @@ class LaxConvolution:
 
 
 def checked_by_lax(x: Any, kernel: Any, **parameters: Any) -> jax.ShapeDtypeStruct:
-    """The output's shape and dtype, or exactly the error that lax has for these arguments."""
-    return jax.eval_shape(partial(lax.conv_general_dilated, **parameters), x, kernel)
+    """The output's type, with its weakness and its sharding, or exactly the error that lax has for these arguments."""
+    return jax.eval_shape(partial(lax_itself.conv_general_dilated, **parameters), x, kernel)
+
+
+def with_type(y: Array, out: Any) -> Array:
+    """`y` as weakly typed as lax has it: two Python numbers are still one after a convolution."""
+    if jax.typeof(y).weak_type == out.weak_type:
+        return y
+    return convert_element_type_p.bind(y, new_dtype=out.dtype, weak_type=out.weak_type, sharding=None)
+
+
+def sized_by_ints(*shapes: Sequence[Any]) -> bool:
+    """Whether every extent is a number, and no symbol of `jax.export`."""
+    return not any(is_symbolic_dim(n) for shape in shapes for n in shape)
 
 
 def lax_convolution(

@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool_front import parse_pool, split_batch
@@ -108,4 +109,4 @@ def lp_pool(
         raise ValueError(f"`norm_type` (={norm_type!r}) must be a finite number above 0; for infinity use `max_pool`.")
     x, window = parse_pool(inputs, window_shape, window_shape if strides is None else strides, "VALID", None, ceil_mode)
     require_inexact(x, "inputs")
-    return split_batch(lp_pool_op(x, float(norm_type), window), inputs, window.rank)
+    return split_batch(placed_alike(lambda x: lp_pool_op(x, float(norm_type), window), x), inputs, window.rank)

@@ -19,6 +19,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import dual, keep_axes, unpadded
+from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
 
@@ -96,7 +97,7 @@ def _sum_by_reduction(x: Array, window: Window) -> Array:
     padded, rest = pad_to_reach(x, window), unpadded(window)
     zero = np.zeros((), x.dtype)
     size, stride, dilation = ((1, *v, 1) for v in (rest.size, rest.stride, rest.dilation))
-    return lax.reduce_window(padded, zero, lax.add, size, stride, "VALID", None, dilation)
+    return lax_itself.reduce_window(padded, zero, lax.add, size, stride, "VALID", None, dilation)
 
 
 def spread_windows(y: Array, window: Window) -> Array:

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
 from jaxcnnbp.ops.mean_pool import mean_pool_op
 from jaxcnnbp.ops.numerics import require_inexact
@@ -124,7 +125,7 @@ def avg_pool(
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     require_inexact(x, "inputs")
-    return split_batch(mean_pool_op(x, window, bool(count_include_pad)), inputs, window.rank)
+    return split_batch(placed_alike(lambda x: mean_pool_op(x, window, bool(count_include_pad)), x), inputs, window.rank)
 
 
 @switchable
@@ -155,7 +156,7 @@ def max_pool_with_argmax(
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     _require_ordered(x)
-    values, argmax = argmax_pool_op(x, window, "max")
+    values, argmax = placed_alike(lambda x: argmax_pool_op(x, window, "max"), x)
     return split_batch(values, inputs, window.rank), split_batch(argmax, inputs, window.rank)
 
 
@@ -172,7 +173,7 @@ def _extreme(
     check_ties(ties)
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     _require_ordered(x)
-    return split_batch(extreme_pool_op(x, window, kind, ties), inputs, window.rank)
+    return split_batch(placed_alike(lambda x: extreme_pool_op(x, window, kind, ties), x), inputs, window.rank)
 
 
 def _require_ordered(x: Array) -> Any:

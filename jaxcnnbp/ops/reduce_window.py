@@ -9,22 +9,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+from jax import Array
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Primitive
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
-from jax.typing import ArrayLike
 
-from jaxcnnbp.geometry import Window, window_of
+from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.devices import placed
 from jaxcnnbp.ops.extreme_pool import extreme_pool_op, identity
+from jaxcnnbp.ops.lax_layout import sized_by_ints, with_type
 from jaxcnnbp.ops.mean_pool import sum_pool_op
 from jaxcnnbp.ops.window_fold import fold_windows
 
-# The pools unroll over the taps of an axis; beyond this many, lax's loop compiles faster than that.
-MOST_TAPS = 128
+Rule = Callable[..., list[Array]]
 POOLS: dict[Primitive, str] = {jex.max_p: "max", jex.min_p: "min", jex.add_p: "sum"}
+WINDOWED: dict[Primitive, str] = {
+    jex.reduce_window_max_p: "max",
+    jex.reduce_window_min_p: "min",
+    jex.reduce_window_sum_p: "sum",
+    jex.reduce_window_p: "",
+}
 
 
 @switchable
@@ -55,7 +63,7 @@ def reduce_window(
       The reductions, in the structure and dtypes of `operand`. Of equal maxima the first has the gradient.
 
     Raises:
-      TypeError, ValueError: with the argument and its value.
+      TypeError, ValueError: as lax does.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -65,30 +73,82 @@ def reduce_window(
 
     Source: `ops.extreme_pool`, `ops.mean_pool`, `ops.window_fold`.
     """
-    leaves, tree = jax.tree.flatten(operand)
-    operands = [jnp.asarray(leaf) for leaf in leaves]
-    inits = _inits(init_value, tree, operands)
-    reducer = _traced(computation, tree, inits)
+    operand = jax.tree.map(jnp.asarray, operand)
+    init_value = _typed(init_value, operand)
+    given = dict(
+        window_dimensions=window_dimensions,
+        window_strides=window_strides,
+        padding=padding,
+        base_dilation=base_dilation,
+        window_dilation=window_dilation,
+    )
+    call = _lax_call(operand, init_value, computation, **given)
+    xs, tree = jax.tree.flatten(operand)
+    if window_by_lax_because(xs, **call.params):
+        return lax_itself.reduce_window(operand, init_value, computation, **given)
+    inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
+    rule = _rule_for(call.reducer or _traced(computation, tree, inits), inits, Layout.of(xs[0].shape, **call.params))
+    ys = placed(rule, *xs, *inits, sharding=call.outs[0].sharding)
+    return tree.unflatten([with_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
+
+
+@dataclass(frozen=True)
+class LaxCall:
+    """What lax makes of a call: every parameter said in full."""
+
+    params: dict[str, Any]
+    reducer: str | ClosedJaxpr | None  # the pool it is, or what folds; None if lax cannot say
+    outs: Sequence[Any]  # the types of the outputs
+
+
+def _lax_call(operand: Any, init_value: Any, computation: Callable[..., Any], **given: Any) -> LaxCall:
+    """What lax makes of these arguments, or exactly the error that it has for them.
+
+    lax looks at the value of an initial value, so what has one is closed over, and what is traced is an argument.
+    """
+    inits, tree = jax.tree.flatten(init_value)
+    traced = [None if _is_concrete(init) else init for init in inits]
+
+    def equation(computation: Callable[..., Any]) -> tuple[JaxprEqn, Sequence[Any]]:
+        def call(x: Any, traced: list[Any]) -> Any:
+            starts = [init if t is None else t for init, t in zip(inits, traced, strict=True)]
+            return lax_itself.reduce_window(x, tree.unflatten(starts), computation, **given)
+
+        closed = jax.make_jaxpr(call)(operand, traced)
+        return next(eqn for eqn in closed.jaxpr.eqns if eqn.primitive in WINDOWED), closed.out_avals
+
+    try:
+        eqn, outs = equation(computation)
+    except NotImplementedError:  # a reducer that closes over tracers, which the fold takes and lax does not
+        eqn, outs = equation(lambda left, _: left)
+        return LaxCall(_geometry(eqn), None, outs)
+    if eqn.primitive is not jex.reduce_window_p:
+        return LaxCall(_geometry(eqn), WINDOWED[eqn.primitive], outs)
+    reducer = _closed(ClosedJaxpr(eqn.params["jaxpr"], eqn.params["consts"]), computation)
+    return LaxCall(_geometry(eqn), _pool_of(reducer, outs) or reducer, outs)
+
+
+def _geometry(eqn: JaxprEqn) -> dict[str, Any]:
+    names = "window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation"
+    return {name: eqn.params[name] for name in names}
+
+
+def window_by_lax_because(
+    operands: Sequence[Any],
+    window_dimensions: Ints,
+    window_strides: Ints,
+    padding: Pairs,
+    base_dilation: Ints,
+    **_: Any,
+) -> str | None:
+    """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone."""
+    if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
+        return f"{operands[0].dtype} has no gradient"
     shape = operands[0].shape
-    given = _lax_parameters(shape, window_dimensions, window_strides, padding, base_dilation, window_dilation)
-    if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands) or 0 in shape:
-        return lax.reduce_window(operand, tree.unflatten(inits), computation, **given)
-    pool = _pool_of(reducer, operands)
-    if pool and pool_by_lax_because(shape, given["window_dimensions"]):
-        return tree.unflatten([lax.reduce_window(operands[0], inits[0], computation, **given)])
-    layout = Layout.of(shape, **given)
-    if pool:
-        return tree.unflatten([layout.outward(_pool(pool, layout.inward(operands[0]), layout.window, inits[0]))])
-    folded = fold_windows(tuple(map(layout.inward, operands)), tuple(inits), reducer, layout.window)
-    return tree.unflatten(list(map(layout.outward, folded)))
-
-
-def pool_by_lax_because(shape: Ints, window: Ints) -> str | None:
-    """Why a max, min or sum over windows is better left to lax, None if it is not."""
     if 0 in shape:
         return "the operand is empty"
-    longest = max(window, default=1)
-    return f"a window of {longest} taps on one axis is not worth unrolling" if longest > MOST_TAPS else None
+    first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
+    return None if sized_by_ints(shape[first:last]) else "an extent that windows move over is symbolic"
 
 
 @dataclass(frozen=True)
@@ -112,18 +172,16 @@ class Layout:
         base_dilation: Ints,
         window_dilation: Ints,
     ) -> Layout:
-        """The layout for lax's parameters, each given for every axis."""
-        rows = zip(window_dimensions, window_strides, padding, base_dilation, strict=True)
-        windowed = [axis for axis, row in enumerate(rows) if row != (1, 1, (0, 0), 1)]
-        first, last = (windowed[0], windowed[-1] + 1) if windowed else (len(shape), len(shape))
+        """The layout for the parameters of lax's primitives."""
+        first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
         inner = slice(first, last)
         window = Window(
             tuple(shape[inner]),
-            tuple(window_dimensions[inner]),
-            tuple(window_strides[inner]),
-            tuple(padding[inner]),
-            tuple(window_dilation[inner]),
-            tuple(base_dilation[inner]),
+            window_dimensions[inner],
+            window_strides[inner],
+            padding[inner],
+            window_dilation[inner],
+            base_dilation[inner],
         )
         return cls(window, tuple(shape[:first]), tuple(shape[last:]))
 
@@ -136,17 +194,35 @@ class Layout:
         return y.reshape(*self.batch, *self.window.output, *self.channels)
 
 
-def _pool(kind: str, x: Array, window: Window, init: Array) -> Array:
+def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], layout: Layout) -> Rule:
+    """`(*operands, *inits) -> outputs`, in lax's layouts."""
+    count = len(inits)
+    is_extreme = reducer in ("max", "min")
+    from_identity = is_extreme and _is_concrete(inits[0]) and inits[0] == identity(inits[0].dtype, reducer)
+
+    def rule(*arrays: Array) -> list[Array]:
+        xs, starts = tuple(map(layout.inward, arrays[:count])), arrays[count:]
+        if isinstance(reducer, ClosedJaxpr):
+            return list(map(layout.outward, fold_windows(xs, starts, reducer, layout.window)))
+        pooled = _pooled(reducer, xs[0], layout.window)
+        return [layout.outward(pooled if from_identity else _started(reducer, pooled, starts[0]))]
+
+    return rule
+
+
+def _pooled(kind: str, x: Array, window: Window) -> Array:
+    return sum_pool_op(x, window) if kind == "sum" else extreme_pool_op(x, window, kind, "first")
+
+
+def _started(kind: str, pooled: Array, init: Array) -> Array:
+    """What was pooled, with `init` in every window too."""
     if kind == "sum":
-        return sum_pool_op(x, window) + init
-    pooled = extreme_pool_op(x, window, kind, "first")
-    if _is_concrete(init) and init == identity(x.dtype, kind):
-        return pooled
+        return pooled + init
     stays = (pooled >= init if kind == "max" else pooled <= init) | (pooled != pooled)
     return jnp.where(stays, pooled, init)
 
 
-def _pool_of(reducer: ClosedJaxpr, operands: Sequence[Array]) -> str | None:
+def _pool_of(reducer: ClosedJaxpr, operands: Sequence[Any]) -> str | None:
     """The pool whose reducer this is: one equation on the two arguments, on real numbers if they are to be ordered."""
     jaxpr = reducer.jaxpr
     if len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 2 or reducer.consts:
@@ -166,57 +242,36 @@ def _traced(computation: Callable[..., Any], tree: Any, inits: Sequence[Array]) 
         left, right = scalars[: len(inits)], scalars[len(inits) :]
         return jax.tree.leaves(computation(tree.unflatten(left), tree.unflatten(right)))
 
-    reducer = jax.make_jaxpr(flat)(*inits, *inits)
-    types = [(aval.shape, aval.dtype) for aval in reducer.out_avals]
-    if types != [((), init.dtype) for init in inits]:
-        raise TypeError(
-            f"`computation` (={computation}) gives {types} for scalars of {[str(i.dtype) for i in inits]}; a reducer"
-            " must give back the types it takes."
-        )
+    return _closed(jax.make_jaxpr(flat)(*inits, *inits), computation)
+
+
+def _closed(reducer: ClosedJaxpr, computation: Callable[..., Any]) -> ClosedJaxpr:
+    """`reducer`, or an error if it does not stay among the types it takes; lax leaves that to its compiler."""
+    given, taken = ([(a.shape, a.dtype) for a in avals] for avals in (reducer.out_avals, reducer.in_avals))
+    if given != taken[len(taken) // 2 :]:
+        raise TypeError(f"`computation` (={computation}) gives {given}; a reducer must give back the types it takes.")
     return reducer
 
 
-def _inits(init_value: Any, tree: Any, operands: Sequence[Array]) -> list[Array]:
-    leaves = jax.tree.leaves(init_value)
-    if len(leaves) != len(operands):
-        raise ValueError(f"`init_value` (={init_value!r}) must have one scalar for each of {len(operands)} operands.")
-    return [_init(leaf, operand) for leaf, operand in zip(leaves, operands, strict=True)]
+def _typed(init_value: Any, operand: Any) -> Any:
+    """The initial values, Python numbers among them in the dtype of their operand."""
+    if jax.tree.structure(init_value) != jax.tree.structure(operand):
+        return init_value  # lax says what is wrong with it
+
+    def typed(init: Any, x: Array) -> Any:
+        if isinstance(init, int | float | complex):
+            return np.asarray(init, x.dtype)
+        return np.asarray(init) if _is_concrete(init) else init  # what lax compares must not become a tracer
+
+    return jax.tree.map(typed, init_value, operand)
 
 
-def _init(init: ArrayLike, operand: Array) -> Array:
-    if jnp.shape(init) != ():
-        raise ValueError(f"`init_value` (shape={jnp.shape(init)}) must be a scalar.")
-    is_python_number = isinstance(init, int | float | complex)
-    if not is_python_number and jnp.result_type(init) != operand.dtype:
-        given = jnp.result_type(init)
-        raise TypeError(f"`init_value` (dtype={given}) must have the dtype of `operand`, {operand.dtype}.")
-    return jnp.asarray(init, operand.dtype)
+def _moved_over(size: Ints, stride: Ints, padding: Pairs, gaps: Ints) -> tuple[int, int]:
+    """The axes `first .. last - 1` that hold all those on which the windows do more than pass through."""
+    rows = enumerate(zip(size, stride, padding, gaps, strict=True))
+    windowed = [axis for axis, row in rows if row != (1, 1, (0, 0), 1)]
+    return (windowed[0], windowed[-1] + 1) if windowed else (len(size), len(size))
 
 
-def _lax_parameters(shape: Ints, size: Any, stride: Any, padding: Any, gaps: Any, dilation: Any) -> dict[str, Any]:
-    """lax's parameters for every axis, parsed by the package's parser."""
-    window = window_of(
-        shape,
-        tuple(size),
-        stride=1 if stride is None else tuple(stride),
-        padding=padding,
-        dilation=1 if dilation is None else tuple(dilation),
-        input_dilation=1 if gaps is None else tuple(gaps),
-        names={
-            "size": "window_dimensions",
-            "stride": "window_strides",
-            "dilation": "window_dilation",
-            "input_dilation": "base_dilation",
-        },
-    )
-    return dict(
-        window_dimensions=window.size,
-        window_strides=window.stride,
-        padding=window.padding,
-        base_dilation=window.input_dilation,
-        window_dilation=window.dilation,
-    )
-
-
-def _is_concrete(x: Array) -> bool:
+def _is_concrete(x: Any) -> bool:
     return not isinstance(x, Tracer)

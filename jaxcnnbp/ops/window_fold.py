@@ -39,7 +39,7 @@ class Folded(NamedTuple):
 
 def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: Window) -> Leaves:
     """`(batch, *spatial, channels)` each -> `(batch, *output, channels)` each."""
-    return _fold(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
+    return _fold_op(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -135,4 +135,6 @@ def _is_float(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-_fold.defvjp(fold_fwd, fold_bwd)
+# lax keeps one trace of a reducer, so what was compiled for it is found again, outside of jit and backwards too.
+_fold.defvjp(fold_fwd, jax.jit(fold_bwd, static_argnums=(0, 1), inline=True))
+_fold_op = jax.jit(_fold, static_argnums=(3, 4), inline=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,17 +9,16 @@ from typing import Any
 
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn
-from jax.extend.core import primitives as jex
 
+from jaxcnnbp.transform.custom import CUSTOM, is_of_this_package, source
 from jaxcnnbp.transform.inner import INNER
 from jaxcnnbp.transform.interpreter import inner_jaxprs
-from jaxcnnbp.transform.manual import Manual, primitives_called, trace
+from jaxcnnbp.transform.manual import Manual, primitives_called
+from jaxcnnbp.transform.mutable import lifted
 from jaxcnnbp.transform.rules import RULES
+from jaxcnnbp.transform.trace import trace
 
-OWN_RULE = {
-    jex.custom_vjp_call_p: "inside a custom_vjp, which has its own backward pass",
-    jex.custom_jvp_call_p: "inside a custom_jvp, whose own derivative JAX transposes",
-}
+OUR_RULES = ("conv", "extreme_pool", "mean_pool", "window_fold", "lp_pool", "adaptive_pool")
 
 
 @dataclass(frozen=True)
@@ -106,35 +104,46 @@ def explain_swaps(fun: Callable[..., Any], only: str | Iterable[str] | None = No
     reading = Manual(primitives_called(only))
 
     def explain(*args: Any, **kwargs: Any) -> Swaps:
-        closed, _ = trace(functools.partial(fun, *args, **kwargs))
+        pure, _ = lifted(fun, args, kwargs)
+        closed, _ = trace(pure)
         return Swaps(tuple(_walk(reading, closed.jaxpr, (), "")))
 
     return explain
 
 
-def _walk(reading: Manual, jaxpr: Jaxpr, path: tuple[str, ...], outside: str) -> Iterator[Swap]:
-    """`outside` is the reason why the whole of `jaxpr` is left to JAX, if it is."""
+def _walk(reading: Manual, jaxpr: Jaxpr, path: tuple[str, ...], outside: str, note: str = "") -> Iterator[Swap]:
+    """`outside` is the reason why the whole of `jaxpr` is left to JAX, if it is; `note` what to know if it is not."""
     for eqn in jaxpr.eqns:
         if eqn.primitive in RULES:
-            yield _found(reading, eqn, path, outside)
+            yield _found(reading, eqn, path, outside, note)
+        elif is_of_this_package(eqn):
+            yield from _ours(eqn, path)
         else:
-            barrier = outside or _barrier(reading, eqn)
+            barrier, remark = outside or _barrier(reading, eqn), note or CUSTOM.get(eqn.primitive, "")
             for inner in inner_jaxprs(eqn):
-                yield from _walk(reading, inner, (*path, _label(eqn)), barrier)
+                yield from _walk(reading, inner, (*path, _label(eqn)), barrier, remark)
 
 
-def _found(reading: Manual, eqn: JaxprEqn, path: tuple[str, ...], outside: str) -> Swap:
+def _found(reading: Manual, eqn: JaxprEqn, path: tuple[str, ...], outside: str, note: str) -> Swap:
     rule = RULES[eqn.primitive]
     chosen = "" if eqn.primitive in reading.chosen else "not in `only`"
     against = outside or chosen or rule.refuses(eqn) or ""
+    return _swap(rule.name, eqn, path, not against, against or note or _remark(eqn))
+
+
+def _ours(eqn: JaxprEqn, path: tuple[str, ...]) -> Iterator[Swap]:
+    (name,) = [name for name in OUR_RULES if f"/{name}.py" in source(eqn)] or [""]
+    if name:
+        yield _swap(name, eqn, path, False, "has a rule of this package already")
+
+
+def _swap(name: str, eqn: JaxprEqn, path: tuple[str, ...], swapped: bool, reason: str) -> Swap:
     operands = tuple(atom.aval.str_short() for atom in eqn.invars)
     where = source_info_util.summarize(eqn.source_info)
-    return Swap(rule.name, operands, "/".join(path), where, not against, against or _remark(eqn))
+    return Swap(name, operands, "/".join(path), where, swapped, reason)
 
 
 def _barrier(reading: Manual, eqn: JaxprEqn) -> str:
-    if eqn.primitive in OWN_RULE:
-        return OWN_RULE[eqn.primitive]
     if eqn.primitive not in INNER:
         return f"inside `{eqn.primitive.name}`, which is not entered"
     return "" if reading.enters(eqn) else "recomputed by a gradient that was taken before"

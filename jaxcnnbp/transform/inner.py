@@ -7,28 +7,15 @@ is rebound as it was. Where a public function says the same more safely, it is c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from jax._src.custom_batching import custom_vmap_p  # neither has a public name
 from jax._src.shard_map import shard_map_p
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
+from jax.extend.core import JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
-from jaxcnnbp.transform.interpreter import bind, evaluate
-
-
-class Reading(Protocol):
-    """What an inner function needs of the reading it is part of."""
-
-    def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
-        """The outputs of one equation."""
-        ...
-
-    def rewritten(self, closed: ClosedJaxpr) -> ClosedJaxpr:
-        """A trace with the rules in it."""
-        ...
-
+from jaxcnnbp.transform.interpreter import Reading, bind, evaluate
 
 Inner = Callable[[Reading, JaxprEqn, list[Any]], Sequence[Any]]
 
@@ -78,5 +65,7 @@ INNER: dict[Primitive, Inner] = {
     jex.cond_p: parameter("branches"),
     jex.remat_p: checkpoint,
     shard_map_p: shard_map,
+    jex.custom_vjp_call_p: parameter("call_jaxpr"),
+    jex.custom_jvp_call_p: parameter("call_jaxpr"),
     custom_vmap_p: parameter("call"),
 }

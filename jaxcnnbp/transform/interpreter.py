@@ -8,12 +8,24 @@ and errors still point at the user's code.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from jax.extend import source_info_util
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 
 Equation = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
+
+
+class Reading(Protocol):
+    """A reading of a whole trace, as the functions that it reads on the way need it."""
+
+    def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+        """The outputs of one equation."""
+        ...
+
+    def rewritten(self, closed: ClosedJaxpr) -> ClosedJaxpr:
+        """A trace with the rules in it."""
+        ...
 
 
 def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], equation: Equation) -> list[Any]:

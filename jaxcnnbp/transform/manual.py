@@ -14,22 +14,24 @@ from jax.extend.core import primitives as jex
 
 from jaxcnnbp.modes import mode
 from jaxcnnbp.tracers import in_forward_mode
+from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.inner import INNER
 from jaxcnnbp.transform.interpreter import bind, evaluate, inner_jaxprs
+from jaxcnnbp.transform.mutable import lifted
 from jaxcnnbp.transform.rules import RULES
+from jaxcnnbp.transform.trace import trace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_AN_ARRAY = object()
 
 
 def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> Function:
     """The same function, with every convolution and pooling in it differentiated by the rules of this package.
 
-    Also inside `jit`, `scan`, `while_loop`, `cond`, `checkpoint`, `vmap` and `shard_map`. What a `custom_vjp` or a
-    `custom_jvp` holds is left alone: its own derivative stands. `fun` is traced whenever the result is called, so
-    Python control flow sees tracers, as under `jax.jit`; whatever is not an array (flags, names, modules) reaches `fun`
-    as it is. Wrap what `jax.grad` receives, not the gradient: that has its backward pass already.
+    Also inside `jit`, `scan`, `while_loop`, `cond`, `checkpoint`, `vmap` and `shard_map`. Of a function with a
+    `custom_vjp` or `custom_jvp` the forward is swapped, its own derivative stands. `fun` is traced whenever the result
+    is called, so Python control flow sees tracers, as under `jax.jit`; whatever is not an array (flags, names, modules)
+    reaches `fun` as it is, and Flax NNX modules among the arguments are changed in place as `fun` changes them. Wrap
+    what `jax.grad` receives, not the gradient: that has its backward pass already.
 
     Args:
       fun: any function that JAX can trace; it may close over tracers.
@@ -59,9 +61,10 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
     def manual(*args: Any, **kwargs: Any) -> Any:
         if mode.value == "autodiff":
             return fun(*args, **kwargs)
-        closed, rebuild = trace(functools.partial(fun, *args, **kwargs))
+        pure, update = lifted(fun, args, kwargs)
+        closed, rebuild = trace(pure, named_after=fun)
         refuses_rules = any(map(in_forward_mode, closed.consts))
-        return rebuild(evaluate(closed.jaxpr, closed.consts, (), bind if refuses_rules else reading.equation))
+        return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), bind if refuses_rules else reading.equation)))
 
     return cast(Function, manual)
 
@@ -74,32 +77,6 @@ def primitives_called(only: str | Iterable[str] | None) -> frozenset[Primitive]:
         if name not in names:
             raise ValueError(f"`only` (={only!r}) names no rule {name!r}; use some of {', '.join(map(repr, names))}.")
     return frozenset(names[name] for name in chosen)
-
-
-def trace(fun: Callable[[], Any]) -> tuple[ClosedJaxpr, Callable[[Sequence[Any]], Any]]:
-    """What `fun` computes, and how its arrays go back into its result.
-
-    Everything that `fun` needs is closed over, so that tracers of the caller are constants of the trace, and what is
-    no array, in the arguments or in the result, is never touched.
-    """
-    tree: Any = None
-    others: list[Any] = []  # the result's leaves, `_AN_ARRAY` where one was traced
-
-    def arrays() -> list[jax.Array]:
-        nonlocal tree
-        leaves, tree = jax.tree.flatten(fun())
-        others[:] = [_AN_ARRAY if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
-        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
-
-    if name := getattr(fun.func if isinstance(fun, functools.partial) else fun, "__name__", None):
-        arrays.__name__ = name
-    closed = jax.make_jaxpr(arrays)()
-
-    def rebuild(outputs: Sequence[Any]) -> Any:
-        rest = iter(outputs)
-        return tree.unflatten([next(rest) if leaf is _AN_ARRAY else leaf for leaf in others])
-
-    return closed, rebuild
 
 
 @dataclass(frozen=True)
@@ -123,7 +100,7 @@ class Manual:
 
     def enters(self, eqn: JaxprEqn) -> bool:
         """Whether the traces that the equation holds are read as well."""
-        return eqn.primitive in INNER and not eqn.params.get("differentiated", False)
+        return eqn.primitive in INNER and not eqn.params.get("differentiated", False) and not is_of_this_package(eqn)
 
     def touches(self, jaxpr: Jaxpr) -> bool:
         """Whether anything in `jaxpr` is replaced; what is not touched is bound again just as it was."""

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core import primitives as jex
 
-from jaxcnnbp.ops.lax_conv import conv_general_dilated
-from jaxcnnbp.ops.reduce_window import pool_by_lax_because, reduce_window
+from jaxcnnbp.ops.lax_conv import conv_by_lax_because, conv_general_dilated
+from jaxcnnbp.ops.reduce_window import reduce_window, window_by_lax_because
 
 
 @dataclass(frozen=True)
@@ -30,38 +30,21 @@ class Rule:
 
 
 def _conv_refusal(eqn: JaxprEqn) -> str | None:
-    if eqn.params["out_sharding"] is not None:
-        return "an output sharding is asked for, which only lax can give"
-    return _refusal(eqn)
+    return conv_by_lax_because(*_avals(eqn), eqn.params["dimension_numbers"])
 
 
 def _pool_refusal(eqn: JaxprEqn) -> str | None:
-    (operand,) = _avals(eqn)
-    return _refusal(eqn) or pool_by_lax_because(operand.shape, eqn.params["window_dimensions"])
+    return window_by_lax_because(_avals(eqn), **eqn.params)
 
 
 def _reduction_refusal(eqn: JaxprEqn) -> str | None:
     if eqn.params["jaxpr"].effects:
         return "the reducer has effects"
-    return _refusal(eqn)
-
-
-def _refusal(eqn: JaxprEqn) -> str | None:
-    avals = _avals(eqn)
-    if not any(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in avals):
-        return f"{avals[0].dtype} has no gradient"
-    if any(_is_explicitly_sharded(aval) for aval in avals):
-        return "the operands carry explicit shardings, which only lax's own primitive propagates"
-    return None
+    return window_by_lax_because(_avals(eqn)[: len(eqn.outvars)], **eqn.params)
 
 
 def _avals(eqn: JaxprEqn) -> list[Any]:
     return [atom.aval for atom in eqn.invars]
-
-
-def _is_explicitly_sharded(aval: Any) -> bool:
-    spec = getattr(getattr(aval, "sharding", None), "spec", None) or ()
-    return any(axis is not None for axis in spec)
 
 
 def _conv(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:

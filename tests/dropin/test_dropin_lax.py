@@ -205,11 +205,26 @@ def test_integers_and_empty_operands_are_laxs():
 
 
 def test_reduce_window_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"`init_value` \(shape=\(2,\)\) must be a scalar"):
-        reduce_window(jnp.ones(4), jnp.ones(2), lax.add, (2,))
-    with pytest.raises(TypeError, match=r"`init_value` \(dtype=int32\)"):
-        reduce_window(jnp.ones(4), np.int32(0), lax.add, (2,))
-    with pytest.raises(ValueError, match="`window_dimensions`"):
-        reduce_window(jnp.ones((4, 4)), 0.0, lax.add, (2,))
-    with pytest.raises(TypeError, match="`computation`"):
-        reduce_window(jnp.ones(4), 0.0, lambda a, b: a > b, (2,))
+    """With lax's own words."""
+
+    def message(function, *arguments, **options):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            function(*arguments, **options)
+        return type(caught.value), str(caught.value)
+
+    x = jnp.ones(4)
+    for arguments, options in (
+        ((x, jnp.ones(2), lax.mul, (2,)), {}),
+        ((x, np.float32(0), lax.mul, (2,)), {}),
+        ((x, (0.0,), lax.add, (2,)), {}),
+        ((jnp.ones((4, 4)), 0.0, lax.add, (2,)), {}),
+        ((x, 0.0, lax.add, (0,)), {}),
+        ((x, 0.0, lax.add, (2,), (0,)), {}),
+        ((x, 0.0, lax.add, (2,)), dict(window_dilation=(1, 1))),
+        ((x, 0.0, lambda a, b: [a + b], (2,)), {}),
+    ):
+        assert message(reduce_window, *arguments, **options) == message(lax.reduce_window, *arguments, **options)
+    with pytest.raises(TypeError, match="`computation`"):  # lax leaves this one to its compiler
+        reduce_window(x, 0.0, lambda a, b: a > b, (2,))
+    with pytest.raises(TypeError, match="`computation`"):  # lax refuses every reducer that closes over a tracer
+        jax.grad(lambda w: reduce_window(x, 0.0, lambda a, b: w * a > b, (2,)).sum())(2.0)

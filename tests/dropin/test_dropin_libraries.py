@@ -154,3 +154,36 @@ def test_haiku_layers(name: str):
     model = hk.without_apply_rng(hk.transform(network))
     params = _float64(model.init(jax.random.key(0), X))
     _same_before_and_after(model.apply, params, X)
+
+
+def test_nnx_modules_that_change_in_place():
+    """Running statistics and the counters of random streams go on as without `manual_backward`."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.conv = nnx.Conv(4, 3, (3, 3), rngs=rngs)
+            self.norm, self.drop = nnx.BatchNorm(3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(nnx.max_pool(self.norm(self.conv(x)), (2, 2)))
+
+    def loss(model, x):
+        return (model(x) ** 2).mean()
+
+    def steps(function, compiled):
+        model, gradient = Net(), nnx.grad(function)
+        gradient = nnx.jit(gradient) if compiled else gradient
+        gradients = [gradient(model, jnp.asarray(X, jnp.float32)) for _ in range(2)]
+        return jax.tree.leaves((gradients, nnx.state(model)))
+
+    for compiled in (False, True):
+        for a, b in zip(steps(manual_backward(loss), compiled), steps(loss, compiled), strict=True):
+            a, b = (jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v for v in (a, b))
+            np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+    model, twin = Net(), Net()
+    x = jnp.asarray(X, jnp.float32)
+    np.testing.assert_allclose(manual_backward(model)(x), twin(x), 1e-4, 1e-5)
+    np.testing.assert_allclose(model.norm.mean[...], twin.norm.mean[...], 1e-4, 1e-5)
+    assert model.norm.mean[...].any()

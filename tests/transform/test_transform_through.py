@@ -46,6 +46,25 @@ def _custom_vjp_around(x, k):
     return clipped(x, k)
 
 
+def _custom_vjp_with_symbolic_zeros(x, k):
+    function = jax.custom_vjp(layer)
+    function.defvjp(
+        lambda x, k: (layer(x.value, k.value), (x.value, k.value)),
+        lambda kept, d: jax.vjp(layer, *kept)[1](d),
+        symbolic_zeros=True,
+    )
+    return function(x, k)
+
+
+def _custom_vjp_with_a_penalty_inside(x, k):
+    """Its bwd takes a convolution of its own, which has a derivative again."""
+    function = jax.custom_vjp(lambda x, k: layer(x, k) + jnp.asarray(x).sum())
+    function.defvjp(
+        lambda x, k: (layer(x, k) + x.sum(), (x, k)), lambda kept, d: (layer(d, kept[1]) * kept[0], kept[1] * d.sum())
+    )
+    return function(x, k)
+
+
 def _while(x, k):
     return layer(x, k) + lax.stop_gradient(lax.while_loop(lambda y: y.sum() < -1e9, lambda y: layer(y, k), x))
 
@@ -70,6 +89,11 @@ WRAPPERS = {
     "custom_jvp inside": _custom_jvp,
     "custom_jvp around": _custom_jvp_around,
     "custom_vjp around": _custom_vjp_around,
+    "custom_vjp with symbolic zeros": _custom_vjp_with_symbolic_zeros,
+    "custom_vjp with a convolution in bwd": _custom_vjp_with_a_penalty_inside,
+    "custom_vjp in scan": lambda x, k: lax.scan(lambda y, _: (_custom_vjp_around(y, k), None), x, None, length=2)[0],
+    "custom_jvp in scan": lambda x, k: lax.scan(lambda y, _: (_custom_jvp_around(y, k), None), x, None, length=2)[0],
+    "custom_vjp in checkpoint": jax.checkpoint(_custom_vjp_around),
     "gradient inside": lambda x, k: jax.grad(lambda x: (layer(x, k) ** 2).sum())(x),
     "named_scope": jax.named_scope("block")(layer),
 }
@@ -106,12 +130,12 @@ def test_a_function_that_maps_is_swapped_like_any_other():
 
 
 @pytest.mark.parametrize("second", [jax.hessian, lambda f: jax.grad(jax.grad(f)), lambda f: jax.jacrev(jax.jacrev(f))])
-@pytest.mark.parametrize("name", ["plain", "scan"])
+@pytest.mark.parametrize("name", ["plain", "scan", "custom_vjp with a convolution in bwd", "custom_vjp in scan"])
 def test_second_derivatives(name: str, second):
     def along(function):
         return lambda t: function(X * jnp.cos(t), K * jnp.sin(t))
 
-    plain, manual = along(_loss(WRAPPERS[name])), along(manual_backward(_loss(WRAPPERS[name])))
+    plain, manual = along(_loss(WRAPPERS[name])), along(manual_backward(jax.jit(_loss(WRAPPERS[name]))))
     np.testing.assert_allclose(jax.jit(second(manual))(0.7), jax.jit(jax.hessian(plain))(0.7), rtol=1e-9)
 
 
@@ -160,9 +184,9 @@ def test_reasons():
     assert "int32 has no gradient" in reason(
         lambda x: lax.reduce_window(x, jnp.int32(0), lax.add, (2,), (1,), "VALID"), jnp.ones(4, jnp.int32)
     )
-    assert "custom_vjp" in reason(_custom_vjp_around, X, K)
-    assert "custom_jvp" in reason(_custom_jvp_around, X, K)
-    assert "taps" in reason(lambda x: lax.reduce_window(x, 0.0, lax.add, (200,), (1,), "VALID"), jnp.ones(300))
+    assert "that of the custom_vjp" in explain_swaps(_custom_vjp_around)(X, K).swapped[0].reason
+    assert "that of the custom_jvp" in explain_swaps(_custom_jvp_around)(X, K).swapped[0].reason
+    assert "rule of this package already" in reason(manual_backward(layer), X, K)
     inside = explain_swaps(WRAPPERS["gradient inside"])(X, K)
     assert any("wrap what jax.grad receives" in swap.reason for swap in inside)
     assert str(explain_swaps(jnp.sin)(X)) == "no convolution and no pooling found"
@@ -228,6 +252,12 @@ def test_a_frozen_kernel_has_no_gradient_computed():
         return text.count("stablehlo.convolution") + text.count("stablehlo.dot_general")
 
     assert products(0) < products((0, 1))
+
+
+def test_activations_with_a_custom_jvp_are_bound_as_they_were():
+    x = jnp.asarray(X)
+    trace = jax.make_jaxpr(manual_backward(lambda x: jax.nn.silu(jax.nn.relu(x))))(x)
+    assert str(trace) == str(jax.make_jaxpr(lambda x: jax.nn.silu(jax.nn.relu(x)))(x))
 
 
 def _conv_only(x, k):

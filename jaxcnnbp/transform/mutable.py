@@ -1,0 +1,65 @@
+"""Functions that change Flax NNX modules in place: running statistics, counters of random streams, caches.
+
+A trace sees values, not objects. So the modules among the arguments are split into what they are and what they hold;
+the trace works on copies, what the copies hold in the end is a further result, and with it the modules are updated, at
+the level where they were made. `nnx.jit` and `nnx.grad` do the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+
+def lifted(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    """`fun(*args, **kwargs)` as a function of nothing that changes nothing, and how its result becomes the caller's."""
+    nnx = sys.modules.get("flax.nnx")  # without it there are no such modules
+    owner = fun.__self__ if inspect.ismethod(fun) else fun
+    call = (fun.__func__ if inspect.ismethod(fun) else None, owner, args, kwargs)
+    is_node = _node_test(nnx)
+    leaves, tree = jax.tree.flatten(call, is_leaf=lambda a: is_node(a) or a is owner)
+    nodes = [leaf for leaf in leaves if is_node(leaf)]
+    if nnx is None or not nodes:
+        return lambda: fun(*args, **kwargs), lambda result: result
+    structure, state = nnx.split(nodes)
+
+    def pure() -> Any:
+        copies = nnx.merge(structure, state, copy=True)
+        result = _call(*tree.unflatten(_exchanged(leaves, copies, is_node)))
+        return result, _held(nnx, copies, structure)
+
+    def update(result_and_state: Any) -> Any:
+        result, new_state = result_and_state
+        nnx.update(nodes, new_state)
+        return result
+
+    return pure, update
+
+
+def _node_test(nnx: Any) -> Callable[[Any], bool]:
+    if nnx is None:
+        return lambda _: False
+    return lambda value: isinstance(value, nnx.Pytree | nnx.Variable)
+
+
+def _call(method: Callable[..., Any] | None, owner: Any, args: Any, kwargs: Any) -> Any:
+    return owner(*args, **kwargs) if method is None else method(owner, *args, **kwargs)
+
+
+def _exchanged(leaves: Sequence[Any], copies: Sequence[Any], is_node: Callable[[Any], bool]) -> list[Any]:
+    rest = iter(copies)
+    return [next(rest) if is_node(leaf) else leaf for leaf in leaves]
+
+
+def _held(nnx: Any, copies: Sequence[Any], structure: Any) -> Any:
+    new_structure, new_state = nnx.split(copies)
+    if new_structure != structure:
+        raise ValueError(
+            "`fun` changes which variables an NNX module has, not only what they hold; make them before"
+            " `manual_backward`, for example by one call of the module."
+        )
+    return new_state
