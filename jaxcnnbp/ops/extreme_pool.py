@@ -62,7 +62,7 @@ def extreme_by_lax(x: Array, window: Window, kind: str) -> Array:
     )
     start = np.asarray(identity(x.dtype, kind), x.dtype)
     reducer = lax.max if kind == "max" else lax.min
-    return lax.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
+    return lax_itself.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
 
 
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
