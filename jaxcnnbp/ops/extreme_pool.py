@@ -200,8 +200,13 @@ def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
     cell = flat_argmax(taps, window).reshape(batch, prod(window.output), channels)
     target = jnp.where(cell < 0, count, cell)
     start = jnp.zeros((batch, count, channels), wide(delta.dtype))
-    rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(channels)[None, None, :]
-    sent = start.at[rows, target, columns].add(cast(delta.reshape(cell.shape), start.dtype), mode="drop")
+    columns = jnp.arange(channels)[None, :]
+
+    def of_image(start: Array, target: Array, delta: Array) -> Array:
+        return start.at[target, columns].add(delta, mode="drop")
+
+    # Image by image in the eyes of the compiler, which else gathers images that are spread over devices.
+    sent = jax.vmap(of_image)(start, target, cast(delta.reshape(cell.shape), start.dtype))
     return cast(sent.reshape(batch, *window.spatial, channels), delta.dtype)
 
 
