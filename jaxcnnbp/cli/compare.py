@@ -49,7 +49,7 @@ def compare(
 
     The exit code is 1 if one of them is further off than rounding explains.
     """
-    _check_folders(json_path, plot_path)
+    check_folders(json_path, plot_path)
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
         report = report_of(MODELS[model], batch, dtype, seed, timing)
     _print(report)
@@ -84,7 +84,7 @@ def _loss_of(model: Any, loss: Callable[..., Any], targets: jax.Array) -> Callab
     return of
 
 
-def _check_folders(*paths: Path | None) -> None:
+def check_folders(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.parent.is_dir():
             raise click.BadParameter(f"the folder of {path} does not exist; create it or name another file.")

@@ -11,6 +11,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "compare": "Compare hand-written gradients with autodiff and a float64 oracle.",
+    "explain": "Show the backward pass of a layer or of a trained network: page, picture, text.",
     "train": "Train a shipped model on handwritten digits.",
 }
 
