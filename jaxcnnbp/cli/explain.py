@@ -50,7 +50,9 @@ class _Padding(_Numbers):
         if isinstance(value, str) and re.fullmatch(r"-?\d+(:-?\d+)?(x-?\d+(:-?\d+)?)*", value):
             pairs = [entry.split(":") for entry in value.split("x")]
             return tuple((int(entry[0]), int(entry[-1])) for entry in pairs)
-        self.fail(f"{value!r} must be a word such as SAME, a number, numbers as 1x2, or pairs as 1:2x0:1.", param, ctx)
+        return self.fail(
+            f"{value!r} must be a word as SAME, a number, numbers as 1x2, or pairs as 1:2x0:1.", param, ctx
+        )
 
 
 class _Array(click.ParamType):
@@ -97,7 +99,9 @@ def _group(*options: Callable) -> Callable[[Callable], Callable]:
 
 def _convolution_options(stride: str, size: str, kernel: str) -> Callable[[Callable], Callable]:
     return _group(
-        _option("--input", "input_shape", type=_Numbers(), default=size, show_default=True, help="Extents of the input."),
+        _option(
+            "--input", "input_shape", type=_Numbers(), default=size, show_default=True, help="Extents of the input."
+        ),
         _option("--kernel", "kernel_shape", type=_Numbers(), default=kernel, show_default=True, help="Extents."),
         _option("--values", type=_Array(), help="The input's numbers, instead of drawn ones: (*spatial[, channels])."),
         _option("--kernel-values", type=_Array(), help="The kernel's numbers: (*window[, in, out])."),
@@ -109,7 +113,9 @@ def _convolution_options(stride: str, size: str, kernel: str) -> Callable[[Calla
 
 def _pool_options(own: Callable) -> Callable[[Callable], Callable]:
     return _group(
-        _option("--input", "input_shape", type=_Numbers(), default="6x6", show_default=True, help="Extents of the input."),
+        _option(
+            "--input", "input_shape", type=_Numbers(), default="6x6", show_default=True, help="Extents of the input."
+        ),
         _option("--window", type=_Numbers(), default="2", show_default=True, help="Taps."),
         _option("--values", type=_Array(), help="The input's numbers, instead of drawn ones: (*spatial[, channels])."),
         _option("--stride", type=_Numbers(), help="From window to window; the window's size by default."),
@@ -189,7 +195,10 @@ def _show_convolution(function: Callable, flip: bool, given: dict[str, Any]) -> 
     x, kernel = given.pop("values"), given.pop("kernel_values")
     shapes = {"x": given.pop("input_shape"), "kernel": given.pop("kernel_shape")}
     rank = 1 if function is explaining.conv1d else 2
-    arrays = [_spread(shapes["x"], rank) if x is None else x, _spread(shapes["kernel"], rank) if kernel is None else kernel]
+    arrays = [
+        _spread(shapes["x"], rank) if x is None else x,
+        _spread(shapes["kernel"], rank) if kernel is None else kernel,
+    ]
     if x is not None and kernel is None and x.ndim == rank + 1:
         arrays[1] = (*_spread(shapes["kernel"], rank), x.shape[-1], 1)
     _show(function, arrays, given, {"flip": flip}, rank)

@@ -32,7 +32,9 @@ def numbers_of(name: str, given: Any, seed: int) -> np.ndarray:
         kind = array.dtype if array.dtype in (np.float32, np.float64, np.float16) else np.dtype(np.float32)
         return array.astype(kind)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"`{name}` must be an array of real numbers, or a tuple of ints, its shape ({error}).") from error
+        raise TypeError(
+            f"`{name}` must be an array of real numbers, or a tuple of ints, its shape ({error})."
+        ) from error
 
 
 def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
@@ -60,6 +62,6 @@ def require_drawable(spatial: Ints, contacts: int) -> None:
     """Refuses what would be no picture any more."""
     if max(spatial) > LARGEST_EXTENT or contacts > LARGEST_CONTACTS:
         raise ValueError(
-            f"`x` (spatial extents {spatial}, {contacts} meetings of taps and outputs) is too large to be looked at cell"
-            f" by cell; cut out at most {LARGEST_EXTENT} cells an axis, {LARGEST_CONTACTS} meetings."
+            f"`x` (spatial extents {spatial}, {contacts} meetings of taps and outputs) is too large to be looked at"
+            f" cell by cell; cut out at most {LARGEST_EXTENT} cells an axis, {LARGEST_CONTACTS} meetings."
         )

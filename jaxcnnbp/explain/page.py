@@ -25,13 +25,18 @@ def title_of(shown: Explanation) -> str:
     """The heading of page, picture and text."""
     name = NAMES[shown.kind]
     if shown.kind == "conv":
-        name = "Convolution, kernel flipped" if shown.settings["flip"] else "Convolution, kernel not flipped (correlation)"
+        name = (
+            "Convolution, kernel flipped" if shown.settings["flip"] else "Convolution, kernel not flipped (correlation)"
+        )
     return f"{name}, forward and backward"
 
 
 def page_of(shown: Explanation) -> str:
     """The whole page."""
-    scripts = [part(f"assets/{name}.js", _PACKAGE) for name in ("rules", "words", "grids", "page")]
+    scripts = [
+        part(f"assets/{name}.js", _PACKAGE)
+        for name in ("rules", "state", "words", "grids", "marks", "controls", "page")
+    ]
     return document(
         title_of(shown),
         part("assets/page.html", _PACKAGE),

@@ -70,9 +70,7 @@ def _of_max(shown: Explanation, name: str, met: tuple[Contact, ...], maps: tuple
         return f"max({', '.join(short(x[(*_cell(c), channel)]) for c in met)})" if met else "nothing to choose from"
     won = [(c, holders) for c in met if c in (holders := winners_of(shown, c.output, channel))]
     split = shown.settings["ties"] == "split"
-    parts = [
-        f"{_signed(delta[(*c.output, channel)])}{f'/{len(h)}' if split and len(h) > 1 else ''}" for c, h in won
-    ]
+    parts = [f"{_signed(delta[(*c.output, channel)])}{f'/{len(h)}' if split and len(h) > 1 else ''}" for c, h in won]
     lost = f", it lost in {len(met) - len(won)} windows" if len(won) < len(met) else ""
     return (_joined(parts) if parts else "0") + lost
 

@@ -25,7 +25,14 @@ CAPTIONS = {
 }
 # What stands beside each sum, and which cells of it take part in a meeting.
 SHOWN = {"y": ("x", "kernel", "y"), "dx": ("delta", "kernel", "dx"), "dk": ("x", "delta", "dk")}
-STYLES = {"x": "blue", "kernel": "yellow", "delta": "green", "y": "bold green", "dx": "bold magenta", "dk": "bold magenta"}
+STYLES = {
+    "x": "blue",
+    "kernel": "yellow",
+    "delta": "green",
+    "y": "bold green",
+    "dx": "bold magenta",
+    "dk": "bold magenta",
+}
 
 
 def rich_of(shown: Explanation) -> Any:
@@ -86,7 +93,10 @@ def map_values(shown: Explanation, array: str) -> np.ndarray:
 def plain_map(shown: Explanation, array: str, made: Sum) -> str:
     """One map with its caption; see `plain_of`."""
     marked, values = hits(shown, array, made), map_values(shown, array)
-    rows = [[_marked_text(short(v, 3), _key(shown, i) in marked, array == made.name) for i, v in row] for row in _cells(values)]
+    rows = [
+        [_marked_text(short(v, 3), _key(shown, i) in marked, array == made.name) for i, v in row]
+        for row in _cells(values)
+    ]
     width = max(len(text) for row in rows for text in row)
     return "\n".join([CAPTIONS[array], *(" ".join(text.rjust(width) for text in row).rstrip() for row in rows)])
 

@@ -132,7 +132,7 @@ def model(
     data_dir: str | PathLike[str] | None = None,
     standardize: bool = False,
     seed: int = 0,
-    cache: str | PathLike[str] | None | bool = True,
+    cache: str | PathLike[str] | bool | None = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Walk:
     """One real digit through a trained network and back, by `nn.backprop`, with autodiff beside it.
@@ -206,7 +206,9 @@ def _outputs(network: nn.Sequential, params: Any, image: jax.Array, added: Mappi
     return outputs
 
 
-def _by_autodiff(network: nn.Sequential, params: Any, image: jax.Array, target: jax.Array, loss: Any) -> tuple[Any, Any]:
+def _by_autodiff(
+    network: nn.Sequential, params: Any, image: jax.Array, target: jax.Array, loss: Any
+) -> tuple[Any, Any]:
     """Gradients and deltas by JAX: a delta is the slope by something added to the layer's output."""
     nothing = jax.tree.map(jnp.zeros_like, _outputs(network, params, image, {}))
 

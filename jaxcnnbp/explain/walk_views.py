@@ -27,7 +27,8 @@ def verdict_of(walk: Walk) -> str:
     """What the network says of the image."""
     sure = "" if walk.chances is None else f" with {100 * walk.chances[walk.answer]:.1f} %"
     judged = "right" if walk.answer == walk.label else "wrong"
-    return f"The image shows a {walk.label}; the network says {walk.answer}{sure}, which is {judged}. Loss {walk.loss:.3g}."
+    said = f"The image shows a {walk.label}; the network says {walk.answer}{sure}, which is {judged}."
+    return f"{said} Loss {walk.loss:.3g}."
 
 
 def gaps_words(walk: Walk) -> str:
@@ -36,8 +37,8 @@ def gaps_words(walk: Walk) -> str:
     parts = [p for step in walk.steps for p in step.parameters.values()]
     gradient = max((p.gap / (_size(p.gradient) or 1) for p in parts), default=0.0)
     return (
-        "Deltas and gradients are by nn.backprop, no part of them by autodiff. Relative to the largest entry of each array,"
-        f" JAX's autodiff differs by at most {delta:.1e} in the deltas and {gradient:.1e} in the gradients."
+        "Deltas and gradients are by nn.backprop, no part of them by autodiff. Relative to the largest entry of each"
+        f" array, JAX's autodiff differs by at most {delta:.1e} in the deltas and {gradient:.1e} in the gradients."
     )
 
 
@@ -59,8 +60,8 @@ def page_of(walk: Walk) -> str:
     return document(
         data["title"],
         part("assets/walk.html", _PACKAGE),
-        styles=[part("assets/walk.css", _PACKAGE)],
-        scripts=[part("assets/walk.js", _PACKAGE)],
+        styles=[part("pictures.css"), part("assets/walk.css", _PACKAGE)],
+        scripts=[part("pictures.js"), part("assets/walk.js", _PACKAGE)],
         data=data,
     )
 
@@ -113,7 +114,11 @@ def _rows(walk: Walk) -> Iterator[tuple[str, ...]]:
         names = [*step.parameters.items()] or [("", None)]
         for at, (name, leaf) in enumerate(names):
             own = (step.name, _shape(step.activation), _few(step.activation), _few(step.delta), f"{step.gap:.0e}")
-            rest = ("", "", "") if leaf is None else (f"{name} {_shape(leaf.value)}", _few(leaf.gradient), f"{leaf.gap:.0e}")
+            rest = (
+                ("", "", "")
+                if leaf is None
+                else (f"{name} {_shape(leaf.value)}", _few(leaf.gradient), f"{leaf.gap:.0e}")
+            )
             yield (*(own if at == 0 else ("",) * 5), *rest)
 
 
@@ -121,7 +126,10 @@ def _step(step: Step) -> dict[str, Any]:
     pictures = [_picture("activation", step.activation), _picture("delta", step.delta)]
     for name, leaf in step.parameters.items():
         is_kernel = leaf.value.ndim > 1
-        pictures += [_picture(name, leaf.value, is_kernel), _picture(f"gradient of {name}", leaf.gradient, is_kernel, leaf.gap)]
+        pictures += [
+            _picture(name, leaf.value, is_kernel),
+            _picture(f"gradient of {name}", leaf.gradient, is_kernel, leaf.gap),
+        ]
     pictures[1]["gap"] = step.gap
     return {"name": step.name, "shape": _shape(step.activation), "pictures": pictures}
 
@@ -131,11 +139,20 @@ def _picture(name: str, array: np.ndarray, is_kernel: bool = False, gap: float |
     tiles = tiles_of(array, is_kernel)
     count = {"maps": array.shape[-1] if array.ndim == 3 else 1, "valid": array.size if array.ndim == 1 else None}
     scale = "magnitude" if name == "activation" and array.min() >= 0 else "signed"
-    return {"name": words, "size": _shape(array), "limit": _size(array), "scale": scale, "gap": gap, **count, **packed(tiles)}
+    return {
+        "name": words,
+        "size": _shape(array),
+        "largest": _size(array),
+        "limit": _size(array),
+        "scale": scale,
+        "gap": gap,
+        **count,
+        **packed(tiles),
+    }
 
 
 def _shape(array: np.ndarray) -> str:
-    return "×".join(map(str, array.shape))
+    return "x".join(map(str, array.shape))
 
 
 def _size(array: np.ndarray) -> float:

@@ -5,4 +5,5 @@ from jaxcnnbp.pages.document import in_frame as in_frame
 from jaxcnnbp.pages.document import json_block as json_block
 from jaxcnnbp.pages.document import part as part
 from jaxcnnbp.pages.document import plain as plain
+from jaxcnnbp.pages.environment import environment as environment
 from jaxcnnbp.pages.pixels import packed as packed

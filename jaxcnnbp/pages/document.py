@@ -24,7 +24,9 @@ def part(name: str, package: str = "jaxcnnbp.pages") -> str:
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def document(title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), data: Any = None) -> str:
+def document(
+    title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), data: Any = None
+) -> str:
     """A whole page that fetches nothing.
 
     Args:
@@ -48,13 +50,13 @@ def document(title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequ
 
 
 def json_block(data: Any) -> str:
-    """`data` as JSON that may stand inside a script element.
+    r"""`data` as JSON that may stand inside a script element.
 
     Example:
       >>> json_block({"a": [1.5, float("nan")], "b": "</script>"})
-      '{"a": [1.5, "NaN"], "b": "<\\\\/script>"}'
+      '{"a": [1.5, "NaN"], "b": "\\\\u003c/script>"}'
     """
-    return json.dumps(plain(data), allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\!--")
+    return json.dumps(plain(data), allow_nan=False).replace("<", "\\u003c")
 
 
 def plain(value: Any) -> Any:

@@ -1,30 +1,5 @@
 // The page: settings in, marks, sums and steps out. The rules are in rules.js.
 
-const start = readData();
-const { rank } = start;
-const kind = start.settings.kind;
-const get = (id) => document.getElementById(id);
-const tensor = ({ shape, data }) => ({ shape, data: Float64Array.from(data, Number) });
-const copy = ({ shape, data }) => ({ shape, data: data.slice() });
-const fromPackage = Object.fromEntries(Object.entries(start.arrays).map(([name, array]) => [name, tensor(array)]));
-
-let settings, numbers, maps, found, contactsBy, steps, progress, chosen, preview, timer;
-
-function reset() {
-  settings = structuredClone(start.settings);
-  numbers = Object.fromEntries(["x", "kernel", "delta"].filter((name) => name in fromPackage).map((name) => [name, copy(fromPackage[name])]));
-  maps = { x: 0, y: 0 };
-  progress = null;
-  chosen = { name: "y", index: [0, 0] };
-  preview = null;
-}
-
-const state = () => ({ found, settings, maps, contactsBy, rank });
-const untouched = () => JSON.stringify(settings) === JSON.stringify(start.settings)
-  && Object.keys(numbers).every((name) => numbers[name].data.every((v, i) => Object.is(v, fromPackage[name].data[i])));
-
-// ---- what is computed
-
 function compute() {
   const next = recompute(settings, numbers.x, numbers.kernel, numbers.delta);
   const fault = faultOf(next);
@@ -164,127 +139,6 @@ function inputRows() {
 
 const isPartial = (output) => kind !== "conv-transpose" && (contactsBy.output.get(output.join(",")) ?? []).some(({ cell }) => !cell);
 
-// ---- what is marked
-
-/** The number that a selected cell asks for: of y, dk or dx. */
-function targetOf({ name, index }) {
-  return { name: { x: "dx", kernel: "dk", flipped: "dk", delta: "y", cells: "y" }[name] ?? name, index };
-}
-
-function drawMarks() {
-  document.querySelectorAll(".cell.hit, .cell.target, .cell.winner, .cell.badged").forEach((cell) => {
-    cell.classList.remove("hit", "target", "winner", "badged");
-    if (cell.lastChild.className === "badge") cell.lastChild.textContent = "";
-    if (cell.tagName === "BUTTON") cell.setAttribute("aria-selected", "false");
-  });
-  const current = preview ?? chosen;
-  const target = targetOf(current);
-  if (!found[target.name] || offset(found[target.name], [...target.index, ...found[target.name].shape.slice(2).map(() => 0)]) >= found[target.name].data.length) return;
-  const sum = sumOf(state(), target.name, target.index);
-  markMeetings(target, sum.met);
-  [target.name, current.name].forEach((name) => mark(name, target.index, "target"));
-  document.querySelector(`button[data-map="${chosen.name}"][data-index="${chosen.index.join(",")}"]`)?.setAttribute("aria-selected", "true");
-  markFormula(target.name);
-  drawSum(current, target, sum);
-}
-
-function cellsAt(name, index) {
-  return document.querySelectorAll(`.cell[data-map="${name}"][data-index="${index.join(",")}"]`);
-}
-
-function mark(name, index, kindOfMark, badge) {
-  cellsAt(name, index).forEach((cell) => markCell(cell, kindOfMark, badge));
-}
-
-function markCell(cell, kindOfMark, badge) {
-  cell.classList.add("hit", kindOfMark);
-  if (badge === undefined) return;
-  cell.classList.add("badged");
-  cell.lastChild.textContent = badge;
-}
-
-const times = (value) => `×${short(value, 2)}`;
-
-function markMeetings(target, met) {
-  for (const contact of met) {
-    const { output, tap, position, cell } = contact;
-    const d = read(found.delta, ...output, maps.y);
-    const k = found.kernel ? read(found.kernel, ...tap, maps.x, maps.y) : undefined;
-    const badge = { y: k, dk: d, dx: undefined }[target.name];
-    const shown = badge === undefined ? undefined : times(badge);
-    if (cell) mark("x", cell, "hit", shown);
-    else document.querySelectorAll(`.outside[data-position="${position.join(",")}"]`).forEach((pad) => markCell(pad, "hit", shown));
-    if (!cell && target.name !== "y") continue;
-    if (target.name !== "dk" && found.kernel) ["kernel", "flipped"].forEach((name) => mark(name, tap, "hit"));
-    if (target.name === "dk") ["kernel", "flipped"].forEach((name) => mark(name, target.index, "hit"));
-    if (target.name !== "dk") mark("y", output, "hit");
-    mark("delta", output, "hit", target.name === "dx" ? badgeOnDelta(contact, k) : undefined);
-    mark("cells", output, "hit");
-    if (target.name === "y" && cell) mark("dx", cell, "hit");
-    if (kind === "max-pool" && found.winners[output[0] * found.window[1].output + output[1]][maps.x].includes(contact)) {
-      ["x", "dx"].forEach((name) => mark(name, cell, "winner"));
-      if (target.name === "dx") ["y", "delta"].forEach((name) => mark(name, output, "winner"));
-    }
-  }
-}
-
-function badgeOnDelta({ output }, k) {
-  if (k !== undefined) return times(k);
-  return kind === "mean-pool" ? `/${found.counts[output[0] * found.window[1].output + output[1]]}` : undefined;
-}
-
-function markFormula(name) {
-  document.querySelectorAll(".formulas li").forEach((line) => line.classList.toggle("active", line.dataset.of === name));
-}
-
-// ---- the sum
-
-function drawSum(current, target, sum) {
-  const many = (found.kernel ? found.kernel.shape.slice(2) : [found.x.shape[2]]).some((count) => count > 1);
-  const naming = { rank, many, maps: { x: maps.x, dx: maps.x, y: maps.y, delta: maps.y } };
-  const known = shownValue(target.name, target.index);
-  const heading = get("sum-heading");
-  const total = element("span", { id: "total", "data-value": String(sum.total) }, `${place(target.name, target.index, naming)} = ${short(sum.total, 5)}`);
-  heading.replaceChildren(total, ...partialWords(target, sum), ...editor(current));
-  const rule = combinedBy(settings, target.name) === "max" ? "the largest of" : "the sum of";
-  const lead = element("li", {}, known === undefined ? "not computed yet: " : "", sum.terms.length ? rule : "nothing meets it");
-  const chips = sum.terms.slice(0, 80).map((term) => chip(term, naming, many));
-  const rest = sum.terms.length > 80 ? [element("li", {}, `and ${sum.terms.length - 80} more`)] : [];
-  get("terms").replaceChildren(lead, ...chips, ...rest);
-  if (!preview) get("spoken").textContent = sentenceOf(state(), target.name, target.index, sum);
-}
-
-function chip({ factors, divisor = 1, lost }, naming, many) {
-  const parts = factors.flatMap(([name, index, channels], at) => {
-    const own = { ...naming, maps: { ...naming.maps, [name]: channels[0] } };
-    const value = element("b", { class: ROLE[name] }, short(read(found[name], ...index, ...channels)));
-    return [at ? " · " : "", value, " ", element("i", {}, place(name, index, own))];
-  });
-  return element("li", { class: lost && "lost" }, ...parts, divisor > 1 ? ` / ${divisor}` : "");
-}
-
-function partialWords({ name, index }, { met }) {
-  if (name !== "y" || !isPartial(index)) return [];
-  const inside = met.filter(({ cell }) => cell).length;
-  return [element("small", { class: "quiet" }, `partial window: ${inside} of its ${met.length} taps lie on the input`)];
-}
-
-/** A field for the number itself, where it is given and not computed. */
-function editor({ name, index }) {
-  const given = name === "flipped" ? "kernel" : name;
-  if (!(given in numbers)) return [];
-  const channels = { x: [maps.x], kernel: [maps.x, maps.y], delta: [maps.y] }[given];
-  const field = element("input", { type: "number", step: "any", id: "edit", value: String(read(found[given], ...index, ...channels)) });
-  field.addEventListener("change", () => {
-    if (!Number.isFinite(field.valueAsNumber)) return;
-    if (given === "delta") numbers.delta = copy(found.delta);
-    numbers[given].data[offset(numbers[given], [...index, ...channels])] = field.valueAsNumber;
-    update();
-    get("edit")?.focus();
-  });
-  return [element("label", {}, `${SYMBOL[given]} here:`, field)];
-}
-
 // ---- what the reader does
 
 const events = {
@@ -352,81 +206,6 @@ get("play").addEventListener("click", () => play(timer === undefined));
 get("all").addEventListener("click", () => { play(false); go(null); });
 get("position").addEventListener("input", (event) => { play(false); go(Number(event.target.value)); });
 
-// ---- settings
-
-const axes = rank === 1 ? [1] : [0, 1];
-const sides = ["top", "bottom", "left", "right"];
-
-function numberField(label, value, { min, max, name, set }) {
-  const field = element("input", { type: "number", min: String(min), max: String(max), value: String(value), name, step: "1" });
-  field.addEventListener("change", () => {
-    const wanted = Math.round(field.valueAsNumber);
-    if (!Number.isFinite(wanted)) { field.value = String(value); return; }
-    field.value = String(Math.max(min, Math.min(max, wanted)));
-    set(Number(field.value));
-    update();
-  });
-  return element("label", {}, label, field);
-}
-
-function perAxis(title, name, max) {
-  const fields = axes.map((axis) => numberField(rank === 1 ? "positions" : axis ? "columns" : "rows", settings[name][axis], {
-    min: 1, max, name: `${name}${axis}`, set: (value) => { settings[name][axis] = value; },
-  }));
-  return element("fieldset", {}, element("legend", {}, title), element("div", { class: "fields" }, ...fields));
-}
-
-function paddingFields() {
-  const least = kind === "conv" ? -3 : 0;
-  const fields = axes.flatMap((axis) => [0, 1].map((end) => numberField(sides[2 * axis + end], settings.padding[axis][end], {
-    min: Math.min(least, settings.padding[axis][end]), max: 9, name: `padding${axis}${end}`, set: (value) => { settings.padding[axis][end] = value; },
-  })));
-  return element("fieldset", {}, element("legend", {}, "Padding"), element("div", { class: "fields" }, ...fields));
-}
-
-function choiceField(title, name, options, current, set) {
-  const field = element("select", { name, "aria-label": title });
-  for (const [value, words] of options) field.append(element("option", { value, selected: String(value) === String(current) }, words));
-  field.addEventListener("change", () => { set(field.value); update(); });
-  return element("fieldset", {}, element("legend", {}, title), element("div", { class: "fields" }, field));
-}
-
-function checkField(title, name, words) {
-  const field = element("input", { type: "checkbox", name, checked: settings[name] });
-  field.addEventListener("change", () => { settings[name] = field.checked; update(); });
-  return element("fieldset", {}, element("legend", {}, title), element("div", { class: "fields" }, element("label", { class: "check" }, field, words)));
-}
-
-const FLIPS = {
-  conv: [["false", "as it stands: correlation"], ["true", "flipped: true convolution"]],
-  "conv-transpose": [["true", "stamped as it stands (PyTorch, Keras)"], ["false", "stamped flipped (lax by default)"]],
-};
-const TIES = [["first", "the first of them (XLA, PyTorch)"], ["all", "all of them, each the whole δ"], ["split", "all of them, δ is split"]];
-
-function drawControls() {
-  const mapFields = [["x", "Input map", found.x.shape[2]], ["y", "Output map", found.y.shape[2]]]
-    .filter(([name, , count]) => count > 1 && !(isPool(kind) && name === "y"))
-    .map(([name, title, count]) => choiceField(isPool(kind) ? "Map" : title, `map-${name}`, [...Array(count).keys()].map((at) => [at, String(at)]), maps[name], (value) => {
-      maps[name] = Number(value);
-      if (isPool(kind)) maps.y = maps.x;
-    }));
-  const fields = [
-    isPool(kind) && perAxis("Window", "size", 9),
-    perAxis("Stride", "stride", 9),
-    paddingFields(),
-    perAxis("Dilation", "dilation", 6),
-    kind in FLIPS && choiceField("Kernel", "flip", FLIPS[kind], settings.flip, (value) => { settings.flip = value === "true"; }),
-    kind === "max-pool" && choiceField("Ties: δ goes to", "ties", TIES, settings.ties, (value) => { settings.ties = value; }),
-    kind === "mean-pool" && checkField("Cells of the padding", "countPadding", "count"),
-    isPool(kind) && checkField("Last partial window", "ceilMode", "counts (ceil mode)"),
-    ...mapFields,
-  ].filter(Boolean);
-  const back = element("button", { type: "button", id: "reset" }, "Reset");
-  back.addEventListener("click", () => { play(false); reset(); update(); drawControls(); });
-  get("controls").replaceChildren(...fields, back);
-}
-get("settings").addEventListener("submit", (event) => event.preventDefault());
-
 // ---- texts
 
 function drawTexts() {
@@ -467,6 +246,7 @@ function drawAbout() {
   get("about").dataset.ownGap = String(ownGap);
 }
 
+get("settings").addEventListener("submit", (event) => event.preventDefault());
 reset();
 compute();
 drawControls();
