@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ CAPTIONS = {
     "dx": "dx, gradient of the input",
     "dk": "dk, gradient of the kernel",
 }
+WIDTH = 100
 # What stands beside each sum, and which cells of it take part in a meeting.
 SHOWN = {"y": ("x", "kernel", "y"), "dx": ("delta", "kernel", "dx"), "dk": ("x", "delta", "dk")}
 STYLES = {
@@ -57,8 +59,12 @@ def plain_of(shown: Explanation) -> str:
     for name in (name for name in SHOWN if name in shown.arrays):
         made = sum_of(shown, name, shown.selected[name])
         maps = [plain_map(shown, array, made) for array in SHOWN[name] if array in shown.arrays]
-        blocks += [f"{beside(maps)}\n{made}"]
-    return "\n\n".join([*blocks, autodiff_words(shown)])
+        blocks += [f"{beside(maps)}\n{_folded(str(made))}"]
+    return "\n\n".join([*blocks, _folded(autodiff_words(shown))])
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ")
 
 
 def settings_words(shown: Explanation) -> str:
@@ -102,10 +108,10 @@ def plain_map(shown: Explanation, array: str, made: Sum) -> str:
 
 
 def beside(blocks: list[str], gap: int = 4) -> str:
-    """Blocks of lines next to each other, or below each other where that would be wider than 100 columns."""
+    """Blocks of lines next to each other, or below each other where that would be too wide."""
     lines = [block.splitlines() for block in blocks]
     widths = [max(map(len, block)) for block in lines]
-    if sum(widths) + gap * (len(widths) - 1) > 100:
+    if sum(widths) + gap * (len(widths) - 1) > WIDTH:
         return "\n".join(blocks)
     padded = [block + [""] * (max(map(len, lines)) - len(block)) for block in lines]
     rows = zip(*([line.ljust(w) for line in block] for block, w in zip(padded, widths, strict=True)), strict=True)
