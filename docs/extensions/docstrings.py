@@ -1,4 +1,4 @@
-"""Docstrings are written to be read in a terminal; this makes the few signs right that reStructuredText sees otherwise."""
+"""Docstrings are written for terminals; here the few signs are set right that reStructuredText reads otherwise."""
 
 import re
 

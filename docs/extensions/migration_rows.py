@@ -105,7 +105,7 @@ FLAX = (
         (3, 3, 4, 6),
     ),
     Row("linen.max_pool(x, (2, 2), (2, 2))", "jaxcnnbp.max_pool(x, (2, 2), (2, 2))"),
-    Row("linen.min_pool(x, (3, 3), padding='SAME')", "jaxcnnbp.min_pool(x, (3, 3), padding='SAME')"),
+    Row("linen.pooling.min_pool(x, (3, 3), padding='SAME')", "jaxcnnbp.min_pool(x, (3, 3), padding='SAME')"),
     Row("linen.avg_pool(x, (3, 3), (2, 2), 'SAME')", "jaxcnnbp.avg_pool(x, (3, 3), (2, 2), 'SAME')"),
     Row(
         "linen.avg_pool(x, (3, 3), (2, 2), 'SAME', count_include_pad=False)",

@@ -233,8 +233,8 @@ def cell(name, *index):
 
 
 def hits(browser, name):
-    script = """return [...document.querySelectorAll(`button.cell.hit[data-map="${arguments[0]}"]`)].map((c) => c.dataset.index)"""
-    return set(browser.run(script, name))
+    script = "return [...document.querySelectorAll(arguments[0])].map((cell) => cell.dataset.index)"
+    return set(browser.run(script, f'button.cell.hit[data-map="{name}"]'))
 
 
 def test_a_kernel_element_marks_what_it_met(page):
@@ -255,7 +255,7 @@ def test_an_input_cell_marks_the_flipped_kernel_over_the_deltas(page):
     browser = page(explanation)
     browser.run(f"document.querySelector('{cell('x', 2, 3)}').click()")
     assert hits(browser, "delta") == hits(browser, "y") == {f"{r},{c}" for r in (1, 2, 3) for c in (2, 3, 4)}
-    badge = """return document.querySelector(arguments[0]).lastChild.textContent.replace("×", "").replace("−", "-")"""
+    badge = r"""return document.querySelector(arguments[0]).lastChild.textContent.slice(1).replace("\u2212", "-")"""
     kernel = explanation.arrays["kernel"][..., 0, 0]
     for r in range(3):
         for c in range(3):
