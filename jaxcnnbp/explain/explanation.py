@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxcnnbp.geometry.window import Ints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """One layer in numbers: its forward pass, its gradients, and which cells meet in each of them.
 

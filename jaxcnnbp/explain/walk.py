@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameter:
     """One parameter of a layer.
 
@@ -36,7 +36,7 @@ class Parameter:
     gap: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One layer.
 
@@ -55,7 +55,7 @@ class Step:
     parameters: Mapping[str, Parameter]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Walk:
     """What `jaxcnnbp.explain.model` gives: it shows itself in a notebook, and as page, picture and text.
 

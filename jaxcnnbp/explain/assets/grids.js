@@ -13,7 +13,7 @@ function grid(name, caption, rows, { labels = [String, String], describe, events
   const buttons = [...table.querySelectorAll("button")];
   if (buttons.length) buttons[0].tabIndex = 0;
   table.addEventListener("keydown", (event) => moveFocus(event, table, columns));
-  const heading = element("figcaption", {}, element("b", {}, SYMBOL[name]), ` ${caption[0]}`);
+  const heading = element("figcaption", {}, element("b", {}, caption[2] ?? SYMBOL[name]), ` ${caption[0]}`);
   return element("figure", { class: "map", "data-map": name, "data-role": ROLE[name] }, heading, element("div", { class: "scroll" }, table));
 }
 

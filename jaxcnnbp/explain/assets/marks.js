@@ -75,7 +75,7 @@ function markFormula(name) {
 
 function drawSum(current, target, sum) {
   const many = (found.kernel ? found.kernel.shape.slice(2) : [found.x.shape[2]]).some((count) => count > 1);
-  const naming = { rank, many, maps: { x: maps.x, dx: maps.x, y: maps.y, delta: maps.y } };
+  const naming = { rank, many, maps: { x: maps.x, dx: maps.x, y: maps.y, delta: maps.y, dk: [maps.x, maps.y] } };
   const known = shownValue(target.name, target.index);
   const heading = get("sum-heading");
   const total = element("span", { id: "total", "data-value": String(sum.total) }, `${place(target.name, target.index, naming)} = ${short(sum.total, 5)}`);
@@ -90,7 +90,7 @@ function drawSum(current, target, sum) {
 
 function chip({ factors, divisor = 1, lost }, naming, many) {
   const parts = factors.flatMap(([name, index, channels], at) => {
-    const own = { ...naming, maps: { ...naming.maps, [name]: channels[0] } };
+    const own = { ...naming, maps: { ...naming.maps, [name]: channels } };
     const value = element("b", { class: ROLE[name] }, short(read(found[name], ...index, ...channels)));
     return [at ? " · " : "", value, " ", element("i", {}, place(name, index, own))];
   });

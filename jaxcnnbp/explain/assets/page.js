@@ -96,12 +96,13 @@ function drawMap(name) {
 function captionOf(name, many) {
   const size = ({ shape }) => (rank === 1 ? `${shape[1]}` : `${shape[0]}×${shape[1]}`);
   const arrays = { flipped: found.kernel, cells: found.y };
-  const map = { x: `, map ${maps.x}`, dx: `, map ${maps.x}`, y: `, map ${maps.y}`, delta: `, map ${maps.y}`, kernel: `, from map ${maps.x} to ${maps.y}`, dk: `, from map ${maps.x} to ${maps.y}`, flipped: `, from map ${maps.x} to ${maps.y}` };
+  const map = { x: `, map ${maps.x}`, dx: `, map ${maps.x}`, y: `, map ${maps.y}`, delta: `, map ${maps.y}`, kernel: `, maps ${maps.x} → ${maps.y}`, dk: `, maps ${maps.x} → ${maps.y}`, flipped: `, maps ${maps.x} → ${maps.y}` };
   const words = {
     x: "input", kernel: "kernel", y: "output", delta: "the output's gradient", dx: isPool(kind) ? "input's gradient: δ, upsampled" : "input's gradient", dk: "kernel's gradient",
-    flipped: settings.flip ? "as it lies over δ: not flipped here" : "as it lies over δ", cells: "cells each window counts",
+    flipped: settings.flip ? "as it lies over δ, not flipped" : "as it lies over δ", cells: "cells each window counts",
   };
-  return [`${words[name]}, ${size(arrays[name] ?? found[name])}${many ? map[name] ?? "" : ""}`, `${SPOKEN[name]}${many ? map[name] ?? "" : ""}`];
+  return [`${words[name]}, ${size(arrays[name] ?? found[name])}${many ? map[name] ?? "" : ""}`, `${SPOKEN[name]}${many ? map[name] ?? "" : ""}`,
+    name === "flipped" && settings.flip ? "k" : undefined];
 }
 
 /** The label of a row or column of the input: its index, or its position where the frame has no gaps. */

@@ -5,11 +5,11 @@ const SYMBOL = { x: "x", kernel: "k", y: "y", delta: "δ", dx: "dx", dk: "dk", f
 const SPOKEN = { x: "input", kernel: "kernel", y: "output", delta: "delta", dx: "input gradient", dk: "kernel gradient", flipped: "flipped kernel", cells: "cells counted" };
 const isPool = (kind) => kind.endsWith("pool");
 
-/** "x[1,2]"; one axis shows one number, several maps show which. */
+/** "x[1,2]"; one axis shows one number, several maps show which: "k₀,₁[1,2]". */
 function place(name, index, { rank, maps, many }) {
   const shown = rank === 1 ? index.slice(1) : index;
-  const map = many && name in maps ? `${maps[name]}` : "";
-  return `${SYMBOL[name]}${map && `₍${map}₎`}[${shown.join(",")}]`;
+  const map = many && name in maps ? [maps[name]].flat().join(",") : "";
+  return `${SYMBOL[name]}${map.replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit])}[${shown.join(",")}]`;
 }
 
 const FORMULAS = {
@@ -20,7 +20,9 @@ const FORMULAS = {
 
 function formulasOf(settings) {
   const found = { ...(FORMULAS[settings.kind] ?? FORMULAS.conv) };
-  if (settings.kind === "conv" && settings.flip) found.y = "y[u] = Σₜ p[u,t] · k[K−1−t]";
+  if (settings.flip && !isPool(settings.kind)) {
+    Object.keys(found).forEach((name) => { found[name] = found[name].replace("k[t]", "k[K−1−t]"); });
+  }
   if (settings.kind === "max-pool" && settings.ties === "all") found.dx = "dx[n] = Σ δ[u] over the windows u whose maximum x[n] equals";
   if (settings.kind === "max-pool" && settings.ties === "split") found.dx = "dx[n] = Σ δ[u] / (cells that tie) over the windows u whose maximum x[n] equals";
   return found;
@@ -56,7 +58,7 @@ function poolTerms({ found, settings, maps }, name, inside) {
     if (settings.kind === "mean-pool") return { factors, divisor: found.counts[at] };
     const winners = found.winners[at][maps.x];
     const lost = !winners.includes(contact);
-    return { factors, lost, divisor: name === "dx" && settings.ties === "split" ? winners.length : 1 };
+    return { factors, lost, divisor: name === "dx" && settings.ties === "split" && !lost ? winners.length : 1 };
   });
 }
 
