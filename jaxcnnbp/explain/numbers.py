@@ -20,8 +20,8 @@ def numbers_of(name: str, given: Any, seed: int) -> np.ndarray:
 
     Example:
       >>> numbers_of("kernel", (2, 2), seed=0)
-      array([[ 2.,  1.],
-             [ 0., -1.]], dtype=float32)
+      array([[0., 2.],
+             [2., 0.]], dtype=float32)
       >>> numbers_of("kernel", [[1, 2]], seed=0)
       array([[1., 2.]], dtype=float32)
     """

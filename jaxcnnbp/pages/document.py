@@ -54,7 +54,7 @@ def json_block(data: Any) -> str:
 
     Example:
       >>> json_block({"a": [1.5, float("nan")], "b": "</script>"})
-      '{"a": [1.5, "NaN"], "b": "\\\\u003c/script>"}'
+      '{"a": [1.5, "NaN"], "b": "\\u003c/script>"}'
     """
     return json.dumps(plain(data), allow_nan=False).replace("<", "\\u003c")
 
