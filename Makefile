@@ -19,7 +19,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format typecheck wheel clean
+.PHONY: help demo test docs lint format typecheck wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,10 @@ demo: $(VENV)/.train ## train on handwritten digits, then compare every gradient
 
 test: $(VENV)/.test ## run the tests; TESTS=tests/packaging runs some of them
 	$(PYTEST) $(TESTS)
+
+docs: $(VENV)/.docs ## build the documentation into build/site, without a network
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs build/site
+	@echo "build/site/index.html: open it in a browser."
 
 lint: $(VENV)/.dev ## check style and layout
 	$(BIN)/ruff check $(SOURCES)

@@ -2,9 +2,10 @@
 
 In reading order: `geometry` says where taps fall, `taps` gathers and scatters, `ops` holds one rule a file, `nn` stores
 weights and runs the whole algorithm, `transform` carries the rules into other people's models, `audit` compares the
-gradients, `train` uses all of it.
+gradients, `train` uses all of it, `explain` shows it.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxcnnbp import nn as nn
@@ -46,6 +47,7 @@ from jaxcnnbp.transform import explain_swaps as explain_swaps
 from jaxcnnbp.transform import manual_backward as manual_backward
 
 if TYPE_CHECKING:
+    from jaxcnnbp import explain as explain
     from jaxcnnbp.audit import GradientReport as GradientReport
     from jaxcnnbp.audit import compare_gradients as compare_gradients
 
@@ -55,9 +57,11 @@ _FROM_AUDIT = ("compare_gradients", "GradientReport")
 
 
 def __getattr__(name: str) -> Any:
-    # The judge is imported where it is used: a program that only trains does not pay for it.
+    # Judge and pictures are imported where they are used: a program that only trains does not pay for them.
     if name in _FROM_AUDIT:
         from jaxcnnbp import audit
 
         return getattr(audit, name)
+    if name == "explain":
+        return importlib.import_module("jaxcnnbp.explain")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -70,7 +70,7 @@ def compare_gradients(
 
     Returns:
       A `GradientReport`: printable, `report.ok`, `report.assert_close()`, `report.to_json()`,
-      `report.plot()`.
+      `report.plot()`, `report.save_html(path)`.
 
     Raises:
       TypeError: if `args` hold nothing to differentiate.

@@ -34,7 +34,7 @@ def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
         "|difference| / allowed": np.nan_to_num(excess),
     }
     for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        image = axes.imshow(_slice(np.real(values), row), aspect="auto", interpolation="nearest")
+        image = axes.imshow(slice_of(np.real(values), row), aspect="auto", interpolation="nearest")
         axes.set_title(title)
         figure.colorbar(image, ax=axes)
     if path is not None:
@@ -42,7 +42,7 @@ def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
     return figure
 
 
-def _slice(values: np.ndarray, row: Row) -> np.ndarray:
+def slice_of(values: np.ndarray, row: Row) -> np.ndarray:
     """The two spatial axes of `values` through the worst element; every row, for a matrix or less."""
     if values.ndim <= 2:
         return np.atleast_2d(values) if values.size else np.zeros((1, 1))

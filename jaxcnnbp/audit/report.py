@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,6 +179,24 @@ class GradientReport:
         from jaxcnnbp.audit.plot import error_map
 
         return error_map(self[leaf] if leaf is not None else self.worst_row(), path)
+
+    def to_html(self, title: str = "Gradient report", command: str = "") -> str:
+        """The report as a page: one file with sortable tables, error maps, the worst elements and the environment.
+
+        `title` says what was compared, `command` what made it.
+        """
+        from jaxcnnbp.audit.page import page_of
+
+        return page_of(self, title, command)
+
+    def save_html(self, path: str | PathLike[str], title: str = "Gradient report", command: str = "") -> None:
+        """Writes `to_html(title, command)` to `path`."""
+        Path(path).write_text(self.to_html(title, command), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        from jaxcnnbp.audit.page import fragment_of
+
+        return fragment_of(self)
 
     def worst_row(self) -> Row:
         """The gradient with the largest error in units of what it may be off by."""

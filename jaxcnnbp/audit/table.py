@@ -84,8 +84,8 @@ WORST = (
 
 def plain(report: GradientReport) -> str:
     """The whole report in plain text: tables of about 80 columns, sentences of at most 100."""
-    notes = "\n".join(textwrap.fill(note, PLAIN_WIDTH) for note in _notes(report))
-    return "\n\n".join([_title(report), _grid(ERRORS, report.rows), _grid(WORST, report.rows), notes])
+    words = "\n".join(textwrap.fill(note, PLAIN_WIDTH) for note in notes(report))
+    return "\n\n".join([title(report), _grid(ERRORS, report.rows), _grid(WORST, report.rows), words])
 
 
 def rich(report: GradientReport) -> Any:
@@ -97,8 +97,8 @@ def rich(report: GradientReport) -> Any:
 
     tables = [_rich_table(columns, report.rows) for columns in (ERRORS, WORST)]
     colour = "bold green" if report.ok else "bold red"
-    notes = [Text(note) for note in _notes(report)]
-    return Group(Text(_title(report), style=colour), "", tables[0], "", tables[1], "", *notes)
+    words = [Text(note) for note in notes(report)]
+    return Group(Text(title(report), style=colour), "", tables[0], "", tables[1], "", *words)
 
 
 def _rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Any:
@@ -133,16 +133,18 @@ def _name(name: str) -> str:
     return name if len(name) <= NAME_WIDTH else f"..{name[2 - NAME_WIDTH :]}"
 
 
-def _title(report: GradientReport) -> str:
+def title(report: GradientReport) -> str:
+    """The verdict in one line."""
     right = sum(row.ok for row in report.rows)
     against = "a float64 oracle" if report.oracle else "autodiff"
     count = f"{right} of {len(report.rows)} right"
     return f"Gradients by hand-written rules against {against}, on {report.platform}: {count}"
 
 
-def _notes(report: GradientReport) -> list[str]:
+def notes(report: GradientReport) -> list[str]:
+    """Sentences on what the tables do not show."""
     wrong = [row.verdict() for row in (*report.outputs, *report.rows) if not row.ok]
-    notes = [
+    found = [
         *wrong,
         _autodiff_note(report),
         _output_note(report),
@@ -150,7 +152,7 @@ def _notes(report: GradientReport) -> list[str]:
         _tie_note(report),
         _cost_note(report.cost),
     ]
-    return [note for note in notes if note]
+    return [note for note in found if note]
 
 
 def _autodiff_note(report: GradientReport) -> str:

@@ -4,6 +4,7 @@ oracle.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,18 @@ PIPED_WIDTH = 120
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of parameters and images.")
 @click.option("--json", "json_path", type=Path, help="Write the report as JSON.")
+@click.option("--html", "html_path", type=Path, help="Write the report as a page: one file, works offline.")
 @click.option("--plot", "plot_path", type=Path, help="Draw the error map of the worst leaf.")
 @click.option("--timing/--no-timing", default=True, help="Measure time and memory.")
+@click.pass_context
 def compare(
+    ctx: click.Context,
     model: str,
     batch: int,
     dtype: str,
     seed: int,
     json_path: Path | None,
+    html_path: Path | None,
     plot_path: Path | None,
     timing: bool,
 ) -> None:
@@ -49,12 +54,14 @@ def compare(
 
     The exit code is 1 if one of them is further off than rounding explains.
     """
-    _check_folders(json_path, plot_path)
+    check_folders(json_path, html_path, plot_path)
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
         report = report_of(MODELS[model], batch, dtype, seed, timing)
     _print(report)
     if json_path is not None:
         json_path.write_text(report.to_json() + "\n", encoding="utf-8")
+    if html_path is not None:
+        report.save_html(html_path, f"Gradients of {model}, {batch} images, {dtype}", command_of(ctx))
     if plot_path is not None:
         _plot(report, plot_path)
     raise SystemExit(0 if report.ok else 1)
@@ -84,7 +91,21 @@ def _loss_of(model: Any, loss: Callable[..., Any], targets: jax.Array) -> Callab
     return of
 
 
-def _check_folders(*paths: Path | None) -> None:
+def command_of(ctx: click.Context) -> str:
+    """The command line that says all that this run was told, defaults included."""
+    parts = [ctx.command_path.split()[-1]]
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        flags = [*parameter.opts, *parameter.secondary_opts]
+        if isinstance(value, bool):
+            parts.append(flags[0] if value else flags[-1])
+        elif value is not None:
+            parts += [flags[0], str(value)]
+    return shlex.join(["jaxcnnbp", *parts])
+
+
+def check_folders(*paths: Path | None) -> None:
+    """Refuses files in folders that do not exist, before anything is computed."""
     for path in paths:
         if path is not None and not path.parent.is_dir():
             raise click.BadParameter(f"the folder of {path} does not exist; create it or name another file.")

@@ -1,0 +1,91 @@
+"""An explanation as one interactive page; `assets/rules.js` recomputes there what its controls change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxcnnbp.pages import document, part
+
+if TYPE_CHECKING:
+    from jaxcnnbp.explain.explanation import Explanation
+
+NAMES = {
+    "conv": "Convolution",
+    "conv-transpose": "Transposed convolution",
+    "max-pool": "Max pooling",
+    "mean-pool": "Mean pooling",
+}
+_PACKAGE = "jaxcnnbp.explain"
+
+
+def title_of(shown: Explanation) -> str:
+    """The heading of page, picture and text."""
+    name = NAMES[shown.kind]
+    if shown.kind == "conv":
+        name = (
+            "Convolution, kernel flipped" if shown.settings["flip"] else "Convolution, kernel not flipped (correlation)"
+        )
+    return f"{name}, forward and backward"
+
+
+def page_of(shown: Explanation) -> str:
+    """The whole page."""
+    scripts = [
+        part(f"assets/{name}.js", _PACKAGE)
+        for name in ("rules", "state", "words", "grids", "marks", "controls", "page")
+    ]
+    return document(
+        title_of(shown),
+        part("assets/page.html", _PACKAGE),
+        styles=[part("assets/page.css", _PACKAGE)],
+        scripts=scripts,
+        data=payload(shown),
+    )
+
+
+def payload(shown: Explanation) -> dict[str, Any]:
+    """What the page starts from: settings, arrays of two spatial axes, and where they come from."""
+    import jaxcnnbp
+
+    arrays = {name: _two_axes(array, shown.window.rank) for name, array in shown.arrays.items()}
+    device = jax.devices()[0]
+    return {
+        "name": NAMES[shown.kind],
+        "rank": shown.window.rank,
+        "settings": _settings(shown),
+        "arrays": {name: {"shape": array.shape, "data": array.ravel()} for name, array in arrays.items()},
+        "gaps": dict(shown.gaps),
+        "note": shown.note,
+        "made": {
+            "jaxcnnbp": jaxcnnbp.__version__,
+            "jax": jax.__version__,
+            "dtype": str(shown.arrays["x"].dtype),
+            "platform": device.platform,
+        },
+    }
+
+
+def _settings(shown: Explanation) -> dict[str, Any]:
+    """The settings with an entry for each of two axes."""
+    alone = shown.window.rank == 1
+    asked = dict(shown.settings)
+    neutral = {"stride": 1, "padding": (0, 0), "dilation": 1}
+    per_axis = {name: [*([first] if alone else []), *asked.pop(name)] for name, first in neutral.items()}
+    size = [*([1] if alone else []), *shown.window.size]
+    return {
+        "kind": shown.kind,
+        "size": size,
+        **per_axis,
+        "flip": bool(asked.get("flip", False)),
+        "ties": asked.get("ties", "first"),
+        "countPadding": bool(asked.get("count_padding", True)),
+        "ceilMode": shown.window.ceil_mode,
+    }
+
+
+def _two_axes(array: np.ndarray, rank: int) -> np.ndarray:
+    """One spatial axis is shown as one row."""
+    return array.astype(np.float64)[None] if rank == 1 else array.astype(np.float64)

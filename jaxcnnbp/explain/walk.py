@@ -1,0 +1,233 @@
+"""One image on its way through a trained network and back: activations, deltas, gradients, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnnbp import nn
+from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.explain.weights import Trained, default_cache, scaled, trained
+from jaxcnnbp.modes import mode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """One parameter of a layer.
+
+    Attributes:
+      value: as it was trained.
+      gradient: of the loss of this image, by `nn.backprop`.
+      gap: largest distance of the gradient from autodiff's.
+    """
+
+    value: np.ndarray
+    gradient: np.ndarray
+    gap: float
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One layer.
+
+    Attributes:
+      name: as the model calls it; "input" for the image.
+      activation: its output, `(*spatial, channels)`.
+      delta: gradient of the loss by that output, by `nn.backprop`.
+      gap: largest distance of `delta` from autodiff's.
+      parameters: by name.
+    """
+
+    name: str
+    activation: np.ndarray
+    delta: np.ndarray
+    gap: float
+    parameters: Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What `jaxcnnbp.explain.model` gives: it shows itself in a notebook, and as page, picture and text.
+
+    Attributes:
+      name: of the model.
+      sample: which test image.
+      label: what the image shows.
+      scores: the model's outputs, `(classes,)`.
+      chances: softmax of the scores; None for a model that is trained by squared error.
+      loss: of this image.
+      steps: the input and every layer, first to last.
+      words: where weights and image are from.
+    """
+
+    name: str
+    sample: int
+    label: int
+    scores: np.ndarray = field(repr=False)
+    chances: np.ndarray | None = field(repr=False)
+    loss: float
+    steps: tuple[Step, ...] = field(repr=False)
+    words: tuple[str, ...]
+
+    @property
+    def answer(self) -> int:
+        """The class that the model gives."""
+        return int(np.argmax(self.scores))
+
+    def __getitem__(self, name: str) -> Step:
+        """The step of one layer by name."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(f"`name` (={name!r}) must be one of {', '.join(step.name for step in self.steps)}.")
+
+    def to_html(self) -> str:
+        """The page, whole: one file that needs no network."""
+        from jaxcnnbp.explain.walk_views import page_of
+
+        return page_of(self)
+
+    def save_html(self, path: str | PathLike[str]) -> None:
+        """Writes `to_html()` to `path`."""
+        Path(path).write_text(self.to_html(), encoding="utf-8")
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
+        """All pictures on one sheet; needs Matplotlib."""
+        from jaxcnnbp.explain.walk_picture import picture_of
+
+        return picture_of(self, path)
+
+    def _repr_html_(self) -> str:
+        from jaxcnnbp.explain.walk_views import title_of
+        from jaxcnnbp.pages import in_frame
+
+        return in_frame(self.to_html(), title_of(self))
+
+    def __rich__(self) -> Any:
+        from jaxcnnbp.explain.walk_views import rich_of
+
+        return rich_of(self)
+
+    def __str__(self) -> str:
+        from jaxcnnbp.explain.walk_views import plain_of
+
+        return plain_of(self)
+
+
+def model(
+    name: str = "lenet5",
+    sample: int = 7,
+    *,
+    weights: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    standardize: bool = False,
+    seed: int = 0,
+    cache: str | PathLike[str] | bool | None = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Walk:
+    """One real digit through a trained network and back, by `nn.backprop`, with autodiff beside it.
+
+    Without `weights` the model is trained first, for seconds: without `data_dir` on scikit-learn's handwritten digits
+    (enlarged where the model wants 28x28), with it for one epoch on the files there. The weights are kept for the next
+    time.
+
+    Args:
+      name: a shipped model, a key of `jaxcnnbp.nn.models.MODELS`.
+      sample: number of the test image, from 0.
+      weights: parameters that `jaxcnnbp train --save` or `jaxcnnbp.train.save_params` wrote.
+      data_dir: folder with the four files of MNIST, plain or gzip.
+      standardize: whether the weights want pixels of mean 0 and deviation 1, as the training recipes do.
+      seed: of the training.
+      cache: folder for trained weights; True is the user's cache, False or None keeps nothing.
+      say: told what takes time.
+
+    Returns:
+      A `Walk`: `steps` with activations, deltas, gradients and their distances from autodiff.
+
+    Raises:
+      InputError: an unknown model, weights of another one, a sample that does not exist, unreadable files.
+
+    Example:
+      >>> walk = model("digits", sample=3, cache=None)
+      >>> walk["conv1"].activation.shape, walk["conv1"].gap < 1e-6
+      ((8, 8, 8), True)
+
+    Source: Bouvrie (2006), sections 2 and 3; `jaxcnnbp.nn.backprop`.
+    """
+    folder = default_cache() if cache is True else Path(cache) if cache else None
+    found = trained(
+        name,
+        sample,
+        None if weights is None else Path(weights),
+        None if data_dir is None else Path(data_dir),
+        standardize,
+        seed,
+        folder,
+        say,
+    )
+    return _walk(name, sample, found)
+
+
+def _walk(name: str, sample: int, found: Trained) -> Walk:
+    network, params = found.spec.build(), found.params
+    image = scaled(found.data.test.images[sample][None], found.data, found.mean, found.deviation)
+    label = int(found.data.test.labels[sample])
+    target = jax.nn.one_hot(jnp.array([label]), found.data.classes)
+    back = nn.backprop(network, params, image, target, found.spec.loss)
+    gradients, deltas = _by_autodiff(network, params, image, target, found.spec.loss)
+    outputs = _outputs(network, params, image, {})
+    steps = tuple(
+        _step(layer, outputs[layer], back, deltas[layer], params.get(layer, {}), gradients.get(layer, {}))
+        for layer in outputs
+    )
+    chances = np.asarray(jax.nn.softmax(back.outputs[0])) if found.spec.loss is nn.softmax_cross_entropy else None
+    where = f"Image {sample} of the test images of {found.data.name}."
+    scores = np.asarray(back.outputs[0])
+    return Walk(name, sample, label, scores, chances, float(back.loss), steps, (where, *found.words))
+
+
+def _outputs(network: nn.Sequential, params: Any, image: jax.Array, added: Mapping[str, jax.Array]) -> dict[str, Any]:
+    """The output of every layer by name, each with what `added` has for it."""
+    x = image + added["input"] if added else image
+    outputs = {"input": x}
+    for name, layer in network.named_layers():
+        x = layer.apply(params.get(name, {}), x)
+        x = outputs[name] = x + added[name] if added else x
+    return outputs
+
+
+def _by_autodiff(
+    network: nn.Sequential, params: Any, image: jax.Array, target: jax.Array, loss: Any
+) -> tuple[Any, Any]:
+    """Gradients and deltas by JAX: a delta is the slope by something added to the layer's output."""
+    nothing = jax.tree.map(jnp.zeros_like, _outputs(network, params, image, {}))
+
+    def of(params: Any, added: Any) -> jax.Array:
+        return loss(_outputs(network, params, image, added)[network.names[-1]], target)
+
+    with mode("autodiff"):
+        return jax.jit(jax.grad(of, (0, 1)))(params, nothing)
+
+
+def _step(name: str, output: jax.Array, back: nn.Backprop, by_jax: jax.Array, params: Any, gradients: Any) -> Step:
+    own = back.gradients.get(name, {})
+    parameters = {
+        part: Parameter(np.asarray(params[part]), np.asarray(own[part]), _gap(own[part], gradients[part]))
+        for part in own
+    }
+    delta = back.deltas[name]
+    return Step(name, np.asarray(output[0]), np.asarray(delta[0]), _gap(delta, by_jax), parameters)
+
+
+def _gap(a: jax.Array, b: jax.Array) -> float:
+    return float(distance(np.asarray(a, np.float64), np.asarray(b, np.float64)).max(initial=0.0))

@@ -1,0 +1,94 @@
+"""All code on the site runs, page by page as a reader would, and prints the text below it; its commands are real."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from jaxcnnbp.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md"))
+BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+WITH_CODE = [path for path in PAGES if BLOCKS.search(path.read_text(encoding="utf-8"))]
+COMMANDS = [
+    pytest.param(line, id=f"{path.stem}: {line[9:50]}")
+    for path in PAGES
+    for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+# What comes between the outputs of two blocks.
+MARK = "\x1e"
+
+
+def runnable(page: Path) -> tuple[str, list[str]]:
+    """The blocks of a page as one program that prints a mark after each, and what each must print."""
+    blocks = BLOCKS.findall(page.read_text(encoding="utf-8"))
+    return "\n".join(f"{code}\nprint({MARK!r})" for code, _ in blocks), [text for _, text in blocks]
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_code_prints_the_text_below_it(page: Path, tmp_path: Path) -> None:
+    program, expected = runnable(page)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-W", "error", "-c", program]
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split(MARK)[:-1]
+    for number, (found, text) in enumerate(zip(printed, expected, strict=True)):
+        if text:  # a block without a text below it may print what differs from run to run
+            assert found.split() == text.split(), f"block {number} of {page.name}"
+
+
+def test_pages_have_code() -> None:
+    """The pattern finds the blocks: none is written in a way that it overlooks."""
+    assert len(WITH_CODE) >= 9
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert len(re.findall(r"```python", text)) == len(BLOCKS.findall(text)), page
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick ones are run, those that train or need data are only read by the command they name."""
+    program, *arguments = shlex.split(line)
+    assert program == "jaxcnnbp"
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "train" or arguments[:2] == ["explain", "model"]:
+        command: click.Command = main
+        context = click.Context(main)
+        while isinstance(command, click.Group):
+            command = command.get_command(context, arguments.pop(0)) or pytest.fail(f"no such command: {line}")
+        command.make_context("jaxcnnbp", arguments)
+        return
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for name in re.findall(r"\S+\.(?:html|png)", line):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_files_of_numbers(tmp_path: Path) -> None:
+    """The files that the page on pictures names."""
+    arrays = {
+        "--values": np.ones((4, 4, 2)),
+        "--kernel-values": np.ones((2, 2, 2, 3)),
+        "--delta-values": np.ones((3, 3, 3)),
+    }
+    arguments = []
+    for number, (option, array) in enumerate(arrays.items()):
+        np.save(tmp_path / f"{number}.npy", array)
+        arguments += [option, str(tmp_path / f"{number}.npy")]
+    result = CliRunner().invoke(main, ["explain", "conv", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "= 8" in result.output
