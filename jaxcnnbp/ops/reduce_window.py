@@ -75,7 +75,7 @@ def reduce_window(
     """
     operand = jax.tree.map(jnp.asarray, operand)
     init_value = _typed(init_value, operand)
-    given = dict(
+    given: dict[str, Any] = dict(
         window_dimensions=window_dimensions,
         window_strides=window_strides,
         padding=padding,
@@ -197,7 +197,7 @@ class Layout:
 def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], layout: Layout) -> Rule:
     """`(*operands, *inits) -> outputs`, in lax's layouts."""
     count = len(inits)
-    is_extreme = reducer in ("max", "min")
+    is_extreme = isinstance(reducer, str) and reducer in ("max", "min")
     from_identity = is_extreme and _is_concrete(inits[0]) and inits[0] == identity(inits[0].dtype, reducer)
 
     def rule(*arrays: Array) -> list[Array]:

@@ -30,7 +30,8 @@ class Rule:
 
 
 def _conv_refusal(eqn: JaxprEqn) -> str | None:
-    return conv_by_lax_because(*_avals(eqn), eqn.params["dimension_numbers"])
+    lhs, rhs = _avals(eqn)
+    return conv_by_lax_because(lhs, rhs, eqn.params["dimension_numbers"])
 
 
 def _pool_refusal(eqn: JaxprEqn) -> str | None:
