@@ -6,13 +6,13 @@ from jaxcnnbp.train.data.bundled import digits
 from jaxcnnbp.train.data.download import openml
 from jaxcnnbp.train.data.folder import mnist_folder
 from jaxcnnbp.train.data.idx import read_idx
-from jaxcnnbp.train.data.split import Data, Split, pixel_statistics
+from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, pixel_statistics, read_images
 from jaxcnnbp.train.options import Options
 
 __all__ = ["Data", "Split", "digits", "load", "mnist_folder", "openml", "pixel_statistics", "read_idx"]
 
 
-def load(options: Options) -> Data:
+def load(options: Options, workers: int = 4) -> Data:
     """The data set that the options ask for: a folder first, then the bundled digits, then OpenML.
 
     Args:
