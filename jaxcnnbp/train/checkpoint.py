@@ -13,9 +13,16 @@ Reference: Orbax, https://orbax.readthedocs.io.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
+import logging
+import os
+import shutil
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +43,9 @@ __all__ = ["Checkpoints", "Restored"]
 # What reading a damaged file was seen to raise, in JSON, Orbax and TensorStore; `_Damaged` is what we find ourselves.
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError, EOFError)
 _UNWRITABLE = (OSError, ValueError, RuntimeError)
+
+
+_ROOM = 128 * 1024  # what a checkpoint takes beside the bytes of its arrays
 
 
 class _Damaged(ValueError):
@@ -69,10 +79,12 @@ class Checkpoints:
         self, folder: Path | str, keep: int, layout: Layout, identity: Identity, note: Callable[[str], None]
     ) -> None:
         self._orbax = require("orbax.checkpoint", "orbax-checkpoint", "train")
+        _hush()
         self.folder, self._keep, self._layout = Path(folder).absolute(), keep, layout
         self._identity, self._note = identity, note
         self._last_good: int | None = None
         self._pending: int | None = None
+        self._fault: str | None = None  # of the last checkpoint, if it could not be written
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = self._open()
@@ -110,8 +122,9 @@ class Checkpoints:
         Raises:
             SaveFailed: it could not be; the sentence says why, and which is the last good one.
         """
-        if (fault := self._settle(quiet=True)) is not None:
-            raise SaveFailed(fault)
+        self._settle(quiet=True)
+        if self._fault is not None:
+            raise SaveFailed(self._fault)
 
     def restore(self, state: Any, best: Any) -> Restored | None:
         """The last good checkpoint; damaged ones that are newer are moved aside and named in notes.
@@ -149,7 +162,8 @@ class Checkpoints:
     def close(self) -> None:
         """End the threads that write; what is being written is finished."""
         self._settle(quiet=True)
-        self._manager.close()
+        with contextlib.suppress(*_UNWRITABLE):
+            self._manager.close()
 
     def _open(self) -> Any:
         settings = self._orbax.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=True)
@@ -158,34 +172,41 @@ class Checkpoints:
     def _begin(self, step: int, arrays: dict[str, jax.Array], about: dict[str, Any]) -> bool:
         args = self._orbax.args
         try:
-            self._manager.save(
-                step, args=args.Composite(state=args.StandardSave(arrays), about=args.JsonSave(about))
-            )
+            self._require_room(arrays)
+            self._manager.save(step, args=args.Composite(state=args.StandardSave(arrays), about=args.JsonSave(about)))
         except _UNWRITABLE as error:
             self._failed(step, error)
             return False
         self._pending = step
         return True
 
-    def _settle(self, quiet: bool = False) -> str | None:
-        """Wait for the checkpoint that is being written; returns a sentence if it failed."""
+    def _require_room(self, arrays: dict[str, jax.Array]) -> None:
+        """Refuse at once what a full disk would refuse half-way."""
+        wanted, free = sum(a.nbytes for a in arrays.values()) + _ROOM, shutil.disk_usage(self.folder).free
+        if free < wanted:
+            raise OSError(
+                errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free:,} bytes are free, about {wanted:,} wanted"
+            )
+
+    def _settle(self, quiet: bool = False) -> None:
+        """Wait for the checkpoint that is being written."""
         try:
             self._manager.wait_until_finished()
         except _UNWRITABLE as error:
-            return self._failed(self._pending, error, quiet)
+            self._failed(self._pending or 0, error, quiet)
         if self._pending is not None:
-            self._last_good, self._pending = self._pending, None
-        return None
+            self._last_good, self._pending, self._fault = self._pending, None, None
 
-    def _failed(self, step: int | None, error: Exception, quiet: bool = False) -> str:
+    def _failed(self, step: int, error: Exception, quiet: bool = False) -> None:
         self._pending = None
         last = "there is none yet" if self._last_good is None else f"the last good one is of step {self._last_good:,}"
-        fault = f"The checkpoint of step {step:,} could not be written to {self.folder}: {_first_line(error)}; {last}."
+        place = f"The checkpoint of step {step:,} could not be written to {self.folder}"
+        self._fault = f"{place} ({_first_line(error)}); {last}."
         if not quiet:
-            self._note(fault)
-        self._manager.close()
+            self._note(self._fault)
+        with contextlib.suppress(*_UNWRITABLE):  # it says once more what went wrong
+            self._manager.close()
         self._manager = self._open()  # which also clears what was half written
-        return fault
 
     def _about(self, arrays: dict[str, jax.Array], sums: dict[str, jax.Array], course: Course) -> dict[str, Any]:
         kinds = {
@@ -236,10 +257,36 @@ class Checkpoints:
             self._manager.reload()
 
 
+def _hush() -> None:
+    """Keep Orbax's threads from printing their tracebacks: what goes wrong is told once, as a sentence."""
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_of_others)
+    if sys.excepthook is not _print_others:
+        sys.excepthook = _print_others
+
+
+def _of_others(record: logging.LogRecord) -> bool:
+    text = f"{record.pathname} {record.getMessage()}"
+    if record.exc_info and record.exc_info[1] is not None:
+        text += "".join(traceback.format_exception(record.exc_info[1]))
+    return not any(name in text for name in ("orbax", "tensorstore", "Event loop is closed", "never retrieved"))
+
+
+def _print_others(kind: Any, error: Any, trace: Any) -> None:
+    """`sys.excepthook`, which TensorStore's threads call: without what they say of a save that was given up."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
+
+
 def _sum_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:
+    """The cause in a few words; TensorStore's own messages run to pages."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if os.strerror(errno.ENOSPC) in str(error):
+        return os.strerror(errno.ENOSPC)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".")
+    return lines[0][:160].rstrip(".")

@@ -168,9 +168,7 @@ class _Runner:
             raise Diverged(f"The loss on the test images is {score.loss} after epoch {course.epoch}.")
         (loss, error), rate = self._record, float(job.rate(course.step - 1))
         speed = job.images / max(course.seconds, 1e-9)
-        record = Epoch(
-            course.epoch, course.step, loss, error, score.loss, score.error, rate, course.seconds, speed
-        )
+        record = Epoch(course.epoch, course.step, loss, error, score.loss, score.error, rate, course.seconds, speed)
         course.history.append(record)
         course.score = score
         best = Best(course.epoch, score.error, score.loss)

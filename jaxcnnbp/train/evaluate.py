@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -34,9 +35,7 @@ class Score(NamedTuple):
         return 1.0 - float(np.trace(self.confusion)) / float(self.confusion.sum())
 
 
-def make_score(
-    program: Program, layout: Layout = ONE_DEVICE
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+def make_score(program: Program, layout: Layout = ONE_DEVICE) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
     """The jitted function that scores one batch.
 
     Args:
@@ -70,7 +69,7 @@ def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> Score:
 
 def _score_batch(program: Program, layout: Layout, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     if layout.mesh is None or layout.height > 1:
-        return _score_rows(program, params, batch)
+        return _score_rows(program, params, dataclasses.replace(batch, images=layout.cut(_same, batch.images)))
     axes = (None,) * len(jax.tree.leaves(params))
 
     def on_device(params: Any, batch: Batch) -> Any:
@@ -82,6 +81,10 @@ def _score_batch(program: Program, layout: Layout, params: Any, batch: Batch) ->
     shared = jax.shard_map(on_device, mesh=layout.mesh, in_specs=specs, out_specs=PartitionSpec())
     loss, confusion, images = shared(params, batch)
     return loss / jnp.maximum(images, 1), jnp.round(confusion).astype(jnp.int32)
+
+
+def _same(images: jax.Array) -> jax.Array:
+    return images
 
 
 def _score_rows(program: Program, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -59,7 +59,7 @@ def in_order(count: int, batch: int) -> Iterator[np.ndarray]:
 
 def feed(
     split: Split, indices: Iterable[np.ndarray], layout: Layout, stop: Callable[[], bool] | None = None
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches on the devices, read ahead of the step that takes them.
 
     Args:
@@ -77,10 +77,8 @@ def feed(
     return ahead(layout.put(host_batch(split, chosen, layout, stop)) for chosen in indices)
 
 
-def host_batch(
-    split: Split, indices: np.ndarray, layout: Layout, stop: Callable[[], bool] | None = None
-) -> Batch:
-    """This process's rows of a batch, filled up so that every device has as many.
+def host_batch(split: Split, indices: np.ndarray, layout: Layout, stop: Callable[[], bool] | None = None) -> Batch:
+    """The rows of a batch that this process holds, filled up so that every device has as many.
 
     Args:
         split: images and labels.
@@ -105,7 +103,7 @@ def host_batch(
     return Batch(images, labels, weights, flags, count=len(indices))
 
 
-def ahead(items: Iterable[_Item], depth: int = _DEPTH) -> Iterator[_Item]:
+def ahead(items: Iterable[_Item], depth: int = _DEPTH) -> Generator[_Item]:
     """The items in their order, computed by a thread before they are asked for.
 
     Args:

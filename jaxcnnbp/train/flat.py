@@ -94,7 +94,7 @@ def _multipliers(shape: tuple[int, ...], seed: int) -> jax.Array:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _numbers(leaf: Any) -> Any:

@@ -15,7 +15,7 @@ Reference: Zhao et al., PyTorch FSDP, 2023 (parameters in parts); Dryden et al.,
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def loss_and_gradients(
     """
     drawn = jax.tree.map(lambda a: jnp.pad(a, [(0, len(batch.labels) - len(a)), *[(0, 0)] * (a.ndim - 1)]), drawn)
     if layout.mesh is None or layout.height > 1:
-        return _in_one_program(program, params, batch, drawn)
+        return _in_one_program(program, layout, params, batch, drawn)
     return _by_device(program, layout, params, batch, drawn)
 
 
@@ -87,8 +87,8 @@ def mean_loss(loss: Any, outputs: jax.Array, targets: jax.Array, weights: jax.Ar
     return jnp.sum(weights.astype(each.dtype) * each) / jnp.maximum(weights.sum(), 1).astype(each.dtype)
 
 
-def _in_one_program(program: Program, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
-    images = program.augment.change(scaled_images(program, batch.images), drawn)
+def _in_one_program(program: Program, layout: Layout, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
+    images = layout.cut(program.augment.change, scaled_images(program, batch.images), drawn)
     targets = one_hot_targets(program, batch.labels)
 
     def objective(params: Any) -> tuple[jax.Array, jax.Array]:
@@ -103,12 +103,11 @@ def _in_one_program(program: Program, params: Any, batch: Batch, drawn: Any) -> 
 def _by_device(program: Program, layout: Layout, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
     specs = jax.tree.map(lambda leaf: layout.spec(leaf.shape), params)
     axes = tuple(layout.split_axis(leaf.shape) for leaf in jax.tree.leaves(params))
-    whole = {"loss": PartitionSpec(), "wrong": PartitionSpec(), "images": PartitionSpec(), "stop": PartitionSpec()}
     sums = jax.shard_map(
         functools.partial(_device_sums, program, axes),
         mesh=layout.mesh,
         in_specs=(specs, PartitionSpec(DATA), PartitionSpec(DATA)),
-        out_specs=_Sums(specs, **whole),
+        out_specs=_Sums(specs, *[cast(Any, PartitionSpec())] * 4),
     )(params, batch, drawn)
     share = 1 / jnp.maximum(sums.images, 1)
     gradients = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), sums.gradients)

@@ -106,7 +106,7 @@ def prepare(
         InputError: options, data, devices or checkpoints that do not fit together.
     """
     program = build_program(options, data)
-    layout = make_layout(run, options.batch, data.train.images.shape[1])
+    layout = make_layout(run, options.batch, data.train.images.shape[1], options.augment != "none")
     rate = make_schedule(options, options.epochs * steps_per_epoch(options, data))
     step, score = make_step(program, layout), make_score(program, layout)
     checkpoints = None
@@ -114,6 +114,4 @@ def prepare(
         identity = identity_of(options, data, layout.data, layout.height, watch.note)
         checkpoints = Checkpoints(run.checkpoints, run.keep, layout, identity, watch.note)
     profiler = Profiler(run.profile if jax.process_index() == 0 else None)
-    return Job(
-        options, run, data, program, layout, watch, step, score, rate, checkpoints, profiler, stop, alive
-    )
+    return Job(options, run, data, program, layout, watch, step, score, rate, checkpoints, profiler, stop, alive)

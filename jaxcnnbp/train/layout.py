@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -25,10 +27,12 @@ class Layout:
     Args:
         mesh: the devices; None is one device without a mesh.
         shard_params: whether parameters, averages and optimizer states are kept in parts.
+        augmented: whether images change before they are cut into bands: their pixels come from anywhere.
     """
 
     mesh: Mesh | None = None
     shard_params: bool = False
+    augmented: bool = False
 
     @property
     def data(self) -> int:
@@ -58,7 +62,7 @@ class Layout:
         return min(start for start, _ in bounds), max(stop for _, stop in bounds)
 
     def split_axis(self, shape: tuple[int, ...]) -> int | None:
-        """The axis along which an array of parameters is kept in parts: the longest that divides, the last of equals."""
+        """The axis along which parameters are kept in parts: the longest that divides, the last of equals."""
         if not self.shard_params:
             return None
         fitting = [axis for axis, n in enumerate(shape) if n and n % self.data == 0]
@@ -83,12 +87,37 @@ class Layout:
         )
 
     def put(self, batch: Batch) -> Batch:
-        """This process's rows of a batch, as part of the batch that all processes see."""
+        """A batch of which this process gives its rows, as part of the batch that all processes see."""
         if self.mesh is None:
             return jax.device_put(batch)
-        images = self._put_rows(batch.images, PartitionSpec(DATA, HEIGHT))
+        bands = PartitionSpec(DATA) if self.augmented else PartitionSpec(DATA, HEIGHT)
+        images = self._put_rows(batch.images, bands)
         rest = [self._put_rows(part, PartitionSpec(DATA)) for part in (batch.labels, batch.weights, batch.stop)]
         return Batch(images, *rest, count=batch.count)
+
+    def cut(self, change: Callable[..., jax.Array], images: jax.Array, *rows: Any) -> jax.Array:
+        """Inside jit: `change` of images, device by device, then every device's band of them.
+
+        Args:
+            change: function of images, and of what goes with each of them, to images.
+            images: as `put` laid them.
+            rows: trees of arrays with a row an image.
+
+        Returns:
+            The images in bands.
+        """
+        if self.mesh is None or not self.augmented:
+            return change(images, *rows)
+
+        def on_device(images: jax.Array, *rows: Any) -> jax.Array:
+            changed = change(images, *rows)
+            band = changed.shape[1] // self.height
+            return jax.lax.dynamic_slice_in_dim(changed, jax.lax.axis_index(HEIGHT) * band, band, 1)
+
+        specs = (PartitionSpec(DATA),) * (1 + len(rows))
+        return jax.shard_map(
+            on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(DATA, HEIGHT), check_vma=False
+        )(images, *rows)
 
     def whole(self, array: jax.Array) -> np.ndarray:
         """An array on the host, also where this process holds only parts of it; all processes have to ask."""
@@ -104,7 +133,7 @@ class Layout:
     def _place_leaf(self, leaf: Any) -> Any:
         if self.mesh is None:
             return leaf
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(self._place_leaf(jax.random.key_data(leaf)))
         host = np.asarray(leaf)
         sharding = NamedSharding(self.mesh, self.spec(leaf.shape))
@@ -114,13 +143,14 @@ class Layout:
 ONE_DEVICE = Layout()
 
 
-def make_layout(run: Run, batch: int, height: int) -> Layout:
+def make_layout(run: Run, batch: int, height: int, augmented: bool = False) -> Layout:
     """The layout that a run asks for.
 
     Args:
         run: `devices`, `spatial` and `shard_params` are read.
         batch: images a step.
         height: rows of an image.
+        augmented: whether the images are changed at random.
 
     Returns:
         The layout; `ONE_DEVICE` for one device in one process.
@@ -144,10 +174,12 @@ def make_layout(run: Run, batch: int, height: int) -> Layout:
     if len(devices) == 1:
         return ONE_DEVICE
     grid = np.array(devices).reshape(data, run.spatial)
-    return Layout(Mesh(grid, (DATA, HEIGHT), axis_types=(AxisType.Auto,) * 2), run.shard_params)
+    return Layout(
+        Mesh(grid, (DATA, HEIGHT), axis_types=(AxisType.Auto,) * 2), run.shard_params, augmented and run.spatial > 1
+    )
 
 
-def _devices(run: Run) -> list[jax.Device]:
+def _devices(run: Run) -> list[Any]:
     """The first devices of every process, those of a process side by side."""
     wanted, processes = run.devices or jax.device_count(), jax.process_count()
     if wanted > jax.device_count():

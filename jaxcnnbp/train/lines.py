@@ -34,7 +34,9 @@ class Lines(Watch):
         self._since = self._started = time.monotonic()
         self._before = beginning.train_images * len(beginning.history)
         if beginning.step:
-            self._write(f"resumed at step {beginning.step:,}, in epoch {len(beginning.history) + 1}/{self._epochs}")
+            done = len(beginning.history)
+            place = "where it was finished" if done == self._epochs else f"in epoch {done + 1}/{self._epochs}"
+            self._write(f"resumed at step {beginning.step:,}, {place}")
 
     def progress(self, progress: Progress) -> None:
         now = time.monotonic()

@@ -32,7 +32,9 @@ class Options:
         None, "Folder of MNIST-format files, or of pictures in a folder a class; instead of --data."
     )
     classes: int = option(10, "Number of classes of MNIST-format files and of .npz.", AT_LEAST_ONE)
-    image_size: int | None = option(None, "Side that pictures are resized to; default: they must be alike.", AT_LEAST_ONE)
+    image_size: int | None = option(
+        None, "Side that pictures are resized to; default: they must be alike.", AT_LEAST_ONE
+    )
     corrupt: str = option("stop", "What an unreadable picture does.", choices=("stop", "skip"))
     epochs: int = option(20, "Passes over the training images.", AT_LEAST_ONE)
     batch: int = option(32, "Images a step.", AT_LEAST_ONE)
@@ -40,17 +42,13 @@ class Options:
     learning_rate: float | None = option(None, "Peak rate; default by optimizer.", POSITIVE)
     momentum: float = option(0.9, "Momentum; beta1 of adam.", FRACTION)
     beta2: float = option(0.999, "Decay of adam's second moment.", FRACTION)
-    weight_decay: float = option(
-        0.0, "Decay of the kernels; decoupled from the gradient in adamw only.", NOT_NEGATIVE
-    )
+    weight_decay: float = option(0.0, "Decay of the kernels; decoupled from the gradient in adamw only.", NOT_NEGATIVE)
     schedule: str = option(
         "cosine",
         "How the rate goes from its peak to its end.",
         choices=("constant", "linear", "cosine", "onecycle"),
     )
-    warmup: float | None = option(
-        None, "Share of the steps that rise to the peak; default 0, onecycle 0.3.", FRACTION
-    )
+    warmup: float | None = option(None, "Share of the steps that rise to the peak; default 0, onecycle 0.3.", FRACTION)
     final_rate: float = option(1e-3, "Rate at the end, as a share of the peak.", FRACTION)
     loss: str | None = option(None, "Default: the model's own.", choices=("squared_error", "cross_entropy"))
     label_smoothing: float = option(0.0, "Share of every target spread over all classes.", FRACTION)

@@ -90,8 +90,8 @@ def fingerprint(data: Data) -> str:
     digest = hashlib.blake2b(repr((data.white, data.classes)).encode(), digest_size=16)
     for images, labels in (data.train, data.test):
         digest.update(repr((images.shape, len(labels))).encode())
-        digest.update(np.ascontiguousarray(labels))
-        own = images.fingerprint().encode() if isinstance(images, Images) else np.ascontiguousarray(images)
+        digest.update(np.ascontiguousarray(labels).data)
+        own = images.fingerprint().encode() if isinstance(images, Images) else np.ascontiguousarray(images).data
         digest.update(own)
     return digest.hexdigest()
 
