@@ -22,6 +22,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -40,8 +41,8 @@ from jaxcnnbp.train.layout import Layout
 
 __all__ = ["Checkpoints", "Restored"]
 
-# What reading a damaged file was seen to raise, in JSON, Orbax and TensorStore; `_Damaged` is what we find ourselves.
-_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError, EOFError)
+# Orbax raises the bare class where a damaged file makes TensorStore fail, and whatever its parsers come upon elsewhere.
+_UNREADABLE: tuple[type[Exception], ...] = (Exception,)
 _UNWRITABLE = (OSError, ValueError, RuntimeError)
 
 
@@ -165,9 +166,17 @@ class Checkpoints:
         with contextlib.suppress(*_UNWRITABLE):
             self._manager.close()
 
-    def _open(self) -> Any:
-        settings = self._orbax.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=True)
+    def _open(self, clear: bool = True) -> Any:
+        settings = self._orbax.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=clear)
         return self._orbax.CheckpointManager(self.folder, options=settings)
+
+    def _reopened(self) -> Any:
+        """A fresh manager, which clears what was half written once its threads have let go of it."""
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                return self._open()
+            time.sleep(0.1)
+        return self._open(clear=False)
 
     def _begin(self, step: int, arrays: dict[str, jax.Array], about: dict[str, Any]) -> bool:
         args = self._orbax.args
@@ -206,7 +215,7 @@ class Checkpoints:
             self._note(self._fault)
         with contextlib.suppress(*_UNWRITABLE):  # it says once more what went wrong
             self._manager.close()
-        self._manager = self._open()  # which also clears what was half written
+        self._manager = self._reopened()
 
     def _about(self, arrays: dict[str, jax.Array], sums: dict[str, jax.Array], course: Course) -> dict[str, Any]:
         kinds = {
@@ -262,7 +271,7 @@ def _hush() -> None:
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(_of_others)
     if sys.excepthook is not _print_others:
-        sys.excepthook = _print_others
+        sys.excepthook, sys.unraisablehook = _print_others, _print_other_unraisable
 
 
 def _of_others(record: logging.LogRecord) -> bool:
@@ -276,6 +285,12 @@ def _print_others(kind: Any, error: Any, trace: Any) -> None:
     """`sys.excepthook`, which TensorStore's threads call: without what they say of a save that was given up."""
     if str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
+
+
+def _print_other_unraisable(unraisable: Any) -> None:
+    """`sys.unraisablehook`, without what Orbax's abandoned coroutines say when they are collected."""
+    if "TensorStore" not in str(unraisable.exc_value) and "orbax" not in repr(unraisable.object):
+        sys.__unraisablehook__(unraisable)
 
 
 def _sum_of(content: dict[str, Any]) -> str:

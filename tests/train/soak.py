@@ -52,26 +52,22 @@ def undisturbed(folder: Path, options: list[str], cache: Path) -> float:
     return time.monotonic() - started
 
 
-def disturbed(folder: Path, options: list[str], cache: Path, kills: int, number: int, longest: float) -> list[str]:
-    """A run that is killed `kills` times, then left alone; returns a line for each kill."""
+def disturbed(folder: Path, options: list[str], cache: Path, numbers: list[int], longest: float) -> list[str]:
+    """A run that gets a signal again and again, then is left alone; returns a line for each of its starts."""
     folder.mkdir()
     lines = []
-    for kill in range(kills + 1):
-        process = subprocess.Popen(
-            [*command(folder, options), "--resume"],
-            env=environment(cache),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        if kill < kills:
-            wait = random.uniform(0.0, longest)
-            time.sleep(wait)
+    for number in [*numbers, None]:
+        again = [*command(folder, options), "--resume"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(again, env=environment(cache), **pipes)
+        if number is not None:
+            time.sleep(random.uniform(0.0, longest))
             process.send_signal(number)
         _, errors = process.communicate()
-        steps = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*") if path.name.isdigit())
-        lines.append(f"kill {kill + 1}: exit {process.returncode}, newest checkpoint {steps[-1] if steps else None}")
-        expected = {0} if kill == kills else {0, -number, STOPPED if number == signal.SIGTERM else 0}
-        if process.returncode not in expected:
+        found = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
+        lines.append(f"start {len(lines) + 1}: exit {process.returncode}, newest checkpoint {max(found, default=None)}")
+        # A signal that comes after the end, or before Python listens to it, is none of our doing.
+        if process.returncode not in ({0} if number is None else {0, -number, STOPPED}):
             raise SystemExit(f"{lines[-1]}\n{errors.decode()}")
     return lines
 
@@ -108,8 +104,8 @@ def main() -> None:
         undisturbed(Path(home) / "warm", options, cache)
         longest = undisturbed(quiet, options, cache)
         print(f"undisturbed: {longest:.1f} s", flush=True)
-        number = signal.Signals[f"SIG{given.signal}"]
-        for line in disturbed(restless, options, cache, given.kills, number, longest):
+        numbers = [signal.Signals[f"SIG{given.signal}"]] * given.kills
+        for line in disturbed(restless, options, cache, numbers, longest):
             print(line)
         found = differences(quiet, restless)
     print(f"differs: {', '.join(found)}" if found else f"the same bits after {given.kills} times SIG{given.signal}")
