@@ -1,7 +1,7 @@
 """Over eight devices no rule moves an activation: the compiled gradient of every rule, read collective by collective.
 
-Each case of `cases.py` is differentiated with its images spread over eight devices and all else on every device. What the
-compiled program may exchange are gradients of what all devices share, in an all-reduce; anything as large as the
+Each case of `cases.py` is differentiated with its images spread over eight devices and all else on every device. What
+the compiled program may exchange are gradients of what all devices share, in an all-reduce; anything as large as the
 activations, and any other collective, is a gather in disguise.
 """
 
@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ def faults(case):
 
     def energy(*arrays):
         # A square, so that delta differs from cell to cell and nothing folds to a constant.
-        return sum(jnp.sum(jnp.square(y)) for y in jax.tree.leaves(case(*arrays)) if jnp.issubdtype(y.dtype, jnp.floating))
+        outputs = [y for y in jax.tree.leaves(case(*arrays)) if jnp.issubdtype(y.dtype, jnp.floating)]
+        return sum(jnp.sum(jnp.square(y)) for y in outputs)
 
     gradient = jax.jit(jax.grad(energy, argnums=tuple(range(len(arrays)))), in_shardings=places, out_shardings=places)
     text = gradient.lower(*arrays).compile().as_text()
@@ -98,7 +100,7 @@ class Planted:
     """A rule that takes every image from another device."""
 
     shapes = ((2, 3, 4),)
-    options: dict = {}
+    options = types.MappingProxyType({})
 
     def __call__(self, x):
         return x[::-1] * x
