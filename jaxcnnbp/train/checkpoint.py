@@ -4,6 +4,7 @@
     FOLDER/STEP/about     JSON: options, data, versions, position, history, and a check sum of every array
     FOLDER/best.npz       the parameters of the best epoch, for `load_params`
     FOLDER/damaged/STEP   what could not be read, moved aside
+    FOLDER/lock           locked while a run writes here
 
 The best model is part of every checkpoint too: going back to an older one cannot lose it, as the epochs that follow
 are repeated bit by bit.
@@ -17,6 +18,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -26,7 +28,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,7 @@ class Checkpoints:
         self._fault: str | None = None  # of the last checkpoint, if it could not be written
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder) if jax.process_index() == 0 else None
             self._manager = self._open()
         except OSError as error:
             raise InputError(f"`checkpoints` (={folder}) cannot be used ({error.strerror or error}).") from error
@@ -165,6 +168,8 @@ class Checkpoints:
         self._settle(quiet=True)
         with contextlib.suppress(*_UNWRITABLE):
             self._manager.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _open(self, clear: bool = True) -> Any:
         settings = self._orbax.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=clear)
@@ -264,6 +269,20 @@ class Checkpoints:
         if steps:
             self._orbax.multihost.sync_global_processes("damaged checkpoints are moved aside")
             self._manager.reload()
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """A file that is locked as long as this process lives, however it ends."""
+    file = (folder / "lock").open("ab")
+    if importlib.util.find_spec("fcntl"):  # not on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(f"`checkpoints` (={folder}) is in use by another run; name another folder.") from error
+    return file
 
 
 def _hush() -> None:

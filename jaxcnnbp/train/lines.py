@@ -100,7 +100,8 @@ class JsonLines(Watch):
         self._line("note", {"text": text})
 
     def fail(self, reason: str) -> None:
-        self._line("fail", {"reason": reason})
+        if self._written or self._waiting:  # what failed before it began leaves the older file alone
+            self._line("fail", {"reason": reason})
 
     def _line(self, event: str, values: dict[str, Any]) -> None:
         self._waiting += json.dumps({"event": event, **values}, allow_nan=False).encode() + b"\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -91,14 +91,29 @@ def train(
         [1]
     """
     watch = Together(watches)
-    with _precision(options.dtype), mode(options.gradients), joined(run) as alive:
-        job = prepare(options, run, load(options, run.workers) if data is None else data, watch, stop, alive)
-        try:
-            with contextlib.closing(job.checkpoints) if job.checkpoints else contextlib.nullcontext():
+    try:
+        with _precision(options.dtype), mode(options.gradients), joined(run) as alive:
+            data = load(options, run.workers) if data is None else data
+            job = prepare(options, run, data, watch, stop, alive)
+            with _closing(job):
                 return _result(job, run_epochs(job))
-        except (Diverged, Stopped, SaveFailed, Lost) as error:
-            watch.fail(str(error))
-            raise
+    except (Diverged, Stopped, SaveFailed, Lost) as error:
+        watch.fail(str(error))
+        raise
+
+
+@contextlib.contextmanager
+def _closing(job: Job) -> Iterator[None]:
+    """Finish what is being written; not where another process is lost, as Orbax would wait for it."""
+    lost = False
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        lost = job.several
+        raise
+    finally:
+        if job.checkpoints is not None and not lost:
+            job.checkpoints.close()
 
 
 def _result(job: Job, finished: Finished) -> Result:

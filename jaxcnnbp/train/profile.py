@@ -6,6 +6,7 @@ import collections
 import contextlib
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import jax
 
 from jaxcnnbp.train.errors import InputError
 
-__all__ = ["Profiler", "place_of", "places_in"]
+__all__ = ["Profiler", "named_program", "place_of", "places_in"]
 
 _FIRST, _STEPS = 10, 5  # steps before the trace: the first ones compile and fill the caches; steps in it
 _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*?metadata=\{[^}]*op_name=\"([^\"]+)\"")
+_ANY_INSTRUCTION = re.compile(r"^ *(?:ROOT )?%?([\w.-]+) = \w+\[([\d,]*)\]\S* ([\w-]+)\((.*?)\)", re.MULTILINE)
+_READ = re.compile(r"%([\w.-]+)")
 _RULE = re.compile(r"^[a-z_]+\.[a-z_]+$")
 
 
@@ -40,7 +43,7 @@ class Profiler:
         self._first: int | None = None
         self._trace = contextlib.ExitStack()
         self._running = self._done = False
-        self._program: str = ""
+        self._program: dict[str, str] = {}
         if self._folder is not None:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,8 @@ class Profiler:
         if not self._running:
             return
         if not self._program:
-            self._program = function.lower(*arguments).compile().as_text()
+            lowered = function.lower(*arguments)
+            self._program = named_program(lowered.compile().as_text(), lowered.as_text(dialect="hlo", debug_info=True))
         if step == (self._first or 0) + _FIRST + _STEPS - 1:
             jax.block_until_ready(arguments)
             self.end(function)
@@ -74,7 +78,7 @@ class Profiler:
             return
         self._trace.close()
         self._running, self._done = False, True
-        _write_named(self._folder, places_in(self._program))
+        _write_named(self._folder, self._program)
 
 
 def places_in(program: str) -> dict[str, str]:
@@ -91,6 +95,40 @@ def places_in(program: str) -> dict[str, str]:
         {'dot.1': 'conv1 conv.kernel_grad'}
     """
     return {name: place_of(path) for name, path in _INSTRUCTION.findall(program)}
+
+
+def named_program(compiled: str, lowered: str) -> dict[str, str]:
+    """`places_in` of a compiled program, with what XLA forgets filled in.
+
+    XLA's rewrite of convolutions for CPUs drops where they come from. Such a convolution takes the place of the one before
+    the rewrite that has as many outputs, if there is a single such place; any other instruction that of its first reader.
+
+    Args:
+        compiled: the text of the compiled function.
+        lowered: the text of the same function before XLA's rewrites.
+
+    Returns:
+        Name of the instruction to layer and rule.
+    """
+    places = places_in(compiled)
+    before = collections.defaultdict(set)
+    for shape, path in re.findall(r"= \w+\[([\d,]*)\]\S* convolution\(.*?op_name=\"([^\"]+)\"", lowered):
+        before[_elements(shape)].add(place_of(path))
+    unnamed = [row for row in _ANY_INSTRUCTION.findall(compiled) if row[0] not in places]
+    for name, shape, kind, _ in unnamed:
+        if kind == "convolution" and len(found := before[_elements(shape)]) == 1:
+            places[name] = next(iter(found))
+    readers = {
+        name: reader for reader, _, _, read in _ANY_INSTRUCTION.findall(compiled) for name in _READ.findall(read)
+    }
+    for name, *_ in reversed(unnamed):
+        if name not in places and readers.get(name) in places:
+            places[name] = places[readers[name]]
+    return places
+
+
+def _elements(shape: str) -> int:
+    return math.prod(int(n) for n in shape.split(",") if n)
 
 
 def place_of(path: str) -> str:
@@ -121,9 +159,12 @@ def _write_named(folder: Path, places: dict[str, str]) -> None:
     times: collections.Counter[str] = collections.Counter()
     for event in trace["traceEvents"]:
         operation = event.get("args", {}).get("hlo_op")
-        if operation in places:
-            event["name"] = f"{places[operation]}: {event['name']}"
-            times[places[operation]] += event.get("dur", 0.0)
+        if operation is None or event.get("ph") != "X":
+            continue
+        # Some of XLA's rewrites forget where an operation came from: its own name is all that is left.
+        place = places.get(operation, f"unnamed {operation}")
+        event["name"] = f"{place}: {event['name']}"
+        times[place] += event.get("dur", 0.0)
     with gzip.open(folder / "rules.trace.json.gz", "wt", encoding="utf-8") as file:
         json.dump(trace, file)
     total = sum(times.values()) or 1.0

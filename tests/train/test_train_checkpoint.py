@@ -141,7 +141,7 @@ def test_a_finished_run_resumes_to_its_end(bars: Data, undisturbed: Result, fold
 
 
 def test_retention(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {"3", "6", "9", "best.npz"}
+    assert {path.name for path in finished.iterdir()} == {"3", "6", "9", "best.npz", "lock"}
 
 
 def test_neither_a_silent_beginning_nor_a_silent_end(bars: Data, folder: Path, tmp_path: Path) -> None:
@@ -238,9 +238,10 @@ def test_a_state_that_is_not_finite_is_never_written(bars: Data, tmp_path: Path)
     checkpoints = Checkpoints(tmp_path / "checkpoints", 3, ONE_DEVICE, identity, print)
     with pytest.raises(ArithmeticError, match="not finite"):
         checkpoints.save(small_state(np.nan), None, Course(step=1))
+    with pytest.raises(InputError, match=r"`checkpoints` \(=.*\) is in use by another run"):
+        Checkpoints(tmp_path / "checkpoints", 3, ONE_DEVICE, identity, print)
     checkpoints.close()
-    assert checkpoints.folder.is_dir()
-    assert not list(checkpoints.folder.iterdir())
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["lock"]
 
 
 def small_state(value: float) -> TrainState:
@@ -312,4 +313,4 @@ def test_divergence_keeps_the_last_good_state_and_the_best_model(bars: Data, tmp
     options = dataclasses.replace(OPTIONS, optimizer="sgd", learning_rate=1e30, ema=0.0, weight_decay=0.0)
     with pytest.raises(Diverged, match=r"The last good state, of step \d, is in .*checkpoints\.$"):
         train(options, bars, run=Run(checkpoints=str(tmp_path / "checkpoints")))
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"0", "lock"}
