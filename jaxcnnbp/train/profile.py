@@ -100,8 +100,9 @@ def places_in(program: str) -> dict[str, str]:
 def named_program(compiled: str, lowered: str) -> dict[str, str]:
     """`places_in` of a compiled program, with what XLA forgets filled in.
 
-    XLA's rewrite of convolutions for CPUs drops where they come from. Such a convolution takes the place of the one before
-    the rewrite that has as many outputs, if there is a single such place; any other instruction that of its first reader.
+    XLA's rewrite of convolutions for CPUs drops where they come from. Such a convolution takes the place of the one
+    before the rewrite that has as many outputs, if there is a single such place; any other instruction takes that of
+    its last reader.
 
     Args:
         compiled: the text of the compiled function.
