@@ -1,9 +1,15 @@
-"""`jaxcnnbp train`: the options of `jaxcnnbp.train.Options`, and what to write about the run."""
+"""`jaxcnnbp train`: the options of `jaxcnnbp.train.Options` and `Run`, and what to write about the run.
+
+Exit codes: 0 finished; 1 diverged; 2 input that cannot be used; 69 another process is lost; 74 the last checkpoint
+could not be written; 75 stopped by SIGTERM or SIGINT, and saved.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -18,15 +24,26 @@ from jaxcnnbp import train as training
 from jaxcnnbp.train.confusion import confusion_summary
 from jaxcnnbp.train.outputs import check_output, check_picture
 from jaxcnnbp.train.pictures import plot_curves, plot_kernels
+from jaxcnnbp.train.processes import LOST_EXIT_CODE
 from jaxcnnbp.train.progress import Bar
 from jaxcnnbp.train.recipes import RECIPES, recipe_options
 from jaxcnnbp.train.report import gradient_report
+from jaxcnnbp.train.signals import heeded
 
 __all__ = ["train"]
 
-_FIELDS = dataclasses.fields(training.Options)
-_TYPES = typing.get_type_hints(training.Options)
-_EPILOG = "\b\nRecipes:\n" + "\n".join(f"  {name}: {recipe.summary}" for name, recipe in RECIPES.items())
+_EPILOG = """\b
+Recipes:
+{recipes}
+
+\b
+Exit codes:
+  0   finished
+  1   the loss diverged; the last good state is kept
+  2   options, data or checkpoints that cannot be used
+  69  another process of the run does not answer
+  74  the last checkpoint could not be written
+  75  stopped by SIGTERM or SIGINT, and saved: the same command with --resume goes on"""
 
 
 class _Refusal(click.ClickException):
@@ -35,16 +52,43 @@ class _Refusal(click.ClickException):
     exit_code = 2
 
 
-def _add_options(command: Callable) -> Callable:
-    """One option for every field of `Options`; click lists them in the reverse order of addition."""
-    for field in reversed(_FIELDS):
-        flag = "--" + field.name.replace("_", "-")
-        command = click.option(flag, field.name, **_settings(field))(command)
-    return command
+class _SaveFailed(click.ClickException):
+    """EX_IOERR of sysexits.h."""
+
+    exit_code = 74
 
 
-def _settings(field: dataclasses.Field) -> dict[str, Any]:
-    kind = _TYPES[field.name]
+class _Stopped(click.ClickException):
+    """EX_TEMPFAIL of sysexits.h: try again later, with --resume."""
+
+    exit_code = 75
+
+    def format_message(self) -> str:
+        return self.message
+
+
+_CODES = {
+    training.InputError: _Refusal,
+    training.Diverged: click.ClickException,
+    training.SaveFailed: _SaveFailed,
+    training.Stopped: _Stopped,
+}
+
+
+def _add_options(options: type) -> Callable[[Callable], Callable]:
+    """One command-line option for every field; click lists them in the reverse order of addition."""
+
+    def add(command: Callable) -> Callable:
+        kinds = typing.get_type_hints(options)
+        for field in reversed(dataclasses.fields(options)):
+            flag = "--" + field.name.replace("_", "-")
+            command = click.option(flag, field.name, **_settings(field, kinds[field.name]))(command)
+        return command
+
+    return add
+
+
+def _settings(field: dataclasses.Field, kind: Any) -> dict[str, Any]:
     if isinstance(kind, types.UnionType):
         kind = next(member for member in typing.get_args(kind) if member is not type(None))
     default = field.default
@@ -55,10 +99,12 @@ def _settings(field: dataclasses.Field) -> dict[str, Any]:
     return {**common, "type": click.Choice(choices) if choices else kind}
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG.format(recipes="\n".join(f"  {name}: {r.summary}" for name, r in RECIPES.items())))
 @click.option("--recipe", type=click.Choice(tuple(RECIPES)), help="Options of a documented result.")
-@_add_options
+@_add_options(training.Options)
+@_add_options(training.Run)
 @click.option("--metrics", type=Path, help="Write configuration and figures of every epoch as JSON lines.")
+@click.option("--tensorboard", type=Path, help="Write figures for TensorBoard into this folder.")
 @click.option("--curves", type=Path, help="Draw loss and error over the epochs.")
 @click.option("--kernels", type=Path, help="Draw the learned kernels of the first convolution.")
 @click.option("--save", type=Path, help="Write the parameters (.npz).")
@@ -70,24 +116,30 @@ def train(ctx: click.Context, recipe: str | None, report: bool, quiet: bool, **v
 
     Without options it trains a small network on scikit-learn's 8x8 handwritten digits.
     """
-    files = {name: values.pop(name) for name in ("metrics", "curves", "kernels", "save")}
-    with _sentences():
+    files = {name: values.pop(name) for name in ("metrics", "tensorboard", "curves", "kernels", "save")}
+    with _sentences(), heeded() as stop:
+        run = training.Run(**{field.name: values.pop(field.name) for field in dataclasses.fields(training.Run)})
         options = _options(ctx, recipe, values)
         _check_files(files)
-        result = _train(options, files["metrics"], quiet)
-        _write_files(result, files)
-        _print_result(result, report, quiet)
+        result = _train(options, run, files, quiet, stop)
+        if not run.process_id:
+            _write_files(result, files)
+            _print_result(result, report, quiet)
 
 
 @contextlib.contextmanager
 def _sentences() -> Iterator[None]:
-    """Errors that are meant for the reader become one sentence instead of a traceback."""
+    """Errors that are meant for the reader become one sentence and an exit code instead of a traceback."""
     try:
         yield
-    except training.InputError as error:
-        raise _Refusal(str(error)) from error
-    except training.Diverged as error:
-        raise click.ClickException(str(error)) from error
+    except training.Lost as error:
+        # Not by way of Python's end: JAX would wait there for the process that is gone.
+        click.echo(f"Error: {error}", err=True)
+        sys.stdout.flush()
+        os._exit(LOST_EXIT_CODE)
+    except tuple(_CODES) as error:
+        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        raise code(str(error)) from error
 
 
 def _options(ctx: click.Context, recipe: str | None, values: dict[str, Any]) -> training.Options:
@@ -100,20 +152,36 @@ def _options(ctx: click.Context, recipe: str | None, values: dict[str, Any]) -> 
 
 def _check_files(files: dict[str, Path | None]) -> None:
     for option, path in files.items():
-        if path is not None:
+        if path is not None and option != "tensorboard":
             (check_picture if option in ("curves", "kernels") else check_output)(option, path)
 
 
-def _train(options: training.Options, metrics: Path | None, quiet: bool) -> training.Result:
+def _train(
+    options: training.Options, run: training.Run, files: dict[str, Path | None], quiet: bool, stop: Callable[[], bool]
+) -> training.Result:
     with contextlib.ExitStack() as stack:
-        watches: list[training.Watch] = []
-        if not quiet:
-            console = Console()
-            shown = stack.enter_context(Bar(console)) if console.is_terminal else training.Lines(click.echo)
-            watches.append(shown)
-        if metrics is not None:
-            watches.append(training.JsonLines(metrics))
-        return training.train(options, watches=watches)
+        # Of several processes, the first one speaks for all.
+        watches = [] if run.process_id else _watches(stack, files, quiet)
+        return training.train(options, watches=watches, run=run, stop=stop)
+
+
+def _watches(stack: contextlib.ExitStack, files: dict[str, Path | None], quiet: bool) -> list[training.Watch]:
+    console = Console()
+    bar = not quiet and console.is_terminal
+    shown = stack.enter_context(Bar(console)) if bar else _Notes() if quiet else training.Lines(click.echo)
+    watches: list[training.Watch] = [shown]
+    if files["metrics"] is not None:
+        watches.append(training.JsonLines(files["metrics"], shown.note))
+    if files["tensorboard"] is not None:
+        watches.append(training.TensorBoard(files["tensorboard"]))
+    return watches
+
+
+class _Notes(training.Watch):
+    """What remains of a quiet run: what goes wrong without ending it."""
+
+    def note(self, text: str) -> None:
+        click.echo(text, err=True)
 
 
 def _write_files(result: training.Result, files: dict[str, Path | None]) -> None:
@@ -129,5 +197,7 @@ def _write_files(result: training.Result, files: dict[str, Path | None]) -> None
 def _print_result(result: training.Result, report: bool, quiet: bool) -> None:
     summary = confusion_summary(result.score.confusion)
     click.echo(summary.splitlines()[-1] if quiet else f"\n{summary}")
+    if not quiet and result.best.epoch < len(result.history):
+        click.echo(f"lowest test error: {100 * result.best.test_error:.2f} % after epoch {result.best.epoch}")
     if report:
         click.echo(f"\n{gradient_report(result)}")

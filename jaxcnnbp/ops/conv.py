@@ -43,6 +43,7 @@ def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     return forward(x, kernel, geometry)
 
 
+@jax.named_scope("conv.forward")
 def forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """y[u] = sum_t p[u, t] k[t]."""
     if x.size == 0 or 0 in geometry.window.output:
@@ -50,6 +51,7 @@ def forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     return choose_forward(x, _as_correlation(kernel, geometry), geometry)
 
 
+@jax.named_scope("conv.input_grad")
 def input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx = scatter(delta[u] k[t])."""
     if delta.size == 0 or kernel.size == 0:
@@ -58,6 +60,7 @@ def input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     return cast(choose_input_grad(delta, k, geometry), kernel.dtype)
 
 
+@jax.named_scope("conv.kernel_grad")
 def kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dk[t] = sum_u p[u, t] delta[u]."""
     dtype = x.dtype

@@ -65,6 +65,7 @@ def extreme_by_lax(x: Array, window: Window, kind: str) -> Array:
     return lax_itself.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
 
 
+@jax.named_scope("extreme_pool.winners")
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     """`folded_winners`, which the many readers of a backward pass do not compute again."""
     if x.size == 0 or may_be_partitioned(x):
@@ -153,6 +154,7 @@ def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta
     return (send_to_ties(delta[0], kept.ties or (), window, ties == "split"),)
 
 
+@jax.named_scope("extreme_pool.send_to_winners")
 def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), in the form that stays quick to compile for this window."""
     if prod(window.stride) <= FEW_PHASES and window.taps <= MANY_TAPS:
@@ -210,6 +212,7 @@ def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
     return cast(sent.reshape(batch, *window.spatial, channels), delta.dtype)
 
 
+@jax.named_scope("extreme_pool.send_to_ties")
 def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: bool) -> Array:
     """dx = scatter(delta[u] wherever tap t holds the extreme), each its share if `split`."""
     dtype, sum_type = delta.dtype, wide(delta.dtype)

@@ -33,12 +33,14 @@ def mean_pool(x: Array, window: Window, count_padding: bool) -> Array:
     return mean_forward(x, window, count_padding)
 
 
+@jax.named_scope("mean_pool.mean_forward")
 def mean_forward(x: Array, window: Window, count_padding: bool) -> Array:
     """y[u] = sum_t p[u, t] / m[u]; a window without a cell is 0."""
     total = sum_windows(cast(x, wide(x.dtype)), window)
     return cast(_divide_by_cells(total, window, count_padding), x.dtype)
 
 
+@jax.named_scope("mean_pool.mean_input_grad")
 def mean_input_grad(delta: Array, window: Window, count_padding: bool) -> Array:
     """dx = scatter(delta[u] / m[u])."""
     shared = cast(delta, wide(delta.dtype))

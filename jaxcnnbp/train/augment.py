@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Augment", "affine_matrices", "resample", "shift_images"]
+__all__ = ["Augment", "affine_matrices", "draw_shifts", "resample", "shift_images"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +47,19 @@ class Augment:
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
         """Change every image of `(n, height, width, channels)` in its own way, drawn from `key`."""
+        return self.change(images, self.draw(key, len(images), images.dtype))
+
+    def draw(self, key: jax.Array, count: int, dtype: Any = jnp.float32) -> tuple[jax.Array, ...]:
+        """Draw the changes of `count` images, apart from them: who holds a part of a batch draws for all of it."""
         if self.kind == "none":
-            return images
+            return ()
         if self.kind == "shift":
-            return shift_images(key, images, int(self.shift))
-        matrices, offsets = affine_matrices(key, len(images), self)
-        return resample(images, matrices, offsets)
+            return draw_shifts(key, count, int(self.shift), dtype)
+        return affine_matrices(key, count, self)
+
+    def change(self, images: jax.Array, drawn: tuple[jax.Array, ...]) -> jax.Array:
+        """Change every image by what was drawn for it."""
+        return resample(images, *drawn) if drawn else images
 
 
 def shift_images(key: jax.Array, images: jax.Array, largest: int) -> jax.Array:
@@ -69,9 +77,24 @@ def shift_images(key: jax.Array, images: jax.Array, largest: int) -> jax.Array:
         >>> shift_images(jax.random.key(0), jnp.ones((1, 4, 4, 1)), 0).sum()
         Array(16., dtype=float32)
     """
-    offsets = jax.random.randint(key, (len(images), 2), -largest, largest + 1)
-    eye = jnp.broadcast_to(jnp.eye(2, dtype=images.dtype), (len(images), 2, 2))
-    return resample(images, eye, offsets.astype(images.dtype))
+    return resample(images, *draw_shifts(key, len(images), largest, images.dtype))
+
+
+def draw_shifts(key: jax.Array, count: int, largest: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """Draw whole shifts for `count` images.
+
+    Args:
+        key: random key.
+        count: number of images.
+        largest: largest shift along either axis.
+        dtype: type of the images.
+
+    Returns:
+        The identity as matrices `(count, 2, 2)`, and shifts `(count, 2)`.
+    """
+    offsets = jax.random.randint(key, (count, 2), -largest, largest + 1)
+    eye = jnp.broadcast_to(jnp.eye(2, dtype=dtype), (count, 2, 2))
+    return eye, offsets.astype(dtype)
 
 
 def affine_matrices(key: jax.Array, count: int, ranges: Augment) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["DataError", "Diverged", "InputError", "require"]
+__all__ = ["DataError", "Diverged", "InputError", "Lost", "SaveFailed", "Stopped", "require"]
 
 
 class InputError(ValueError):
@@ -18,6 +18,18 @@ class DataError(InputError):
 
 class Diverged(ArithmeticError):
     """A loss that is no longer a finite number; the message names the epoch and the step."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop and has saved its state; the message says at which step and how to go on."""
+
+
+class SaveFailed(Exception):
+    """A checkpoint that could not be written where nothing comes after it; the message names the last good one."""
+
+
+class Lost(Exception):
+    """Another process of the run that no longer answers; the message says how to go on."""
 
 
 def require(module: str, package: str, extra: str) -> ModuleType:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from jaxcnnbp.train.data.split import Split
-from jaxcnnbp.train.step import Program, predicted_class, read_batch
+from jaxcnnbp.train.batch import Batch
+from jaxcnnbp.train.gradients import mean_loss
+from jaxcnnbp.train.layout import DATA, ONE_DEVICE, Layout
+from jaxcnnbp.train.parts import gather_parts, sum_over_devices
+from jaxcnnbp.train.program import Program, predicted_class, scaled_images
 
-__all__ = ["Score", "evaluate", "make_score"]
+__all__ = ["EVALUATION_BATCH", "Score", "evaluate", "make_score"]
 
-_BATCH = 1000
+EVALUATION_BATCH = 1000
 
 
 class Score(NamedTuple):
@@ -30,42 +35,62 @@ class Score(NamedTuple):
         return 1.0 - float(np.trace(self.confusion)) / float(self.confusion.sum())
 
 
-def make_score(program: Program) -> Callable[[Any, Split, jax.Array], tuple[jax.Array, jax.Array]]:
+def make_score(program: Program, layout: Layout = ONE_DEVICE) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
     """The jitted function that scores one batch.
 
     Args:
         program: model, loss and scaling.
+        layout: which device holds what.
 
     Returns:
-        Function of parameters, split and indices to the batch's mean loss and confusion counts.
+        Function of parameters and a batch to the batch's mean loss and confusion counts.
     """
-    return jax.jit(functools.partial(_score_batch, program))
+    return jax.jit(functools.partial(_score_batch, program, layout))
 
 
-def evaluate(score: Callable, params: Any, split: Split, batch: int = _BATCH) -> Score:
-    """Score a whole split; its last batch may be smaller, nothing is dropped or counted twice.
+def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> Score:
+    """Score batches that hold a whole split; nothing is dropped or counted twice.
 
     Args:
         score: what `make_score` gave.
         params: parameters of the model.
-        split: images and labels on the device.
-        batch: images at a time.
+        batches: the split, on the devices.
 
     Returns:
         The mean loss and the confusion matrix.
     """
-    count = len(split.labels)
-    starts = range(0, count, batch)
-    batches = [np.arange(start, min(start + batch, count), dtype=np.int32) for start in starts]
-    parts = [score(params, split, indices) for indices in batches]
-    loss = sum(float(part[0]) * len(indices) for part, indices in zip(parts, batches, strict=True))
-    return Score(loss / count, np.sum([np.asarray(part[1]) for part in parts], axis=0))
+    # Read once all have been sent on their way: the device need not wait for Python.
+    parts = [score(params, batch) for batch in batches]
+    counted = [(float(loss), np.asarray(confusion)) for loss, confusion in parts]
+    confusion = np.sum([confusion for _, confusion in counted], axis=0)
+    loss = sum(loss * int(confusion.sum()) for loss, confusion in counted)
+    return Score(loss / max(int(confusion.sum()), 1), confusion)
 
 
-def _score_batch(program: Program, params: Any, split: Split, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    images, labels = read_batch(program, split, indices)
-    outputs = program.forward(params, images)
-    targets = jax.nn.one_hot(labels, program.classes, dtype=outputs.dtype)
+def _score_batch(program: Program, layout: Layout, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    if layout.mesh is None or layout.height > 1:
+        return _score_rows(program, params, dataclasses.replace(batch, images=layout.cut(_same, batch.images)))
+    axes = (None,) * len(jax.tree.leaves(params))
+
+    def on_device(params: Any, batch: Batch) -> Any:
+        loss, confusion = _score_rows(program, gather_parts(params, axes), batch)
+        images = confusion.sum().astype(loss.dtype)
+        return sum_over_devices((loss * images, confusion.astype(loss.dtype), images), ())
+
+    specs = (PartitionSpec(), PartitionSpec(DATA))
+    shared = jax.shard_map(on_device, mesh=layout.mesh, in_specs=specs, out_specs=PartitionSpec())
+    loss, confusion, images = shared(params, batch)
+    return loss / jnp.maximum(images, 1), jnp.round(confusion).astype(jnp.int32)
+
+
+def _same(images: jax.Array) -> jax.Array:
+    return images
+
+
+def _score_rows(program: Program, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    outputs = program.forward(params, scaled_images(program, batch.images))
+    targets = jax.nn.one_hot(batch.labels, program.classes, dtype=outputs.dtype)
+    count = jnp.int32(1) if batch.weights is None else (batch.weights > 0).astype(jnp.int32)
     counts = jnp.zeros((program.classes, program.classes), jnp.int32)
-    confusion = counts.at[labels, predicted_class(outputs)].add(1)
-    return program.loss(outputs, targets), confusion
+    confusion = counts.at[batch.labels, predicted_class(outputs)].add(count)
+    return mean_loss(program.loss, outputs, targets, batch.weights), confusion

@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
+from jaxcnnbp.train.course import Course
 from jaxcnnbp.train.errors import Diverged
-from jaxcnnbp.train.step import Figures
+from jaxcnnbp.train.gradients import Figures
 from jaxcnnbp.train.watch import Progress
 
 __all__ = ["Meter"]
@@ -18,24 +19,25 @@ _IN_FLIGHT = 64  # steps that may run ahead of their figures, so that the device
 
 
 class Meter:
-    """Loss and errors of one epoch.
+    """Loss and errors of one epoch, added to its course.
 
     Args:
-        epoch: number of the epoch.
-        step: steps done before it.
-        images: images trained on before it.
+        course: where the run stands; its sums over the epoch are added to.
+        before: images trained on before the epoch.
+        by_clock: whether figures are read when a report is due, too; processes that have to stop at the same
+            step read them after the same steps.
     """
 
-    def __init__(self, epoch: int, step: int, images: int) -> None:
-        self._epoch, self._step, self._before = epoch, step, images
-        self._pending: list[tuple[int, Figures]] = []
-        self._images, self._loss, self._wrong = 0, 0.0, 0
+    def __init__(self, course: Course, before: int, by_clock: bool = True) -> None:
+        self._course, self._before, self._by_clock = course, before, by_clock
+        self._pending: list[Figures] = []
+        self._step = course.step
         self._since = time.monotonic()
 
-    def add(self, images: int, figures: Figures) -> Progress | None:
-        """Note a step of so many images; returns a report if it is time for one."""
-        self._pending.append((images, figures))
-        due = time.monotonic() - self._since >= _REPORT_EVERY
+    def add(self, figures: Figures) -> Progress | None:
+        """Note a step; returns a report if it is time for one."""
+        self._pending.append(figures)
+        due = self._by_clock and time.monotonic() - self._since >= _REPORT_EVERY
         return self.read() if due or len(self._pending) >= _IN_FLIGHT else None
 
     def read(self) -> Progress:
@@ -44,25 +46,27 @@ class Meter:
         Raises:
             Diverged: a loss is beyond 1e6 or not a number; names the first such step.
         """
-        images, loss, wrong = self._images, self._loss, self._wrong
-        for count, figures in self._pending:
-            self._add_one(count, float(figures.loss), int(figures.wrong))
+        course = self._course
+        images, loss, wrong = course.images, course.loss, course.wrong
+        for figures in self._pending:
+            self._add_one(int(figures.images), float(figures.loss), int(figures.wrong))
         self._pending, self._since = [], time.monotonic()
-        seen = max(self._images - images, 1)
-        means = (self._loss - loss) / seen, (self._wrong - wrong) / seen
-        return Progress(self._epoch, self._before + self._images, *means)
+        seen = max(course.images - images, 1)
+        means = (course.loss - loss) / seen, (course.wrong - wrong) / seen
+        return Progress(course.epoch, self._before + course.images, *means)
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and share of errors over all steps that were read."""
-        return self._loss / self._images, self._wrong / self._images
+        """Mean loss and share of errors over all steps of the epoch that were read."""
+        images = max(self._course.images, 1)
+        return self._course.loss / images, self._course.wrong / images
 
     def _add_one(self, images: int, loss: float, wrong: int) -> None:
         self._step += 1
         if not loss < _HOPELESS:
             raise Diverged(
-                f"The loss is {np.float32(loss)} in epoch {self._epoch} at step {self._step:,}; "
+                f"The loss is {np.float32(loss)} in epoch {self._course.epoch} at step {self._step:,}; "
                 "a smaller --learning-rate may help."
             )
-        self._images += images
-        self._loss += loss * images
-        self._wrong += wrong
+        self._course.images += images
+        self._course.loss += loss * images
+        self._course.wrong += wrong

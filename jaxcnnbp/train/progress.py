@@ -7,7 +7,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemai
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch, epoch_line
+from jaxcnnbp.train.lines import epoch_line
+from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch
 
 __all__ = ["Bar"]
 
@@ -41,7 +42,9 @@ class Bar(Watch):
     def begin(self, beginning: Beginning) -> None:
         self._epochs = beginning.options.epochs
         total = beginning.train_images * self._epochs
-        self._task = self._bar.add_task("", total=total, epoch=f"1/{self._epochs}", loss=0.0, error=0.0)
+        done = beginning.train_images * len(beginning.history)
+        epoch = f"{min(len(beginning.history) + 1, self._epochs)}/{self._epochs}"
+        self._task = self._bar.add_task("", total=total, completed=done, epoch=epoch, loss=0.0, error=0.0)
         self._bar.start()
 
     def progress(self, progress: Progress) -> None:
@@ -51,6 +54,9 @@ class Bar(Watch):
 
     def epoch(self, epoch: Epoch) -> None:
         self._bar.console.print(epoch_line(epoch, self._epochs), highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def end(self, ending: Ending) -> None:
         self._bar.stop()

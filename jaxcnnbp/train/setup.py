@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ def build_program(options: Options, data: Data) -> Program:
     """
     image_shape = data.train.images.shape[1:]
     name, spec = choose_model(options, image_shape)
-    model = spec.build()
+    model = _with_classes(spec.build(), data.classes)
     _check_fit(name, model, image_shape, data)
     mean, deviation = pixel_statistics(data) if options.standardize else (0.0, 1.0)
     ranges = {part: getattr(options, part) for part in ("shift", "rotate", "scale", "shear")}
@@ -89,6 +90,16 @@ def steps_per_epoch(options: Options, data: Data) -> int:
         The training images over the batch size, rounded up.
     """
     return -(-len(data.train.labels) // options.batch)
+
+
+def _with_classes(model: Any, classes: int) -> Any:
+    """The network with as many outputs as there are classes: its last dense layer gives them."""
+    layers = list(model.layers)
+    last = max((n for n, layer in enumerate(layers) if isinstance(layer, nn.Dense)), default=None)
+    if last is None or layers[last].features == classes:
+        return model
+    layers[last] = dataclasses.replace(layers[last], features=classes)
+    return nn.Sequential(tuple(layers))
 
 
 def _check_fit(name: str, model: Any, image_shape: tuple[int, ...], data: Data) -> None:

@@ -6,7 +6,6 @@ params <- params - update(dE/dparams)          average <- d average + (1 - d) pa
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,19 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnnbp.train.augment import Augment
-from jaxcnnbp.train.data.split import Split
+from jaxcnnbp.train.batch import Batch
+from jaxcnnbp.train.gradients import Figures, loss_and_gradients
+from jaxcnnbp.train.layout import ONE_DEVICE, Layout
+from jaxcnnbp.train.program import Program
 
-__all__ = [
-    "Figures",
-    "Program",
-    "TrainState",
-    "initial_state",
-    "make_step",
-    "predicted_class",
-    "read_batch",
-    "train_step",
-]
+__all__ = ["Figures", "Program", "TrainState", "initial_state", "make_step", "train_step"]
 
 
 class TrainState(NamedTuple):
@@ -43,58 +35,6 @@ class TrainState(NamedTuple):
     def weights(self) -> Any:
         """The parameters to evaluate and to keep: the average where there is one."""
         return self.params if self.average is None else self.average
-
-
-class Figures(NamedTuple):
-    """What one step reports."""
-
-    loss: jax.Array  # mean over the batch
-    wrong: jax.Array  # int32, misclassified images of the batch
-
-
-_UNCHANGED = Augment()
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """All that stays the same during training.
-
-    Args:
-        model: a `Sequential`, or anything with `init` and `apply`.
-        loss: function of outputs and one-hot targets, a mean over the batch.
-        optimizer: Optax transformation.
-        classes: number of classes.
-        augment: random change of the images.
-        white: the stored pixel value that means 1.0.
-        mean: subtracted from the pixels, after scaling by `white`.
-        deviation: divides the pixels last.
-        smoothing: share of every target that is spread over all classes.
-        decay: decay of the running average of the weights; 0 keeps none.
-        dtype: type of activations and deltas.
-    """
-
-    model: Any
-    loss: Callable[[jax.Array, jax.Array], jax.Array]
-    optimizer: optax.GradientTransformation
-    classes: int
-    augment: Augment = _UNCHANGED
-    white: int = 255
-    mean: float = 0.0
-    deviation: float = 1.0
-    smoothing: float = 0.0
-    decay: float = 0.0
-    dtype: Any = jnp.float32
-
-    @property
-    def master_dtype(self) -> Any:
-        """Type of the stored weights: float32, or float64 where that is the type of the run."""
-        return jnp.dtype(jnp.float64 if self.dtype == jnp.float64 else jnp.float32)
-
-    def forward(self, params: Any, images: jax.Array) -> jax.Array:
-        """Outputs in the type of the stored weights, computed in `dtype`; images scaled as in training."""
-        narrow = jax.tree.map(lambda leaf: leaf.astype(self.dtype), params)
-        inputs = ((images - self.mean) / self.deviation).astype(self.dtype)
-        return self.model.apply(narrow, inputs).astype(self.master_dtype)
 
 
 def initial_state(program: Program, seed: int, input_shape: tuple[int, ...]) -> TrainState:
@@ -114,83 +54,45 @@ def initial_state(program: Program, seed: int, input_shape: tuple[int, ...]) -> 
     return TrainState(params, average, program.optimizer.init(params), jnp.zeros((), jnp.int32), key)
 
 
-def make_step(program: Program) -> Callable[[TrainState, Split, jax.Array], tuple[TrainState, Figures]]:
+def make_step(
+    program: Program, layout: Layout = ONE_DEVICE
+) -> Callable[[TrainState, Batch], tuple[TrainState, Figures]]:
     """`train_step` of one program, jitted, with the old state's memory reused for the new one.
 
     Args:
         program: all that stays the same.
+        layout: which device holds what.
 
     Returns:
-        Function of the state (consumed), the training split and the indices of a batch.
+        Function of the state (consumed) and a batch.
     """
-    return jax.jit(functools.partial(train_step, program), donate_argnums=0)
+    return jax.jit(functools.partial(train_step, program, layout=layout), donate_argnums=0)
 
 
-def train_step(program: Program, state: TrainState, split: Split, indices: jax.Array) -> tuple[TrainState, Figures]:
-    """One update from the images `indices` of the split; a pure function.
+def train_step(
+    program: Program, state: TrainState, batch: Batch, layout: Layout = ONE_DEVICE
+) -> tuple[TrainState, Figures]:
+    """One update from the images of a batch; a pure function.
 
     Args:
         program: all that stays the same.
         state: the state before the step.
-        split: all training images, on the device.
-        indices: `(batch,)`, int32.
+        batch: images and labels.
+        layout: which device holds what.
 
     Returns:
         The state after the step, and the loss and errors of the batch before it.
     """
-    images, labels = read_batch(program, split, indices)
-    images = program.augment(jax.random.fold_in(state.key, state.step), images)
-    targets = _targets(program, labels)
-
-    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
-        outputs = program.forward(params, images)
-        return program.loss(outputs, targets), outputs
-
-    (loss, outputs), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    # Drawn for the whole batch at once, so that the images change alike on any number of devices.
+    drawn = program.augment.draw(jax.random.fold_in(state.key, state.step), batch.count, program.master_dtype)
+    figures, gradients = loss_and_gradients(program, layout, state.params, batch, drawn)
     # Optax's adam multiplies integers by floats, which strict dtype promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"), jax.named_scope("optimizer"):
         updates, optimizer = program.optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
     average = _moved(program.decay, state, params)
-    wrong = jnp.sum(predicted_class(outputs) != labels, dtype=jnp.int32)
-    return TrainState(params, average, optimizer, state.step + 1, state.key), Figures(loss, wrong)
-
-
-def read_batch(program: Program, split: Split, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Images scaled to 0 .. 1, and labels, at the given indices.
-
-    Args:
-        program: says what value is white and the type.
-        split: images and labels on the device.
-        indices: `(batch,)`, int32.
-
-    Returns:
-        Images `(batch, height, width, channels)` in the type of the stored weights, labels `(batch,)`.
-    """
-    images = split.images[indices].astype(program.master_dtype) / program.white
-    return images, split.labels[indices]
-
-
-def predicted_class(outputs: jax.Array) -> jax.Array:
-    """The class with the largest output, the first of equals; int32 also where 64-bit types are on.
-
-    Args:
-        outputs: `(batch, classes)`.
-
-    Returns:
-        `(batch,)`, int32.
-
-    Example:
-        >>> predicted_class(jnp.array([[0.1, 0.7, 0.2]]))
-        Array([1], dtype=int32)
-    """
-    return jax.lax.argmax(outputs, 1, jnp.int32)
-
-
-def _targets(program: Program, labels: jax.Array) -> jax.Array:
-    """One-hot rows, with a share of the mass spread evenly (Szegedy et al., 2016)."""
-    hot = jax.nn.one_hot(labels, program.classes, dtype=program.master_dtype)
-    return (1 - program.smoothing) * hot + program.smoothing / program.classes
+    params, average, optimizer = layout.constrain((params, average, optimizer))
+    return TrainState(params, average, optimizer, state.step + 1, state.key), figures
 
 
 def _moved(decay: float, state: TrainState, params: Any) -> Any:

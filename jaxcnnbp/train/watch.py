@@ -1,34 +1,18 @@
-"""Who watches a run: the records of a run, and watchers that print lines or write JSON."""
+"""Who watches a run: the records of a run, and what a watcher is told."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from jaxcnnbp.train.errors import InputError
 from jaxcnnbp.train.options import Options
 
-__all__ = [
-    "Beginning",
-    "Ending",
-    "Epoch",
-    "JsonLines",
-    "Lines",
-    "Progress",
-    "Together",
-    "Watch",
-    "epoch_line",
-    "versions",
-]
+__all__ = ["Beginning", "Ending", "Epoch", "Progress", "Together", "Watch", "versions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +26,9 @@ class Beginning:
     train_images: int
     test_images: int
     image_shape: tuple[int, ...]
+    devices: int = 1
+    step: int = 0  # steps done by an earlier part of the run
+    history: tuple[Epoch, ...] = ()  # and its epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +64,7 @@ class Ending:
     test_loss: float
     confusion: np.ndarray
     seconds: float
+    best: Any = None  # the epoch with the lowest test error
 
 
 class Watch:
@@ -94,8 +82,11 @@ class Watch:
     def end(self, ending: Ending) -> None:
         """Called once, after the last epoch."""
 
+    def note(self, text: str) -> None:
+        """Called with a sentence on something that does not end the run."""
+
     def fail(self, reason: str) -> None:
-        """Called instead of `end` if the run diverges."""
+        """Called instead of `end` if the run stops before its end."""
 
 
 class Together(Watch):
@@ -124,95 +115,13 @@ class Together(Watch):
         for watch in self._watches:
             watch.end(ending)
 
+    def note(self, text: str) -> None:
+        for watch in self._watches:
+            watch.note(text)
+
     def fail(self, reason: str) -> None:
         for watch in self._watches:
             watch.fail(reason)
-
-
-class Lines(Watch):
-    """One readable line an epoch, and one every half minute within a long epoch.
-
-    Args:
-        write: receives each line, without its newline.
-        every: seconds between two lines within an epoch.
-    """
-
-    def __init__(self, write: Callable[[str], None], every: float = 30.0) -> None:
-        self._write, self._every, self._total, self._epochs = write, every, 0, 0
-
-    def begin(self, beginning: Beginning) -> None:
-        self._epochs = beginning.options.epochs
-        self._total = beginning.train_images * self._epochs
-        self._since = time.monotonic()
-
-    def progress(self, progress: Progress) -> None:
-        if time.monotonic() - self._since < self._every:
-            return
-        share = 100 * progress.images / self._total
-        figures = f"loss {progress.loss:.4f}  error {100 * progress.error:.2f} %"
-        self._write(f"epoch {progress.epoch}/{self._epochs}  {figures}  ({share:.0f} % of the run)")
-        self._since = time.monotonic()
-
-    def epoch(self, epoch: Epoch) -> None:
-        self._write(epoch_line(epoch, self._epochs))
-        self._since = time.monotonic()
-
-
-class JsonLines(Watch):
-    """Metrics as JSON lines: one with the configuration, one an epoch, one at the end.
-
-    Args:
-        path: the file; an older one is replaced.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        try:
-            self._file: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  closed by end or fail
-        except OSError as error:
-            raise InputError(f"`metrics` (={path}) cannot be written ({error.strerror}).") from error
-
-    def begin(self, beginning: Beginning) -> None:
-        device = jax.devices()[0]
-        where = {"platform": device.platform, "device": device.device_kind}
-        self._line("begin", {**dataclasses.asdict(beginning), "versions": versions(), **where})
-
-    def epoch(self, epoch: Epoch) -> None:
-        self._line("epoch", dataclasses.asdict(epoch))
-
-    def end(self, ending: Ending) -> None:
-        self._line("end", {**dataclasses.asdict(ending), "confusion": ending.confusion.tolist()})
-        self._file.close()
-
-    def fail(self, reason: str) -> None:
-        self._line("fail", {"reason": reason})
-        self._file.close()
-
-    def _line(self, event: str, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
-        self._file.flush()
-
-
-def epoch_line(epoch: Epoch, epochs: int) -> str:
-    """The summary of one epoch as one line.
-
-    Args:
-        epoch: the epoch.
-        epochs: how many there are.
-
-    Returns:
-        The line, without a newline.
-
-    Example:
-        >>> epoch_line(Epoch(2, 94, 0.5, 0.125, 0.25, 0.06, 1e-3, 2.0, 1500.0), epochs=9)
-        'epoch 2/9  train loss 0.5000  error 12.50 %  test loss 0.2500  error  6.00 %  1,500 images/s  2.0 s'
-    """
-    number = f"epoch {epoch.epoch:{len(str(epochs))}d}/{epochs}"
-    train = f"train loss {epoch.train_loss:.4f}  error {100 * epoch.train_error:5.2f} %"
-    test = f"test loss {epoch.test_loss:.4f}  error {100 * epoch.test_error:5.2f} %"
-    return f"{number}  {train}  {test}  {epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
 
 
 def versions() -> dict[str, str]:

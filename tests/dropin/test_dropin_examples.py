@@ -24,7 +24,7 @@ RECIPES = {
 
 
 def test_every_recipe_is_tested():
-    assert sorted(path.stem for path in (ROOT / "examples").glob("1*.py")) == sorted(RECIPES)
+    assert sorted(path.stem for path in (ROOT / "examples").glob("1[0-5]_*.py")) == sorted(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)

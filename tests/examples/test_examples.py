@@ -1,4 +1,4 @@
-"""The examples 01 to 09 run as a reader runs them, without a warning, and print what they promise."""
+"""The examples 01 to 09, 16 and 17 run as a reader runs them, without a warning, and print what they promise."""
 
 import os
 import re
@@ -61,11 +61,24 @@ PRINTED = {
         r"loss: by hand (\d\.\d{5})\d, by autodiff \1",
         r"params\.Conv_0\.kernel +largest relative difference (0e\+00|\de-0[5-9])",
     ],
+    "16_resume_after_a_kill": [
+        r"start 1: Stopped at step 2\d of 48 and saved; the same command with --resume goes on\.",
+        r"start 3: finished; the same bits: True",
+        r"best model, of epoch \d, kept: True",
+        r"after kill -9: the same bits: True",
+    ],
+    "17_many_devices": [
+        r"one device +1 x 1  a step exchanges nothing",
+        r"images over eight +8 x 1  a step exchanges 1 all-reduce\n +farthest from one device: \de-0[5-9]",
+        r"and parameters +8 x 1  a step exchanges 1 all-gather, 1 all-reduce, 1 reduce-scatter",
+        r"bands of rows over two +4 x 2  a step exchanges .*collective-permute",
+    ],
 }
 
 
 def test_every_example_is_tested() -> None:
-    assert sorted(path.stem for path in EXAMPLES.glob("0*.py")) == sorted(PRINTED)
+    paths = [*EXAMPLES.glob("0*.py"), *EXAMPLES.glob("1[6-7]_*.py")]
+    assert sorted(path.stem for path in paths) == sorted(PRINTED)
 
 
 @pytest.mark.parametrize("name", sorted(PRINTED))

@@ -19,7 +19,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Where the name to import differs from the name to install.
-INSTALLED_AS = {"sklearn": "scikit-learn"}
+INSTALLED_AS = {"sklearn": "scikit-learn", "PIL": "pillow", "orbax": "orbax-checkpoint"}
 # JAX brings NumPy and, with it, the narrow floats.
 BROUGHT_BY_JAX = {"numpy", "ml_dtypes"}
 

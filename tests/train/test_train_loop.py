@@ -24,7 +24,7 @@ from jaxcnnbp.train import (
     save_params,
     train,
 )
-from jaxcnnbp.train.loop import batches
+from jaxcnnbp.train.feed import batches
 from jaxcnnbp.train.watch import Epoch, Progress
 
 # All that draws random numbers or carries state is switched on; 50 images give batches of 20, 20 and 10.
@@ -163,8 +163,12 @@ def test_model_and_data_that_do_not_fit(bars: Data) -> None:
         train(Options(model="lenet5"), bars)
     with pytest.raises(InputError, match=r"`model` \(=resnet\) must be one of digits, lenet5"):
         train(Options(model="resnet"), bars)
-    with pytest.raises(InputError, match=r"tells 10 classes apart, but bars has 47"):
-        train(Options(), dataclasses.replace(bars, classes=47))
+
+
+def test_the_last_layer_follows_the_classes(bars: Data) -> None:
+    result = train(Options(model="tiny", epochs=1, batch=50), dataclasses.replace(bars, classes=47))
+    assert result.params["dense1"]["bias"].shape == (47,)
+    assert result.score.confusion.shape == (47, 47)
 
 
 def test_parameters_survive_the_file(run: Run, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from jaxcnnbp import nn
-from jaxcnnbp.train import Data, Program, Split, initial_state, make_step, train_step
+from jaxcnnbp.train import Data, Program, initial_state, make_step, take_batch, train_step
 from jaxcnnbp.train.evaluate import evaluate, make_score
+from jaxcnnbp.train.feed import in_order
 
 LINEAR = nn.Sequential((nn.Flatten(), nn.Dense(10)))
 SHAPE = (5, 8, 8, 1)
@@ -20,10 +21,6 @@ def program(**changes: object) -> Program:
     """A linear model with squared error and plain gradient descent at rate 0.5."""
     settings = {"model": LINEAR, "loss": nn.squared_error, "optimizer": optax.sgd(0.5), "classes": 10}
     return Program(**{**settings, **changes})  # pyright: ignore[reportArgumentType]
-
-
-def on_device(split: Split) -> Split:
-    return Split(*jax.tree.map(jnp.asarray, tuple(split)))
 
 
 def hand_step(weights: np.ndarray, bias: np.ndarray, inputs: np.ndarray, targets: np.ndarray) -> tuple:
@@ -48,7 +45,7 @@ def test_step_is_gradient_descent_by_hand(bars: Data, changes: dict, scale, smoo
     targets = np.eye(10)[bars.train.labels[indices]] * (1 - smooth) + smooth / 10
     kernel, bias = hand_step(np.asarray(leaves["kernel"], np.float64), np.zeros(10), inputs, targets)
 
-    after, _ = make_step(chosen)(state, on_device(bars.train), jnp.asarray(indices))
+    after, _ = make_step(chosen)(state, take_batch(bars.train, indices))
 
     np.testing.assert_allclose(after.params[layer]["kernel"], kernel, rtol=2e-5, atol=2e-6)  # float32
     np.testing.assert_allclose(after.params[layer]["bias"], bias, rtol=2e-5, atol=2e-6)
@@ -56,21 +53,21 @@ def test_step_is_gradient_descent_by_hand(bars: Data, changes: dict, scale, smoo
 
 
 def test_step_reports_loss_and_errors_before_the_update(bars: Data) -> None:
-    chosen, indices = program(), jnp.arange(5, dtype=jnp.int32)
+    chosen = program()
     state = initial_state(chosen, seed=0, input_shape=SHAPE)
     outputs = chosen.forward(state.params, jnp.asarray(bars.train.images[:5], jnp.float32) / 255)
-    _, figures = train_step(chosen, state, on_device(bars.train), indices)
+    _, figures = train_step(chosen, state, take_batch(bars.train, np.arange(5)))
     targets = np.eye(10)[bars.train.labels[:5]]
     np.testing.assert_allclose(figures.loss, 0.5 * ((outputs - targets) ** 2).sum() / 5, rtol=1e-6)
     assert int(figures.wrong) == int((np.argmax(outputs, axis=1) != bars.train.labels[:5]).sum())
 
 
 def test_running_average(bars: Data) -> None:
-    chosen, split = program(decay=0.15), on_device(bars.train)
+    chosen, batch = program(decay=0.15), take_batch(bars.train, np.arange(5))
     state = initial_state(chosen, seed=0, input_shape=SHAPE)
     step, expected = make_step(chosen), np.asarray(next(iter(state.params.values()))["kernel"])
     for done in range(3):
-        state, _ = step(state, split, jnp.arange(5, dtype=jnp.int32))
+        state, _ = step(state, batch)
         keep = min(0.15, (1 + done) / (10 + done))
         expected = keep * expected + (1 - keep) * np.asarray(next(iter(state.params.values()))["kernel"])
     np.testing.assert_allclose(next(iter(state.weights.values()))["kernel"], expected, rtol=1e-5, atol=1e-7)
@@ -80,7 +77,10 @@ def test_evaluation_counts_every_image_once(bars: Data) -> None:
     chosen = program()
     params = initial_state(chosen, seed=0, input_shape=SHAPE).params
     score = make_score(chosen)
-    whole, parts = (evaluate(score, params, on_device(bars.test), batch) for batch in (20, 7))
+    whole, parts = (
+        evaluate(score, params, [take_batch(bars.test, indices) for indices in in_order(20, batch)])
+        for batch in (20, 7)
+    )
     np.testing.assert_array_equal(whole.confusion, parts.confusion)
     np.testing.assert_allclose(whole.loss, parts.loss, rtol=1e-6)
     np.testing.assert_array_equal(whole.confusion.sum(axis=1), np.bincount(bars.test.labels, minlength=10))
@@ -90,6 +90,6 @@ def test_evaluation_counts_every_image_once(bars: Data) -> None:
 def test_narrow_types_keep_wide_weights(bars: Data, dtype) -> None:
     chosen = program(dtype=dtype)
     state = initial_state(chosen, seed=0, input_shape=SHAPE)
-    after, figures = train_step(chosen, state, on_device(bars.train), jnp.arange(5, dtype=jnp.int32))
+    after, figures = train_step(chosen, state, take_batch(bars.train, np.arange(5)))
     assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.float32)}
     assert figures.loss.dtype == jnp.float32

@@ -1,22 +1,41 @@
-"""Labelled images: scikit-learn's digits, folders of MNIST-format files, OpenML by name."""
+"""Labelled images: scikit-learn's digits, MNIST-format files, folders of pictures, `.npz`, OpenML by name."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from jaxcnnbp.train.data.arrays import npz_file
 from jaxcnnbp.train.data.bundled import digits
 from jaxcnnbp.train.data.download import openml
 from jaxcnnbp.train.data.folder import mnist_folder
 from jaxcnnbp.train.data.idx import read_idx
-from jaxcnnbp.train.data.split import Data, Split, pixel_statistics
+from jaxcnnbp.train.data.pictures import holds_pictures, picture_folder
+from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, pixel_statistics, read_images
 from jaxcnnbp.train.options import Options
 
-__all__ = ["Data", "Split", "digits", "load", "mnist_folder", "openml", "pixel_statistics", "read_idx"]
+__all__ = [
+    "Data",
+    "Images",
+    "Split",
+    "digits",
+    "fingerprint",
+    "load",
+    "mnist_folder",
+    "npz_file",
+    "openml",
+    "picture_folder",
+    "pixel_statistics",
+    "read_idx",
+    "read_images",
+]
 
 
-def load(options: Options) -> Data:
-    """The data set that the options ask for: a folder first, then the bundled digits, then OpenML.
+def load(options: Options, workers: int = 4) -> Data:
+    """The data set that the options ask for: a folder first, then the bundled digits, a file, then OpenML.
 
     Args:
-        options: `data_dir`, `data` and `classes` are read.
+        options: `data_dir`, `data`, `classes`, `image_size` and `corrupt` are read.
+        workers: threads that decode pictures.
 
     Returns:
         Training and test images with their labels.
@@ -29,5 +48,10 @@ def load(options: Options) -> Data:
         (1442, 8, 8, 1)
     """
     if options.data_dir is not None:
-        return mnist_folder(options.data_dir, options.classes)
-    return digits() if options.data == "digits" else openml(options.data)
+        folder = Path(options.data_dir)
+        if folder.is_dir() and holds_pictures(folder):
+            return picture_folder(folder, options.image_size, options.corrupt, workers)
+        return mnist_folder(folder, options.classes)
+    if options.data == "digits":
+        return digits()
+    return npz_file(options.data, options.classes) if options.data.endswith(".npz") else openml(options.data)

@@ -1,0 +1,326 @@
+"""Checkpoints by Orbax: written while training goes on, whole or not at all, read only if their check sums are right.
+
+    FOLDER/STEP/state     every array of the run by name, whole or each device's part of it
+    FOLDER/STEP/about     JSON: options, data, versions, position, history, and a check sum of every array
+    FOLDER/best.npz       the parameters of the best epoch, for `load_params`
+    FOLDER/damaged/STEP   what could not be read, moved aside
+    FOLDER/lock           locked while a run writes here
+
+The best model is part of every checkpoint too: going back to an older one cannot lose it, as the epochs that follow
+are repeated bit by bit.
+
+Reference: Orbax, https://orbax.readthedocs.io.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, SingleDeviceSharding
+
+from jaxcnnbp.train.course import Course
+from jaxcnnbp.train.errors import InputError, SaveFailed, require
+from jaxcnnbp.train.flat import check_sums, flatten, unflatten
+from jaxcnnbp.train.identity import Identity
+from jaxcnnbp.train.layout import Layout
+
+__all__ = ["Checkpoints", "Restored"]
+
+# Orbax raises the bare class where a damaged file makes TensorStore fail, and whatever its parsers come upon elsewhere.
+_UNREADABLE: tuple[type[Exception], ...] = (Exception,)
+_UNWRITABLE = (OSError, ValueError, RuntimeError)
+
+
+_ROOM = 128 * 1024  # what a checkpoint takes beside the bytes of its arrays
+
+
+class _Damaged(ValueError):
+    """Content that is not what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint gave back."""
+
+    state: Any
+    best: Any  # parameters of the best epoch, or None
+    course: Course
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder.
+
+    Args:
+        folder: where they lie; made if absent.
+        keep: how many of the newest are kept.
+        layout: which device holds what.
+        identity: what a checkpoint must agree with to be resumed.
+        note: told, in sentences, of what goes wrong without ending the run.
+
+    Raises:
+        InputError: Orbax is not installed, or the folder cannot be used.
+    """
+
+    def __init__(
+        self, folder: Path | str, keep: int, layout: Layout, identity: Identity, note: Callable[[str], None]
+    ) -> None:
+        self._orbax = require("orbax.checkpoint", "orbax-checkpoint", "train")
+        _hush()
+        self.folder, self._keep, self._layout = Path(folder).absolute(), keep, layout
+        self._identity, self._note = identity, note
+        self._last_good: int | None = None
+        self._pending: int | None = None
+        self._fault: str | None = None  # of the last checkpoint, if it could not be written
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder) if jax.process_index() == 0 else None
+            self._manager = self._open()
+        except OSError as error:
+            raise InputError(f"`checkpoints` (={folder}) cannot be used ({error.strerror or error}).") from error
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there, the newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def save(self, state: Any, best: Any, course: Course) -> bool:
+        """Begin to write a checkpoint; only the copy of the arrays is waited for.
+
+        Args:
+            state: the training state.
+            best: parameters of the best epoch, or None.
+            course: everything else.
+
+        Returns:
+            Whether it is under way, or there already; a failure is told as a note, and training may go on.
+        """
+        self._settle()
+        if course.step in self._manager.all_steps():
+            return True
+        # Copies of our own: the next step takes the state's memory for its own.
+        arrays = jax.tree.map(jnp.copy, flatten({"state": state, "best": best}))
+        sums, finite = check_sums(arrays)
+        if not bool(finite):
+            raise ArithmeticError("the state holds values that are not finite")
+        return self._begin(course.step, arrays, self._about(arrays, sums, course))
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            SaveFailed: it could not be; the sentence says why, and which is the last good one.
+        """
+        self._settle(quiet=True)
+        if self._fault is not None:
+            raise SaveFailed(self._fault)
+
+    def restore(self, state: Any, best: Any) -> Restored | None:
+        """The last good checkpoint; damaged ones that are newer are moved aside and named in notes.
+
+        Args:
+            state: a state of the right structure, in the places that the arrays are to have.
+            best: parameters of the right structure, likewise.
+
+        Returns:
+            What the checkpoint holds, or None if there is no checkpoint at all.
+
+        Raises:
+            InputError: the checkpoint is of another run, or none can be read.
+        """
+        steps, damaged = self.steps(), []
+        for step in steps:
+            try:
+                about = self._read_about(step)
+                self._identity.require_same(about["identity"], self.folder / str(step))
+                restored = self._read_state(step, about, state, best)
+            except InputError:
+                raise
+            except _UNREADABLE as error:
+                damaged.append(step)
+                self._note(f"{self.folder / str(step)}: damaged ({_first_line(error)}).")
+                continue
+            self._move_aside(damaged)
+            self._last_good = step
+            return restored
+        if steps:
+            several = f"none of its {len(steps)} checkpoints can be read"
+            raise InputError(f"`checkpoints` (={self.folder}): {several}; name another folder to start anew.")
+        return None
+
+    def close(self) -> None:
+        """End the threads that write; what is being written is finished."""
+        self._settle(quiet=True)
+        with contextlib.suppress(*_UNWRITABLE):
+            self._manager.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _open(self, clear: bool = True) -> Any:
+        settings = self._orbax.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=clear)
+        return self._orbax.CheckpointManager(self.folder, options=settings)
+
+    def _reopened(self) -> Any:
+        """A fresh manager, which clears what was half written once its threads have let go of it."""
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                return self._open()
+            time.sleep(0.1)
+        return self._open(clear=False)
+
+    def _begin(self, step: int, arrays: dict[str, jax.Array], about: dict[str, Any]) -> bool:
+        args = self._orbax.args
+        try:
+            self._require_room(arrays)
+            self._manager.save(step, args=args.Composite(state=args.StandardSave(arrays), about=args.JsonSave(about)))
+        except _UNWRITABLE as error:
+            self._failed(step, error)
+            return False
+        self._pending = step
+        return True
+
+    def _require_room(self, arrays: dict[str, jax.Array]) -> None:
+        """Refuse at once what a full disk would refuse half-way."""
+        wanted, free = sum(a.nbytes for a in arrays.values()) + _ROOM, shutil.disk_usage(self.folder).free
+        if free < wanted:
+            raise OSError(
+                errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free:,} bytes are free, about {wanted:,} wanted"
+            )
+
+    def _settle(self, quiet: bool = False) -> None:
+        """Wait for the checkpoint that is being written."""
+        try:
+            self._manager.wait_until_finished()
+        except _UNWRITABLE as error:
+            self._failed(self._pending or 0, error, quiet)
+        if self._pending is not None:
+            self._last_good, self._pending, self._fault = self._pending, None, None
+
+    def _failed(self, step: int, error: Exception, quiet: bool = False) -> None:
+        self._pending = None
+        last = "there is none yet" if self._last_good is None else f"the last good one is of step {self._last_good:,}"
+        place = f"The checkpoint of step {step:,} could not be written to {self.folder}"
+        self._fault = f"{place} ({_first_line(error)}); {last}."
+        if not quiet:
+            self._note(self._fault)
+        with contextlib.suppress(*_UNWRITABLE):  # it says once more what went wrong
+            self._manager.close()
+        self._manager = self._reopened()
+
+    def _about(self, arrays: dict[str, jax.Array], sums: dict[str, jax.Array], course: Course) -> dict[str, Any]:
+        kinds = {
+            name: {"shape": list(a.shape), "dtype": a.dtype.name, "sum": np.asarray(sums[name]).tolist()}
+            for name, a in arrays.items()
+        }
+        content = {"identity": self._identity.to_json(), "course": course.to_json(), "arrays": kinds}
+        return {"content": content, "sum": _sum_of(content)}
+
+    def _read_about(self, step: int) -> dict[str, Any]:
+        args = self._orbax.args
+        about = self._manager.restore(step, args=args.Composite(about=args.JsonRestore())).about
+        if about["sum"] != _sum_of(about["content"]):
+            raise _Damaged("its description is not what was written")
+        return about["content"]
+
+    def _read_state(self, step: int, about: dict[str, Any], state: Any, best: Any) -> Restored:
+        course = Course.from_json(about["course"])
+        like = {"state": state, "best": None if course.best is None else best}
+        wanted = flatten(like)
+        self._identity.require_arrays(about["arrays"], wanted, self.folder / str(step))
+        abstract = {
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._sharding(a)) for name, a in wanted.items()
+        }
+        args = self._orbax.args
+        found = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(abstract))).state
+        arrays = {name: found[name] for name in wanted}
+        sums, _ = check_sums(arrays)
+        wrong = [name for name in wanted if np.asarray(sums[name]).tolist() != about["arrays"][name]["sum"]]
+        if wrong:
+            raise _Damaged(f"the check sum of {wrong[0]} is wrong")
+        return Restored(**unflatten(arrays, like), course=course)
+
+    def _sharding(self, array: jax.Array) -> Any:
+        if self._layout.mesh is None:
+            return SingleDeviceSharding(jax.devices()[0])
+        return NamedSharding(self._layout.mesh, self._layout.spec(array.shape))
+
+    def _move_aside(self, steps: list[int]) -> None:
+        if steps and jax.process_index() == 0:
+            home = self.folder / "damaged"
+            home.mkdir(exist_ok=True)
+            for step in steps:
+                taken = sum(path.name.split("-")[0] == str(step) for path in home.iterdir())
+                (self.folder / str(step)).rename(home / (f"{step}-{taken}" if taken else str(step)))
+        if steps:
+            self._orbax.multihost.sync_global_processes("damaged checkpoints are moved aside")
+            self._manager.reload()
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """A file that is locked as long as this process lives, however it ends."""
+    file = (folder / "lock").open("ab")
+    if importlib.util.find_spec("fcntl"):  # not on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(f"`checkpoints` (={folder}) is in use by another run; name another folder.") from error
+    return file
+
+
+def _hush() -> None:
+    """Keep Orbax's threads from printing their tracebacks: what goes wrong is told once, as a sentence."""
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_of_others)
+    if sys.excepthook is not _print_others:
+        sys.excepthook, sys.unraisablehook = _print_others, _print_other_unraisable
+
+
+def _of_others(record: logging.LogRecord) -> bool:
+    text = f"{record.pathname} {record.getMessage()}"
+    if record.exc_info and record.exc_info[1] is not None:
+        text += "".join(traceback.format_exception(record.exc_info[1]))
+    return not any(name in text for name in ("orbax", "tensorstore", "Event loop is closed", "never retrieved"))
+
+
+def _print_others(kind: Any, error: Any, trace: Any) -> None:
+    """`sys.excepthook`, which TensorStore's threads call: without what they say of a save that was given up."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
+
+
+def _print_other_unraisable(unraisable: Any) -> None:
+    """`sys.unraisablehook`, without what Orbax's abandoned coroutines say when they are collected."""
+    if "TensorStore" not in str(unraisable.exc_value) and "orbax" not in repr(unraisable.object):
+        sys.__unraisablehook__(unraisable)
+
+
+def _sum_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    """The cause in a few words; TensorStore's own messages run to pages."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if os.strerror(errno.ENOSPC) in str(error):
+        return os.strerror(errno.ENOSPC)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160].rstrip(".")

@@ -1,0 +1,143 @@
+"""Keeps the step fed: a thread reads the next batches and puts them on the devices while the step runs.
+
+The order follows from seed and epoch alone, however many threads, processes or devices there are; each process reads
+only the rows that its devices hold.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from jaxcnnbp.train.batch import Batch
+from jaxcnnbp.train.data.split import Split, read_images
+from jaxcnnbp.train.layout import Layout
+
+__all__ = ["ahead", "batches", "feed", "host_batch", "in_order"]
+
+_Item = TypeVar("_Item")
+_DEPTH = 2  # batches that wait on the devices: one would do, if reading never took longer than a step
+_END = object()
+
+
+def batches(seed: int, epoch: int, count: int, batch: int) -> Iterator[np.ndarray]:
+    """The batches of one epoch as indices: a permutation drawn from seed and epoch, cut into pieces.
+
+    Args:
+        seed: seed of the run.
+        epoch: number of the epoch.
+        count: number of training images.
+        batch: images a batch; the last one holds what is left.
+
+    Yields:
+        int32 arrays that together hold every index once.
+
+    Example:
+        >>> [len(indices) for indices in batches(seed=0, epoch=1, count=10, batch=4)]
+        [4, 4, 2]
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
+    yield from _cut(order, batch)
+
+
+def in_order(count: int, batch: int) -> Iterator[np.ndarray]:
+    """The batches of a test: all indices in order, cut into pieces.
+
+    Args:
+        count: number of images.
+        batch: images a batch; the last one holds what is left.
+
+    Yields:
+        int32 arrays.
+    """
+    yield from _cut(np.arange(count, dtype=np.int32), batch)
+
+
+def feed(
+    split: Split, indices: Iterable[np.ndarray], layout: Layout, stop: Callable[[], bool] | None = None
+) -> Generator[Batch]:
+    """Batches on the devices, read ahead of the step that takes them.
+
+    Args:
+        split: images and labels on the host, or images that are read when they are asked for.
+        indices: the batches as indices.
+        layout: which device holds what.
+        stop: whether this process was asked to stop; sent along where several processes have to agree.
+
+    Returns:
+        An iterator; close it if it is left before its end.
+
+    Raises:
+        DataError: an image that cannot be read, if the split is to stop at such.
+    """
+    return ahead(layout.put(host_batch(split, chosen, layout, stop)) for chosen in indices)
+
+
+def host_batch(split: Split, indices: np.ndarray, layout: Layout, stop: Callable[[], bool] | None = None) -> Batch:
+    """The rows of a batch that this process holds, filled up so that every device has as many.
+
+    Args:
+        split: images and labels.
+        indices: of the whole batch.
+        layout: which device holds what.
+        stop: as `feed` takes it.
+
+    Returns:
+        The batch, on the host.
+    """
+    rows = layout.rows(len(indices))
+    first, last = layout.own_rows(rows)
+    own = indices[first:last]
+    images, readable = read_images(split.images, own)
+    labels, fill = np.asarray(split.labels)[own], last - first - len(own)
+    weights = readable
+    if weights is None and rows > len(indices):  # the same on every process, as it chooses the program that is run
+        weights = np.ones(len(own), np.float32)
+    images, labels = _filled(images, fill), _filled(labels, fill)
+    weights = None if weights is None else _filled(weights, fill)
+    flags = None if stop is None else np.full(_own_flags(layout), float(stop()), np.float32)
+    return Batch(images, labels, weights, flags, count=len(indices))
+
+
+def ahead(items: Iterable[_Item], depth: int = _DEPTH) -> Generator[_Item]:
+    """The items in their order, computed by a thread before they are asked for.
+
+    Args:
+        items: what is iterated over in the thread.
+        depth: how many may wait.
+
+    Yields:
+        The items; what goes wrong in the thread is raised here.
+
+    Example:
+        >>> list(ahead(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    iterator = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(1, "feed") as worker:
+        waiting = collections.deque(worker.submit(next, iterator, _END) for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(worker.submit(next, iterator, _END))
+                yield item  # pyright: ignore[reportReturnType]
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _cut(order: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
+
+
+def _filled(rows: np.ndarray, more: int) -> np.ndarray:
+    return np.concatenate([rows, np.zeros((more, *rows.shape[1:]), rows.dtype)]) if more else rows
+
+
+def _own_flags(layout: Layout) -> int:
+    first, last = layout.own_rows(layout.data)
+    return last - first

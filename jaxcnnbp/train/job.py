@@ -1,0 +1,117 @@
+"""What all epochs of a run share: options, data, compiled functions, devices, checkpoints, watchers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from jaxcnnbp.train.checkpoint import Checkpoints
+from jaxcnnbp.train.data import Data
+from jaxcnnbp.train.evaluate import make_score
+from jaxcnnbp.train.identity import identity_of
+from jaxcnnbp.train.layout import Layout, make_layout
+from jaxcnnbp.train.optimizer import make_schedule
+from jaxcnnbp.train.options import Options
+from jaxcnnbp.train.profile import Profiler
+from jaxcnnbp.train.program import Program
+from jaxcnnbp.train.run import Run
+from jaxcnnbp.train.setup import build_program, steps_per_epoch
+from jaxcnnbp.train.step import TrainState, initial_state, make_step
+from jaxcnnbp.train.watch import Watch
+
+__all__ = ["Job", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all epochs of a run share.
+
+    Args:
+        options: what is trained.
+        run: how it is carried out.
+        data: the data set, on the host.
+        program: model, loss, optimizer.
+        layout: which device holds what.
+        watch: who watches.
+        step: the jitted step.
+        score: the jitted test of a batch.
+        rate: the learning rate by step.
+        checkpoints: where they go; None for a run that keeps none.
+        profiler: traces a few steps, if that was asked for.
+        stop: whether this process was asked to stop.
+        alive: called whenever the devices have answered.
+    """
+
+    options: Options
+    run: Run
+    data: Data
+    program: Program
+    layout: Layout
+    watch: Watch
+    step: Callable
+    score: Callable
+    rate: Callable
+    checkpoints: Checkpoints | None
+    profiler: Profiler
+    stop: Callable[[], bool]
+    alive: Callable[[], None]
+
+    @property
+    def images(self) -> int:
+        """Training images."""
+        return len(self.data.train.labels)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return steps_per_epoch(self.options, self.data)
+
+    @property
+    def several(self) -> bool:
+        """Whether more processes than this one take part."""
+        return self.layout.processes > 1
+
+    def first_state(self) -> TrainState:
+        """The state before the first step, where it belongs."""
+        shape = (self.options.batch, *self.data.train.images.shape[1:])
+        return self.layout.place(initial_state(self.program, self.options.seed, shape))
+
+    def due(self, step: int, at_end: bool) -> bool:
+        """Whether a checkpoint is due after a step; `at_end` after the last of an epoch and its test."""
+        every = self.run.checkpoint_every
+        if step == self.options.epochs * self.steps:
+            return at_end
+        return at_end if every == 0 else step % every == 0 and at_end == (step % self.steps == 0)
+
+
+def prepare(
+    options: Options, run: Run, data: Data, watch: Watch, stop: Callable[[], bool], alive: Callable[[], None]
+) -> Job:
+    """Everything that is made once.
+
+    Args:
+        options: what is trained.
+        run: how it is carried out.
+        data: the data set.
+        watch: who watches.
+        stop: whether this process was asked to stop.
+        alive: called whenever the devices have answered.
+
+    Returns:
+        The job.
+
+    Raises:
+        InputError: options, data, devices or checkpoints that do not fit together.
+    """
+    program = build_program(options, data)
+    layout = make_layout(run, options.batch, data.train.images.shape[1], options.augment != "none")
+    rate = make_schedule(options, options.epochs * steps_per_epoch(options, data))
+    step, score = make_step(program, layout), make_score(program, layout)
+    checkpoints = None
+    if run.checkpoints is not None:
+        identity = identity_of(options, data, layout.data, layout.height, watch.note)
+        checkpoints = Checkpoints(run.checkpoints, run.keep, layout, identity, watch.note)
+    profiler = Profiler(run.profile if jax.process_index() == 0 else None)
+    return Job(options, run, data, program, layout, watch, step, score, rate, checkpoints, profiler, stop, alive)

@@ -1,0 +1,191 @@
+"""Which device holds what: images by rows of the batch and by bands of height, parameters whole or in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxcnnbp.train.batch import Batch
+from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.train.run import Run
+
+__all__ = ["DATA", "HEIGHT", "ONE_DEVICE", "Layout", "make_layout"]
+
+DATA, HEIGHT = "data", "height"  # the axes of the mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Devices as a mesh of (images, bands of their height), and how parameters lie on it.
+
+    Args:
+        mesh: the devices; None is one device without a mesh.
+        shard_params: whether parameters, averages and optimizer states are kept in parts.
+        augmented: whether images change before they are cut into bands: their pixels come from anywhere.
+    """
+
+    mesh: Mesh | None = None
+    shard_params: bool = False
+    augmented: bool = False
+
+    @property
+    def data(self) -> int:
+        """Devices along the batch."""
+        return 1 if self.mesh is None else self.mesh.shape[DATA]
+
+    @property
+    def height(self) -> int:
+        """Devices along the height of an image."""
+        return 1 if self.mesh is None else self.mesh.shape[HEIGHT]
+
+    @property
+    def processes(self) -> int:
+        """Processes that hold the devices."""
+        return 1 if self.mesh is None else len({device.process_index for device in self.mesh.devices.flat})
+
+    def rows(self, count: int) -> int:
+        """Rows of a batch of `count` images once it is filled up to a multiple of the devices."""
+        return -(-count // self.data) * self.data
+
+    def own_rows(self, rows: int) -> tuple[int, int]:
+        """The first of the rows that this process holds, and the one after the last."""
+        if self.mesh is None:
+            return 0, rows
+        spans = NamedSharding(self.mesh, PartitionSpec(DATA)).addressable_devices_indices_map((rows,)).values()
+        bounds = [span[0].indices(rows)[:2] for span in spans if span]
+        return min(start for start, _ in bounds), max(stop for _, stop in bounds)
+
+    def split_axis(self, shape: tuple[int, ...]) -> int | None:
+        """The axis along which parameters are kept in parts: the longest that divides, the last of equals."""
+        if not self.shard_params:
+            return None
+        fitting = [axis for axis, n in enumerate(shape) if n and n % self.data == 0]
+        return max(fitting, key=lambda axis: (shape[axis], axis), default=None)
+
+    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """How an array of parameters, or one shaped like it, lies on the mesh."""
+        axis = self.split_axis(shape)
+        return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, DATA)
+
+    def place(self, tree: Any) -> Any:
+        """Arrays that every process holds whole, put where they belong."""
+        return tree if self.mesh is None else jax.tree.map(self._place_leaf, tree)
+
+    def constrain(self, tree: Any) -> Any:
+        """Inside jit: the same places for arrays that were computed."""
+        if self.mesh is None:
+            return tree
+        mesh = self.mesh
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, self.spec(leaf.shape))), tree
+        )
+
+    def put(self, batch: Batch) -> Batch:
+        """A batch of which this process gives its rows, as part of the batch that all processes see."""
+        if self.mesh is None:
+            return jax.device_put(batch)
+        bands = PartitionSpec(DATA) if self.augmented else PartitionSpec(DATA, HEIGHT)
+        images = self._put_rows(batch.images, bands)
+        rest = [self._put_rows(part, PartitionSpec(DATA)) for part in (batch.labels, batch.weights, batch.stop)]
+        return Batch(images, *rest, count=batch.count)
+
+    def cut(self, change: Callable[..., jax.Array], images: jax.Array, *rows: Any) -> jax.Array:
+        """Inside jit: `change` of images, device by device, then every device's band of them.
+
+        Args:
+            change: function of images, and of what goes with each of them, to images.
+            images: as `put` laid them.
+            rows: trees of arrays with a row an image.
+
+        Returns:
+            The images in bands.
+        """
+        if self.mesh is None or not self.augmented:
+            return change(images, *rows)
+
+        def on_device(images: jax.Array, *rows: Any) -> jax.Array:
+            changed = change(images, *rows)
+            band = changed.shape[1] // self.height
+            return jax.lax.dynamic_slice_in_dim(changed, jax.lax.axis_index(HEIGHT) * band, band, 1)
+
+        specs = (PartitionSpec(DATA),) * (1 + len(rows))
+        return jax.shard_map(
+            on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(DATA, HEIGHT), check_vma=False
+        )(images, *rows)
+
+    def whole(self, array: jax.Array) -> np.ndarray:
+        """An array on the host, also where this process holds only parts of it; all processes have to ask."""
+        if self.mesh is not None and not array.is_fully_replicated:
+            array = jax.jit(lambda a: a, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(array)
+        return np.asarray(array)
+
+    def _put_rows(self, rows: np.ndarray | None, spec: PartitionSpec) -> jax.Array | None:
+        if rows is None or self.mesh is None:
+            return None
+        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), rows)
+
+    def _place_leaf(self, leaf: Any) -> Any:
+        if self.mesh is None:
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(self._place_leaf(jax.random.key_data(leaf)))
+        host = np.asarray(leaf)
+        sharding = NamedSharding(self.mesh, self.spec(leaf.shape))
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+ONE_DEVICE = Layout()
+
+
+def make_layout(run: Run, batch: int, height: int, augmented: bool = False) -> Layout:
+    """The layout that a run asks for.
+
+    Args:
+        run: `devices`, `spatial` and `shard_params` are read.
+        batch: images a step.
+        height: rows of an image.
+        augmented: whether the images are changed at random.
+
+    Returns:
+        The layout; `ONE_DEVICE` for one device in one process.
+
+    Raises:
+        InputError: there are not so many devices, or the batch or the images do not divide.
+
+    Example:
+        >>> make_layout(Run(devices=1), batch=32, height=28).data
+        1
+    """
+    devices = _devices(run)
+    if len(devices) % run.spatial or jax.local_device_count() % run.spatial:
+        raise InputError(f"`spatial` (={run.spatial}) must divide the {len(devices)} devices, of each process too.")
+    if height % run.spatial:
+        raise InputError(f"`spatial` (={run.spatial}) must divide the {height} rows of an image.")
+    data = len(devices) // run.spatial
+    if batch % data:
+        fit = -(-batch // data) * data
+        raise InputError(f"`batch` (={batch}) must be divisible by the {data} devices it is spread over; {fit} is.")
+    if len(devices) == 1:
+        return ONE_DEVICE
+    grid = np.array(devices).reshape(data, run.spatial)
+    return Layout(
+        Mesh(grid, (DATA, HEIGHT), axis_types=(AxisType.Auto,) * 2), run.shard_params, augmented and run.spatial > 1
+    )
+
+
+def _devices(run: Run) -> list[Any]:
+    """The first devices of every process, those of a process side by side."""
+    wanted, processes = run.devices or jax.device_count(), jax.process_count()
+    if wanted > jax.device_count():
+        raise InputError(f"`devices` (={wanted}) are not there: JAX finds {jax.device_count()}.")
+    if wanted % processes:
+        raise InputError(f"`devices` (={wanted}) must be divisible by the {processes} processes.")
+    each = wanted // processes
+    by_process = [[d for d in jax.devices() if d.process_index == process] for process in range(processes)]
+    return [device for own in by_process for device in own[:each]]

@@ -1,0 +1,95 @@
+"""Parameters in parts, and sums over devices: each a single collective, however many arrays there are.
+
+A leaf of n elements that d devices share is, with its split axis first, a matrix (d, n / d) of one row a device. Side
+by side the matrices of all leaves are one, which one all-gather makes and one reduce-scatter takes apart. What is not
+in parts goes, as one vector, into one all-reduce.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnnbp.train.layout import DATA
+
+__all__ = ["Axes", "gather_parts", "sum_over_devices"]
+
+Axes = tuple[int | None, ...]  # of each leaf the axis it is split along, None for whole ones; missing ones are None
+
+
+def gather_parts(tree: Any, axes: Axes) -> Any:
+    """Inside `shard_map`: whole arrays from the parts that the devices hold.
+
+    All are marked as different on every device, or JAX would sum the gradient of each on its own.
+
+    Args:
+        tree: arrays, this device's part of those that have a split axis.
+        axes: the split axis of each leaf.
+
+    Returns:
+        The same tree with whole arrays.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    first = [jnp.moveaxis(leaf, axis, 0) for leaf, axis in _parted(leaves, axes)]
+    whole = iter(_gather(first) if first else ())
+    found = [
+        jax.lax.pcast(leaf, DATA, to="varying") if axis is None else jnp.moveaxis(next(whole), 0, axis)
+        for leaf, axis in zip(leaves, axes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, found)
+
+
+def sum_over_devices(tree: Any, axes: Axes) -> Any:
+    """Inside `shard_map`: the sum over all devices; of a leaf with a split axis this device's part of it.
+
+    Args:
+        tree: whole arrays of one type.
+        axes: the split axis of the first leaves; those that follow are whole.
+
+    Returns:
+        The same tree of sums.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    axes = axes + (None,) * (len(leaves) - len(axes))
+    whole = iter(_sum([leaf for leaf, axis in zip(leaves, axes, strict=True) if axis is None]))
+    parts = iter(_sum_into_parts(_parted(leaves, axes)))
+    return jax.tree.unflatten(structure, [next(whole if axis is None else parts) for axis in axes])
+
+
+def _parted(leaves: list[jax.Array], axes: Axes) -> list[tuple[jax.Array, int]]:
+    return [(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True) if axis is not None]
+
+
+def _gather(parts: list[jax.Array]) -> list[jax.Array]:
+    rows = jax.lax.all_gather(jnp.concatenate([part.ravel() for part in parts]), DATA)
+    pieces = _cut(rows, [part.shape for part in parts])
+    return [
+        piece.reshape(len(rows) * part.shape[0], *part.shape[1:]) for piece, part in zip(pieces, parts, strict=True)
+    ]
+
+
+def _sum(leaves: list[jax.Array]) -> list[jax.Array]:
+    vector = jax.lax.psum(jnp.concatenate([leaf.ravel() for leaf in leaves]), DATA)
+    pieces = _cut(vector, [leaf.shape for leaf in leaves])
+    return [piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
+
+
+def _sum_into_parts(parted: list[tuple[jax.Array, int]]) -> list[jax.Array]:
+    if not parted:
+        return []
+    devices = jax.lax.axis_size(DATA)
+    first = [jnp.moveaxis(leaf, axis, 0) for leaf, axis in parted]
+    own = jax.lax.psum_scatter(jnp.concatenate([leaf.reshape(devices, -1) for leaf in first], axis=1), DATA)
+    shapes = [(leaf.shape[0] // devices, *leaf.shape[1:]) for leaf in first]
+    pieces = zip(_cut(own, shapes), shapes, parted, strict=True)
+    return [jnp.moveaxis(piece.reshape(shape), 0, axis) for piece, shape, (_, axis) in pieces]
+
+
+def _cut(rows: jax.Array, shapes: list[tuple[int, ...]]) -> list[jax.Array]:
+    """The last axis of `rows` in pieces, one a shape."""
+    sizes = [math.prod(shape) for shape in shapes]
+    starts = [sum(sizes[:n]) for n in range(len(sizes))]
+    return [rows[..., start : start + size] for start, size in zip(starts, sizes, strict=True)]

@@ -1,0 +1,97 @@
+"""Several processes as one run, through `jax.distributed`; none waits for a dead one for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+from jaxcnnbp.train.errors import Lost
+from jaxcnnbp.train.run import Run
+
+__all__ = ["LOST_EXIT_CODE", "Watchdog", "joined"]
+
+LOST_EXIT_CODE = 69  # EX_UNAVAILABLE of sysexits.h
+_HEARTBEAT = 100  # seconds without a sign of life after which JAX's coordinator gives a process up
+
+
+@contextlib.contextmanager
+def joined(run: Run) -> Iterator[Callable[[], None]]:
+    """Join the other processes of a run, if it has any, and leave them at the end.
+
+    Args:
+        run: `coordinator`, `num_processes`, `process_id` and `time_limit` are read.
+
+    Yields:
+        A function to call whenever the devices have answered; if it is not called for `time_limit` seconds, the
+        process ends with a sentence and `LOST_EXIT_CODE`.
+
+    Raises:
+        Lost: the others did not come, or one of them is gone.
+    """
+    if run.coordinator is None:
+        yield lambda: None
+        return
+    limit = max(1, round(run.time_limit))
+    who = f"Process {run.process_id} of {run.num_processes}"
+    _join(run, limit, who)
+    dog = Watchdog(run.time_limit, f"{who} has waited {limit} s for the others")
+    try:
+        yield dog.beat
+    except jax.errors.JaxRuntimeError as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise Lost(f"{who} has lost another one ({first}); start all again with --resume.") from error
+    finally:
+        dog.close()
+
+
+def _join(run: Run, limit: int, who: str) -> None:
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(
+            run.coordinator,
+            run.num_processes,
+            run.process_id,
+            initialization_timeout=limit,
+            heartbeat_timeout_seconds=min(limit, _HEARTBEAT),
+            shutdown_timeout_seconds=min(limit, _HEARTBEAT),
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise Lost(f"{who} did not find the others at {run.coordinator} within {limit} s.") from error
+
+
+class Watchdog:
+    """Ends the process if nobody says for a while that it is alive.
+
+    The main thread may be inside a collective that nobody answers, where no exception reaches it: hence the hard exit.
+
+    Args:
+        limit: seconds.
+        sentence: what is printed then, without its end.
+    """
+
+    def __init__(self, limit: float, sentence: str) -> None:
+        self._limit, self._sentence = limit, sentence
+        self._last, self._closed = time.monotonic(), threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def beat(self) -> None:
+        """Say that it is alive."""
+        self._last = time.monotonic()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._limit / 4)):
+            if time.monotonic() - self._last > self._limit:
+                sys.stderr.write(f"Error: {self._sentence}; start all again with --resume.\n")
+                sys.stderr.flush()
+                os._exit(LOST_EXIT_CODE)
