@@ -20,24 +20,6 @@ from cases import ALL, Case
 ROOT = Path(__file__).parents[2]
 DEVICES = 8
 
-# Cases whose rules are known to gather; it must be empty. A case that partitions and stands here fails, too.
-KNOWN: frozenset[str] = frozenset(
-    {
-        # Forms for CPUs that loop over blocks of images.
-        "correlate SAME_LOWER even window",
-        "correlate an int of padding an axis",
-        "correlate depthwise",
-        "convolve depthwise strided dilated",
-        "correlate depthwise of 2 each",
-        "correlate 4d",
-        "conv_general_dilated no spatial axis, depthwise",
-        "conv_general_dilated 4 spatial axes",
-        "correlate of 32 groups",
-        # Winners sent by index, a scatter over flattened images.
-        "max_pool many phases overlapping",
-    }
-)
-
 PROGRAM = """
 import json, math, re, sys
 import jax, jax.numpy as jnp
@@ -141,9 +123,6 @@ def exchanged() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("case", SPREAD)
 def test_no_activation_leaves_its_device(exchanged: dict[str, list[str]], case: str) -> None:
-    if case in KNOWN:
-        assert exchanged[case], f"{case} partitions: take it off `KNOWN`"
-        pytest.xfail(f"{case}: {exchanged[case]}")
     assert exchanged[case] == []
 
 
