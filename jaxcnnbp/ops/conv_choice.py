@@ -160,9 +160,14 @@ def kernel_grad_of_slices(x: Array, delta: Array, geometry: ConvGeometry) -> Arr
     return choose_kernel_grad(x, delta, geometry)
 
 
+def input_grad_of_strided(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The input gradient of the strided convolution that a transposed one is the transpose of."""
+    return choose_input_grad(delta, kernel, geometry)
+
+
 FORWARD = (
     Row(
-        partial(strided.transposed_forward, strided.input_grad_by_phases),
+        partial(strided.transposed_forward, input_grad_of_strided),
         "see INPUT_GRAD",
         lambda a: a.transposed and a.dense,
     ),
