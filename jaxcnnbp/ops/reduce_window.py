@@ -197,8 +197,12 @@ class Layout:
 def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], layout: Layout) -> Rule:
     """`(*operands, *inits) -> outputs`, in lax's layouts."""
     count = len(inits)
-    is_extreme = isinstance(reducer, str) and reducer in ("max", "min")
-    from_identity = is_extreme and _is_concrete(inits[0]) and inits[0] == identity(inits[0].dtype, reducer)
+    from_identity = (
+        isinstance(reducer, str)
+        and reducer != "sum"
+        and _is_concrete(inits[0])
+        and inits[0] == identity(inits[0].dtype, reducer)
+    )
 
     def rule(*arrays: Array) -> list[Array]:
         xs, starts = tuple(map(layout.inward, arrays[:count])), arrays[count:]
@@ -259,9 +263,11 @@ def _typed(init_value: Any, operand: Any) -> Any:
         return init_value  # lax says what is wrong with it
 
     def typed(init: Any, x: Array) -> Any:
-        if isinstance(init, int | float | complex):
+        if isinstance(init, int | float | complex) and jnp.issubdtype(x.dtype, jnp.inexact):
             return np.asarray(init, x.dtype)
-        return np.asarray(init) if _is_concrete(init) else init  # what lax compares must not become a tracer
+        return (
+            np.asarray(init) if isinstance(init, jax.Array) and _is_concrete(init) else init
+        )  # what lax compares must not become a tracer
 
     return jax.tree.map(typed, init_value, operand)
 

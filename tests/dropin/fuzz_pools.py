@@ -186,6 +186,8 @@ def main() -> None:
         tried[config.kind] += 1
         try:
             compare(config)
+        except RuntimeError:
+            tried["refused by PyTorch"] += 1
         except AssertionError as error:
             failed.append(config)
             print(config, str(error)[:600], flush=True)

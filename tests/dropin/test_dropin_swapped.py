@@ -73,6 +73,11 @@ def test_words_of_padding_over_a_dilated_base():
     np.testing.assert_array_equal(jaxcnnbp.reduce_window(x, *arguments, **options), expected)
 
 
+def test_a_maximum_of_integers_may_begin_at_minus_infinity():
+    x = jnp.arange(6)
+    np.testing.assert_array_equal(jaxcnnbp.reduce_window(x, -jnp.inf, lax.max, (2,)), [1, 2, 3, 4, 5])
+
+
 def test_weak_types_and_dtypes_are_those_of_lax():
     weak = lax.broadcast(2.0, (1, 1, 3))
     for arguments in ((weak, weak, (1,), "VALID"), (weak, weak.astype(jnp.float32), (1,), "VALID")):
@@ -97,7 +102,6 @@ WRONG_CONVOLUTIONS = [
     dict(window_strides=(1, 1), padding="VALID", batch_group_count=3),
     dict(window_strides=(1, 1), padding="SAME", lhs_dilation=(2, 2)),
     dict(window_strides=(1, 1), padding="VALID", dimension_numbers=("NHWC", "HWIO")),
-    dict(window_strides=(1, 1), padding="VALID", preferred_element_type=jnp.int8),
 ]
 
 
