@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import jax
@@ -145,7 +146,7 @@ def block_bwd(plan: Block, kept: BlockResiduals, delta: Array) -> tuple[Array, A
 
 def through_activation(delta: Array, kept: Array | None, plan: Block) -> Array:
     """d = f'(u) o delta."""
-    if kept is None:
+    if kept is None or delta.size == 0:  # JAX 0.10 cannot unpack the bits of no cell
         return delta
     if plan.slope_from == "signs":
         kept = _unpack_signs(kept, delta)
@@ -195,8 +196,9 @@ def _keep(f: Array, u: Array, plan: Block) -> Array | None:
 
 def _at_winners(u: Array, taps: Array, window: Window) -> Array:
     """u[t*], 0 where the window lies wholly on padding."""
-    cell = flat_argmax(taps, window).reshape(u.shape[0], -1, u.shape[-1])
-    found = jnp.take_along_axis(u.reshape(u.shape[0], -1, u.shape[-1]), jnp.maximum(cell, 0), 1).reshape(taps.shape)
+    cell = flat_argmax(taps, window).reshape(u.shape[0], prod(window.output), u.shape[-1])
+    columns = u.reshape(u.shape[0], prod(window.spatial), u.shape[-1])
+    found = jnp.take_along_axis(columns, jnp.maximum(cell, 0), 1).reshape(taps.shape)
     return _where_cells(window, found, 0)
 
 

@@ -88,14 +88,17 @@ def conv_block(
     bias = None if bias is None else _checked_bias(jnp.asarray(bias), kernel)
     kernel = kernel if connections is None else connect(kernel, connections, groups)
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, bool(true_convolution))
-    pooled = dict(pool_strides=pool_strides, pool_padding=pool_padding, pool_dilation=pool_dilation)
-    pooled |= dict(pool_kind=pool_kind, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
-    plan = Block(
-        geometry,
-        bias is not None,
-        *parse_activation(activation, activation_argument),
-        parse_block_pool(geometry.window.output, pool, **pooled),
+    pooled = parse_block_pool(
+        geometry.window.output,
+        pool,
+        pool_strides=pool_strides,
+        pool_padding=pool_padding,
+        pool_dilation=pool_dilation,
+        pool_kind=pool_kind,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
     )
+    plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled)
     return block_op(x, kernel, bias, plan)
 
 
