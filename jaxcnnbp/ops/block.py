@@ -117,16 +117,16 @@ def block(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
 
 def block_fwd(x: Array, kernel: Array, bias: Array | None, plan: Block) -> tuple[Array, BlockResiduals]:
     """:: (x, kernel, bias) -> (y, residuals)."""
-    sums = forward(x, kernel, plan.geometry)
+    terms = (forward(x, kernel, plan.geometry), *(() if bias is None else (bias,)))
     pool = plan.pool
     if pool is None:
-        y, taps, kept = _activate(sums, bias, plan)
+        y, taps, kept = _activate(terms, plan)
     elif pool.kind == "mean":
-        y, taps, kept = _activate_and_average(sums, bias, plan, pool)
+        y, taps, kept = _activate_and_average(terms, plan, pool)
     elif plan.rule.from_output:  # one value of f, one slope: then f never falls, and commutes with the maximum
-        y, taps, kept = _pool_and_activate(sums, bias, plan, pool)
+        y, taps, kept = _pool_and_activate(terms, plan, pool)
     else:
-        y, taps, kept = _activate_and_pool(sums, bias, plan, pool)
+        y, taps, kept = _activate_and_pool(terms, plan, pool)
     return y, BlockResiduals(x, kernel, taps, kept)
 
 
@@ -156,42 +156,53 @@ def through_activation(delta: Array, kept: Array | None, plan: Block) -> Array:
 # --- forward, by where the activation stands
 
 Stage = tuple[Array, Array | None, Array | None]  # y, the winners, what f' is written from
+Terms = tuple[Array, ...]  # of u: x * k, and the bias if there is one
 
 
-def _activate(sums: Array, bias: Array | None, plan: Block) -> Stage:
-    f, u = _activated(sums, bias, plan.rule)
-    return f, None, _keep(f, u, plan)
+def _activate(terms: Terms, plan: Block) -> Stage:
+    f = _activation(terms, plan)
+    return f, None, _kept(f, terms, plan)
 
 
-def _activate_and_average(sums: Array, bias: Array | None, plan: Block, pool: Pool) -> Stage:
-    f, u = _activated(sums, bias, plan.rule)
-    return mean_forward(f, pool.window, pool.count_padding), None, _keep(f, u, plan)
+def _activate_and_average(terms: Terms, plan: Block, pool: Pool) -> Stage:
+    f = _activation(terms, plan)
+    return mean_forward(f, pool.window, pool.count_padding), None, _kept(f, terms, plan)
 
 
-def _pool_and_activate(sums: Array, bias: Array | None, plan: Block, pool: Pool) -> Stage:
-    best, taps = winners(sums, pool.window, pool.kind)
-    f, u = _activated(best, bias, plan.rule)
-    return _where_cells(pool.window, f, identity(f.dtype, pool.kind)), taps, _keep(f, u, plan)
+def _pool_and_activate(terms: Terms, plan: Block, pool: Pool) -> Stage:
+    best, taps = winners(terms[0], pool.window, pool.kind)
+    f = _activation((best, *terms[1:]), plan)
+    return _where_cells(pool.window, f, identity(f.dtype, pool.kind)), taps, f if plan.slope_from == "output" else None
 
 
-def _activate_and_pool(sums: Array, bias: Array | None, plan: Block, pool: Pool) -> Stage:
-    f, u = _activated(sums, bias, plan.rule)
-    best, taps = winners(f, pool.window, pool.kind)
-    u_won = _once(lambda u, taps: _at_winners(u, taps, pool.window), u, taps)
-    return best, taps, _keep(best, u_won, plan)
+def _activate_and_pool(terms: Terms, plan: Block, pool: Pool) -> Stage:
+    best, taps = winners(_activation(terms, plan), pool.window, pool.kind)
+    won = _once(lambda sums, taps: _at_winners(sums, taps, pool.window), terms[0], taps)
+    return best, taps, _kept(best, (won, *terms[1:]), plan)
 
 
-def _activated(sums: Array, bias: Array | None, rule: Rule) -> tuple[Array, Array]:
-    """f(u) and u = sums + b: computed wide and cast once."""
+def _u(sums: Array, *bias: Array) -> Array:
+    """u = x * k + b, held wide."""
     u = cast(sums, wide(sums.dtype))
-    if bias is not None:
-        u = u + cast(bias, u.dtype).reshape((1,) * (u.ndim - 1) + bias.shape)
-    return cast(rule.f(u), sums.dtype), cast(u, sums.dtype)
+    return u + cast(bias[0], u.dtype).reshape((1,) * (u.ndim - 1) + bias[0].shape) if bias else u
 
 
-def _keep(f: Array, u: Array, plan: Block) -> Array | None:
-    forms = {"nothing": lambda: None, "output": lambda: f, "input": lambda: u, "signs": lambda: _once(_pack_signs, u)}
-    return forms[plan.slope_from]()
+def _activation(terms: Terms, plan: Block) -> Array:
+    """f(u), cast once."""
+
+    def f(*terms: Array) -> Array:
+        return cast(plan.rule.f(_u(*terms)), terms[0].dtype)
+
+    return _once(f, *terms) if plan.slope_from == "output" else f(*terms)
+
+
+def _kept(f: Array, terms: Terms, plan: Block) -> Array | None:
+    """What f' is written from."""
+    if plan.slope_from == "output":
+        return f
+    if plan.slope_from == "signs":
+        return _once(lambda *terms: _pack_signs(cast(_u(*terms), terms[0].dtype)), *terms)
+    return cast(_u(*terms), terms[0].dtype) if plan.slope_from == "input" else None
 
 
 def _at_winners(u: Array, taps: Array, window: Window) -> Array:
@@ -228,7 +239,7 @@ def _packed_axis(u: Array) -> int:
 
 
 def _once(fun: Callable[..., Array], *args: Array) -> Array:
-    """`fun(*args)`, computed in the forward pass: fused into the backward pass it would keep its arguments alive."""
+    """`fun(*args)`, which XLA else computes again in the backward pass, for the sake of which it keeps `args` alive."""
     if args[0].size == 0 or may_be_partitioned(args[0]):
         return fun(*args)
     return computed_apart(fun, *args, guard=args[0])
