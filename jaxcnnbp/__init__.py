@@ -24,6 +24,7 @@ from jaxcnnbp.ops.adaptive_pool import adaptive_max_pool as adaptive_max_pool
 from jaxcnnbp.ops.bouvrie import combination_entropy as combination_entropy
 from jaxcnnbp.ops.bouvrie import combine_maps as combine_maps
 from jaxcnnbp.ops.bouvrie import subsample as subsample
+from jaxcnnbp.ops.conv_block import conv_block as conv_block
 from jaxcnnbp.ops.conv_gradients import conv_bias_grad as conv_bias_grad
 from jaxcnnbp.ops.conv_gradients import conv_input_grad as conv_input_grad
 from jaxcnnbp.ops.conv_gradients import conv_kernel_grad as conv_kernel_grad

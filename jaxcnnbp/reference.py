@@ -171,6 +171,36 @@ def _add_bias(y, bias):
     return jnp.asarray(y) + bias.reshape((1,) * (jnp.ndim(y) - 1) + bias.shape)
 
 
+@_stands_for("conv_block")
+def _conv_block(
+    x,
+    kernel,
+    bias=None,
+    *,
+    true_convolution=False,
+    activation="relu",
+    activation_argument=None,
+    pool=None,
+    pool_strides=None,
+    pool_padding="VALID",
+    pool_dilation=None,
+    pool_kind="max",
+    ceil_mode=False,
+    count_include_pad=True,
+    **convolution,
+):
+    y = (_convolve if true_convolution else _correlate)(x, kernel, **convolution)
+    y = y if bias is None else _add_bias(y, bias)
+    argument = () if activation_argument is None else (activation_argument,)
+    y = _AUTODIFF[activation or "identity"](y, *argument)
+    if pool is None:
+        return y
+    options = dict(window_dilation=pool_dilation, ceil_mode=ceil_mode)
+    if pool_kind == "mean":
+        return _avg_pool(y, pool, pool_strides, pool_padding, count_include_pad, **options)
+    return _AUTODIFF[f"{pool_kind}_pool"](y, pool, pool_strides, pool_padding, **options)
+
+
 @_stands_for("subsample")
 def _subsample(x, beta, bias, window_shape, *, ceil_mode=False):
     merged, window = parse_pool(x, window_shape, window_shape, "VALID", None, ceil_mode)

@@ -230,6 +230,44 @@ LAYERS = (
     Case("apart", "upsample", ((1, 3, 2),), dict(window_shape=(2,), strides=(3,))),
 )
 
-ALL = CONVOLUTIONS + LAX_CONVOLUTIONS + POOLS + ACTIVATIONS + LAYERS
+
+def _block(name: str, x: tuple[int, ...], kernel: tuple[int, ...], **options: Any) -> Case:
+    return Case(name, "conv_block", (x, kernel, kernel[-1:]), options)
+
+
+_PADDED, _WIDE = dict(padding=1, pool=2, pool_strides=2), ((2, 6, 5, 2), (3, 3, 2, 3))
+BLOCKS = (
+    _block("max", *_WIDE, **_PADDED),
+    _block("min", *_WIDE, **_PADDED, pool_kind="min", activation="logistic"),
+    _block("mean", *_WIDE, **_PADDED, pool_kind="mean"),
+    _block("without pool", *_WIDE, padding="SAME"),
+    _block("linear max", *_WIDE, **_PADDED, activation=None),
+    _block("linear mean", *_WIDE, **_PADDED, activation="identity", pool_kind="mean"),
+    _block("linear", *_WIDE, activation=None),
+    _block("tanh", *_WIDE, **_PADDED, activation="tanh"),
+    _block("scaled tanh mean", *_WIDE, **_PADDED, activation="scaled_tanh", pool_kind="mean"),
+    _block("logistic", *_WIDE, activation="logistic"),
+    _block("leaky", *_WIDE, **_PADDED, activation="leaky_relu", activation_argument=0.2),
+    _block("leaky mean", *_WIDE, **_PADDED, activation="leaky_relu", pool_kind="mean"),
+    _block("falling max", *_WIDE, **_PADDED, activation="leaky_relu", activation_argument=-0.5),
+    _block("falling", *_WIDE, activation="leaky_relu", activation_argument=-0.5),
+    _block("gelu max", *_WIDE, **_PADDED, activation="gelu"),
+    _block("gelu mean", *_WIDE, **_PADDED, activation="gelu", activation_argument=False, pool_kind="mean"),
+    _block("silu min", *_WIDE, **_PADDED, activation="silu", pool_kind="min"),
+    _block("silu", *_WIDE, activation="silu"),
+    _block("overlapping ceil mode", *_WIDE, pool=(3, 2), pool_strides=2, pool_padding=1, ceil_mode=True),
+    _block("dilated", *_WIDE, padding=2, pool=2, pool_dilation=2, activation="tanh"),
+    _block("strided grouped", (1, 9, 8, 4), (3, 2, 2, 6), stride=2, groups=2, pool=2, dilation=2),
+    _block("true convolution", (2, 9, 2), (3, 2, 3), true_convolution=True, pool=3, pool_strides=2),
+    _block("connections", (2, 6, 2), (3, 2, 3), connections=_TABLE, pool=(2,), activation="silu"),
+    _block("volumes", (1, 4, 3, 5, 1), (2, 2, 2, 1, 2), padding=1, pool=2, pool_strides=2),
+    _block("mean of cells", (2, 9, 2), (2, 2, 2), pool=3, pool_padding=1, pool_kind="mean", count_include_pad=False),
+    _block("windows of padding alone", (1, 4, 1), (2, 1, 2), pool=2, pool_padding=((3, 2),), activation="tanh"),
+    _block("window of 289", (1, 18, 18, 1), (2, 2, 1, 1), pool=17, activation="tanh"),
+    Case("without bias", "conv_block", _WIDE, _PADDED),
+    Case("rounded", "conv_block", (*_WIDE, (3,)), _PADDED, "rounded"),
+)
+
+ALL = CONVOLUTIONS + LAX_CONVOLUTIONS + POOLS + ACTIVATIONS + LAYERS + BLOCKS
 
 Function = Callable[..., Any]

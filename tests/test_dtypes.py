@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ACTIVATIONS, CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, MEAN_POOLS, TIE_POOLS, named
+from cases import ACTIVATIONS, BLOCKS, CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, MEAN_POOLS, TIE_POOLS, named
 from check import assert_same, by_oracle, delta_like, value_and_pullback
 from jax import lax
 
@@ -21,6 +21,8 @@ SOME = (
     *named(MEAN_OF_CELLS, "FULL"),
     *ACTIVATIONS,
     *LAYERS,
+    *BLOCKS[:4],
+    *named(BLOCKS, "gelu m", "scaled"),
 )
 FLOATS = ["float32", "bfloat16", "float16"]
 

@@ -7,6 +7,7 @@ import pytest
 from cases import (
     ACTIVATIONS,
     ALL,
+    BLOCKS,
     CONVOLUTIONS,
     LAX_CONVOLUTIONS,
     LAYERS,
@@ -34,6 +35,7 @@ SOME = (
     Case("split", "max_pool", ((2, 5, 6, 1),), dict(window_shape=(2, 2), ties="split"), "rounded"),
     *ACTIVATIONS,
     *LAYERS,
+    *[case for case in BLOCKS if "alone" not in case.name][::3],
 )
 
 

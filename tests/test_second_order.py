@@ -4,7 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ACTIVATIONS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, MEAN_POOLS, Case, named
+from cases import (
+    ACTIVATIONS,
+    BLOCKS,
+    CONVOLUTIONS,
+    LAX_CONVOLUTIONS,
+    LAYERS,
+    MAX_POOLS,
+    MEAN_OF_CELLS,
+    MEAN_POOLS,
+    Case,
+    named,
+)
 from check import assert_same
 
 from jaxcnnbp import mode, nn
@@ -24,6 +35,7 @@ SOME = (
     *named(MEAN_OF_CELLS, "FULL"),
     *ACTIVATIONS,
     *[case for case in LAYERS if case.name in ("", "overlapping")],
+    *named(BLOCKS, "tanh", "gelu max", "logistic"),
 )
 
 

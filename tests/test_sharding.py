@@ -27,6 +27,8 @@ def loss(params, x, labels):
     h = jaxcnnbp.correlate(h, params["each"], groups=4, padding="SAME")
     h = jaxcnnbp.combine_maps(h, params["square"], params["logits"], params["bias"])
     h = jaxcnnbp.max_pool(h, (2, 2), padding="SAME", ties="split")
+    for kind in (dict(), dict(activation="silu"), dict(pool_kind="mean")):
+        h = jaxcnnbp.conv_block(h, params["square"], params["bias"], pool=2, pool_padding="SAME", **kind)
     h = jaxcnnbp.subsample(jaxcnnbp.avg_pool(h, (2, 2)), params["beta"], params["bias"], (2, 2))
     return nn.softmax_cross_entropy(jaxcnnbp.dense(h.mean((1, 2)), params["weights"]), labels)
 

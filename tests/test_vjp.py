@@ -1,7 +1,7 @@
 """Value and vjp of every rule on every geometry, against a NumPy float64 oracle that shares no code with the rules."""
 
 import pytest
-from cases import ACTIVATIONS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, POOLS, Case, ids
+from cases import ACTIVATIONS, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, POOLS, Case, ids
 from check import assert_rule
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -24,4 +24,9 @@ def test_pool(case: Case):
 
 @pytest.mark.parametrize("case", ACTIVATIONS + LAYERS, ids=ids(ACTIVATIONS + LAYERS))
 def test_layer(case: Case):
+    assert_rule(case, case.arrays())
+
+
+@pytest.mark.parametrize("case", BLOCKS, ids=ids(BLOCKS))
+def test_block(case: Case):
     assert_rule(case, case.arrays())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
+from cases import BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
 from check import assert_same, delta_like, value_and_pullback
 
 import jaxcnnbp
@@ -26,7 +26,10 @@ TWO_ARRAYS = (
     *named(LAX_CONVOLUTIONS, "batch groups", "odd layouts"),
     Case("", "dense", ((3, 4), (4, 2))),
 )
-MORE_ARRAYS = tuple(case for case in LAYERS if case.op in ("subsample", "combine_maps") and not case.name)
+MORE_ARRAYS = (
+    *[case for case in LAYERS if case.op in ("subsample", "combine_maps") and not case.name],
+    *named(BLOCKS, "tanh", "silu min", "leaky mean"),
+)
 
 
 def assert_loop(case: Case, in_axes: tuple[int | None, ...]) -> None:

@@ -31,18 +31,18 @@ def require_count(value: Any, name: str) -> None:
         raise ValueError(f"`{name}` (={value!r}) must be an int of at least 1.")
 
 
-def parse_padding(padding: Any, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
+def parse_padding(padding: Any, spatial: Ints, extent: Ints, stride: Ints, name: str = "padding") -> Pairs:
     """`padding` as `(low, high)` an axis, for windows of `extent`, dilation included, over `spatial` extents."""
     if isinstance(padding, str):
-        return _padding_of_word(padding, spatial, extent, stride)
+        return _padding_of_word(padding, spatial, extent, stride, name)
     rank = len(spatial)
     if _is_int(padding):
         return ((operator.index(padding), operator.index(padding)),) * rank
     if not isinstance(padding, Sequence):
-        raise TypeError(f"`padding` (={padding!r}) must be a word, an int, or one int or (low, high) pair an axis.")
+        raise TypeError(f"`{name}` (={padding!r}) must be a word, an int, or one int or (low, high) pair an axis.")
     if len(padding) != rank:
-        raise ValueError(f"`padding` (={padding!r}) has {len(padding)} entries; give {rank}, one a spatial axis.")
-    return tuple(_pair(entry, padding) for entry in padding)
+        raise ValueError(f"`{name}` (={padding!r}) has {len(padding)} entries; give {rank}, one a spatial axis.")
+    return tuple(_pair(entry, padding, name) for entry in padding)
 
 
 def window_of(
@@ -57,17 +57,17 @@ def window_of(
     names: dict[str, str] | None = None,
 ) -> Window:
     """The `Window` of what a user said; `names` maps a field to the user's name for it in messages."""
-    named = {"size": "window_shape", "stride": "stride", "dilation": "dilation", "input_dilation": "lhs_dilation"}
-    named |= names or {}
+    named = {"size": "window_shape", "stride": "stride", "padding": "padding", "dilation": "dilation"}
+    named |= {"input_dilation": "lhs_dilation"} | (names or {})
     rank = len(spatial)
     size = per_axis(size, rank, named["size"])
     stride = per_axis(stride, rank, named["stride"])
     dilation = per_axis(dilation, rank, named["dilation"])
     gaps = per_axis(input_dilation, rank, named["input_dilation"])
     unpadded = Window(tuple(spatial), size, stride, ((0, 0),) * rank, dilation, gaps)
-    pairs = parse_padding(padding, unpadded.dilated, unpadded.extent, stride)
+    pairs = parse_padding(padding, unpadded.dilated, unpadded.extent, stride, named["padding"])
     window = Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode)
-    return _require_no_cropped_cell(window) if ceil_mode else window
+    return _require_no_cropped_cell(window, named["padding"]) if ceil_mode else window
 
 
 def require_output(window: Window, name: str) -> Window:
@@ -83,11 +83,11 @@ def require_output(window: Window, name: str) -> Window:
     return window
 
 
-def _require_no_cropped_cell(window: Window) -> Window:
+def _require_no_cropped_cell(window: Window, name: str) -> Window:
     for axis, ((_, high), (_, reached)) in enumerate(zip(window.padding, window.reach, strict=True)):
         if high < 0 and reached > high:
             raise ValueError(
-                f"`padding` (={window.padding}) crops the end of spatial axis {axis}, where a partial window of"
+                f"`{name}` (={window.padding}) crops the end of spatial axis {axis}, where a partial window of"
                 " `ceil_mode` would read; crop the input before the pool instead."
             )
     return window
@@ -97,22 +97,22 @@ def _is_int(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
 
 
-def _pair(entry: Any, padding: Any) -> tuple[int, int]:
+def _pair(entry: Any, padding: Any, name: str) -> tuple[int, int]:
     if _is_int(entry):
         return operator.index(entry), operator.index(entry)
     if isinstance(entry, Sequence) and len(entry) == 2 and all(map(_is_int, entry)):
         return operator.index(entry[0]), operator.index(entry[1])
-    raise TypeError(f"`padding` (={padding!r}) has the entry {entry!r}; an entry must be an int or a (low, high) pair.")
+    raise TypeError(f"`{name}` (={padding!r}) has the entry {entry!r}; an entry must be an int or a (low, high) pair.")
 
 
-def _padding_of_word(word: str, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
+def _padding_of_word(word: str, spatial: Ints, extent: Ints, stride: Ints, name: str) -> Pairs:
     upper = word.upper()
     if upper == "VALID":
         return ((0, 0),) * len(spatial)
     if upper == "FULL":
         return tuple((e - 1, e - 1) for e in extent)
     if upper not in PADDING_WORDS:
-        raise ValueError(f"`padding` (={word!r}) is unknown; use one of {', '.join(PADDING_WORDS)}, an int, or pairs.")
+        raise ValueError(f"`{name}` (={word!r}) is unknown; use one of {', '.join(PADDING_WORDS)}, an int, or pairs.")
     totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(spatial, extent, stride, strict=True)]
     smaller_half_first = upper == "SAME"
     return tuple((t // 2, t - t // 2) if smaller_half_first else (t - t // 2, t // 2) for t in totals)

@@ -11,6 +11,7 @@ from jaxcnnbp.nn.activations import Silu as Silu
 from jaxcnnbp.nn.activations import Tanh as Tanh
 from jaxcnnbp.nn.backprop import Backprop as Backprop
 from jaxcnnbp.nn.backprop import backprop as backprop
+from jaxcnnbp.nn.block import ConvBlock as ConvBlock
 from jaxcnnbp.nn.bouvrie import CombineMaps as CombineMaps
 from jaxcnnbp.nn.bouvrie import Subsample as Subsample
 from jaxcnnbp.nn.conv import Conv as Conv

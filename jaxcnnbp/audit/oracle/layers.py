@@ -1,4 +1,4 @@
-"""Dense layers, and Bouvrie's sub-sampling and learned combinations of maps.
+"""Dense layers, fused blocks, and Bouvrie's sub-sampling and learned combinations of maps.
 
 J. Bouvrie, Notes on Convolutional Neural Networks, 2006, sections 3.2 and 3.3.
 """
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnnbp.audit.oracle import activations
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of, rank_of, several
-from jaxcnnbp.audit.oracle.convolution import correlation, correlation_gradients
-from jaxcnnbp.audit.oracle.pooling import channels_first, channels_last, reads, scatter
+from jaxcnnbp.audit.oracle.convolution import convolve, correlate, correlation, correlation_gradients
+from jaxcnnbp.audit.oracle.pooling import avg_pool, channels_first, channels_last, max_pool, min_pool, reads, scatter
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 
 
@@ -50,6 +51,37 @@ def _add_bias(y, bias) -> Arrays:
 def _add_bias_gradients(y, bias, delta) -> Arrays:
     del y, bias
     return delta, np.sum(delta, axis=tuple(range(delta.ndim - 1)))
+
+
+@register
+def conv_block(
+    x: Any,
+    kernel: Any,
+    bias: Any = None,
+    *,
+    true_convolution: bool = False,
+    activation: str | None = "relu",
+    activation_argument: float | bool | None = None,
+    pool: Any = None,
+    pool_strides: Any = None,
+    pool_padding: Any = "VALID",
+    pool_dilation: Any = None,
+    pool_kind: str = "max",
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    **convolution: Any,
+) -> Any:
+    """`y = pool(f(x * k + b))`, one oracle after the other."""
+    y = (convolve if true_convolution else correlate)(x, kernel, **convolution)
+    y = y if bias is None else add_bias(y, bias)
+    argument = () if activation_argument is None else (activation_argument,)
+    y = y if activation is None else getattr(activations, activation)(y, *argument)
+    if pool is None:
+        return y
+    spatial = dict(window_dilation=pool_dilation, ceil_mode=ceil_mode)
+    if pool_kind == "mean":
+        return avg_pool(y, pool, pool_strides, pool_padding, count_include_pad, **spatial)
+    return {"max": max_pool, "min": min_pool}[pool_kind](y, pool, pool_strides, pool_padding, **spatial)
 
 
 @register

@@ -1,0 +1,353 @@
+"""Blocks keep what their backward pass needs and no more, and are the layers that they join."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import BLOCKS, named
+from check import assert_rule, assert_same, delta_like, value_and_pullback
+
+import jaxcnnbp
+from jaxcnnbp import nn
+from jaxcnnbp.nn.models import lenet5
+from jaxcnnbp.ops import block
+from jaxcnnbp.ops.activation import rule_named
+
+X, KERNEL, BIAS = jnp.ones((2, 8, 6, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(4)
+OUTPUT, POOLED = 2 * 8 * 6 * 4, 2 * 4 * 3 * 4
+MAX, MEAN = (dict(padding=1, pool=2, pool_strides=2, pool_kind=kind) for kind in ("max", "mean"))
+
+
+def kept(fun, *arrays):
+    """The distinct arrays that `jax.vjp` keeps for the backward pass."""
+    _, pullback = jax.vjp(fun, *arrays)
+    leaves = [leaf for leaf in jax.tree.leaves(pullback) if isinstance(leaf, jax.Array)]
+    return list({leaf.unsafe_buffer_pointer(): leaf for leaf in leaves}.values())
+
+
+def size_of(arrays):
+    return sum(array.nbytes for array in arrays)
+
+
+# --- what is kept
+
+
+@pytest.mark.parametrize(
+    ("activation", "options", "wanted"),
+    [
+        ("relu", MAX, POOLED * (1 + 4)),  # a byte for the winner, and y, which the next layer keeps anyway
+        ("leaky_relu", MAX, POOLED * (1 + 4)),
+        ("tanh", MAX, POOLED * (1 + 4)),
+        ("gelu", MAX, POOLED * (1 + 4)),  # the winner, and the input of gelu there
+        ("silu", MAX | dict(pool_kind="min"), POOLED * (1 + 4)),
+        (None, MAX, POOLED),
+        ("relu", MEAN, OUTPUT // 8),
+        ("leaky_relu", MEAN, OUTPUT // 8),
+        (None, MEAN, 0),
+        ("logistic", MEAN, OUTPUT * 4),
+        ("gelu", MEAN, OUTPUT * 4),
+        ("relu", dict(padding=1), OUTPUT * 4),
+        (None, dict(padding=1), 0),
+        ("silu", dict(padding=1), OUTPUT * 4),
+    ],
+)
+def test_bytes_kept(activation, options, wanted):
+    arrays = kept(lambda *a: jaxcnnbp.conv_block(*a, activation=activation, **options), X, KERNEL, BIAS)
+    assert size_of(arrays) == X.nbytes + KERNEL.nbytes + wanted
+
+
+def test_falling_leaky_relu_keeps_a_bit():
+    options = dict(activation="leaky_relu", activation_argument=-0.5, padding=1)
+    arrays = kept(lambda *a: jaxcnnbp.conv_block(*a, **options), X, KERNEL, BIAS)
+    assert size_of(arrays) == X.nbytes + KERNEL.nbytes + OUTPUT // 8
+
+
+def test_bits_are_packed_along_the_axis_that_wastes_fewest():
+    u = jnp.zeros((3, 5, 16, 4))
+    assert block._pack_signs(u).shape == (3, 5, 2, 4)
+
+
+def lenets():
+    """LeNet-5 as the package ships it, and rebuilt from blocks; the parameters are the same ones."""
+    layers = lenet5().layers
+    joined = (nn.ConvBlock(*layers[:3]), nn.ConvBlock(*layers[3:6]), *layers[6:])
+    apart, blocks = nn.Sequential(layers), nn.Sequential(joined)
+    params = apart.init(jax.random.key(0), (4, 28, 28, 1))
+    renamed = {"block1": params["conv1"], "block2": params["conv2"]}
+    return apart, params, blocks, renamed | {name: p for name, p in params.items() if name.startswith("dense")}
+
+
+def test_lenet5_of_blocks():
+    apart, params, blocks, renamed = lenets()
+    x, labels = jnp.asarray(np.random.default_rng(0).normal(size=(4, 28, 28, 1)), jnp.float32), jnp.arange(4)
+
+    def found(model, params):
+        return jax.jit(lambda p, x: nn.backprop(model, p, x, labels, nn.softmax_cross_entropy))(params, x)
+
+    of_layers, of_blocks = found(apart, params), found(blocks, renamed)
+    assert blocks.init(jax.random.key(0), x.shape).keys() == renamed.keys()
+    assert_same(of_blocks.outputs, of_layers.outputs, 1e-6)
+    assert_same(list(of_blocks.gradients.values()), list(of_layers.gradients.values()), 1e-5)
+    # The delta of a block is that of its pool.
+    assert_same(of_blocks.deltas["block1"], of_layers.deltas["pool1"], 1e-5)
+    assert_same(of_blocks.deltas["input"], of_layers.deltas["input"], 1e-5)
+
+
+def test_lenet5_of_blocks_keeps_less():
+    apart, params, blocks, renamed = lenets()
+    x = jnp.ones((4, 28, 28, 1))
+    with jaxcnnbp.mode("autodiff"):
+        of_autodiff = size_of(kept(apart.apply, params, x))
+    of_layers, of_blocks = size_of(kept(apart.apply, params, x)), size_of(kept(blocks.apply, renamed, x))
+    weights = size_of(jax.tree.leaves(params))
+    # Outside of jit y is kept twice, for the block that gave it and for the next.
+    assert of_blocks - weights < 0.55 * (of_layers - weights)
+    assert of_blocks - weights < 0.3 * (of_autodiff - weights)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool(2, 1), nn.MeanPool(2, 1)], ids=["winners", "bits"])
+def test_a_compiled_step_needs_less(pool):
+    """The compiler keeps what the rule keeps, and does not find the winners, or the bits, anew in the backward pass."""
+    x, conv, relu = jnp.ones((4, 32, 32, 8)), nn.Conv(8, 1), nn.Relu()
+
+    def bytes_of(*layers):
+        model = nn.Sequential(layers * 6)
+        loss = jax.jit(jax.value_and_grad(lambda p: jnp.sum(model.apply(p, x) ** 2)))
+        return loss.lower(model.init(jax.random.key(0), x.shape)).compile().memory_analysis().temp_size_in_bytes
+
+    assert bytes_of(nn.ConvBlock(conv, relu, pool)) < 0.8 * bytes_of(conv, relu, pool)
+
+
+# --- ties, plateaus, and numbers that are none
+
+
+def compiled(fun, arrays, delta):
+    """`value_and_pullback` as one program."""
+    return jax.jit(lambda arrays, delta: value_and_pullback(fun, arrays, delta))(arrays, delta)
+
+
+def one_after_another(x, kernel, bias, pool=2, activation="relu"):
+    y = jaxcnnbp.add_bias(jaxcnnbp.correlate(x, kernel), bias)
+    return jaxcnnbp.max_pool(getattr(jaxcnnbp, activation)(y), (pool,), (pool,))
+
+
+def as_block(x, kernel, bias, pool=2, activation="relu"):
+    return jaxcnnbp.conv_block(x, kernel, bias, activation=activation, pool=pool, pool_strides=pool)
+
+
+def line(*values, dtype="float32"):
+    return jnp.asarray(values, dtype).reshape(1, -1, 1)
+
+
+ONE, NOTHING = jnp.ones((1, 1, 1)), jnp.zeros(1)
+
+
+@pytest.mark.parametrize("rule", ["identity", "relu", "logistic", "tanh", "scaled_tanh", "leaky_relu"])
+def test_a_slope_told_by_the_output_belongs_to_what_never_falls(rule):
+    """What `block_fwd` relies on where it pools first."""
+    found = rule_named(rule)
+    assert found.from_output
+    values = found.value(jnp.linspace(-20, 20, 4001))
+    # Two values of a float32 function that are equal but for rounding may stand in the wrong order.
+    assert float(jnp.min(jnp.diff(values))) >= -1e-6
+
+
+@pytest.mark.parametrize("rule", [("gelu", None), ("gelu", False), ("silu", None), ("leaky_relu", -0.1)])
+def test_what_falls_is_not_told_by_the_output(rule):
+    assert not rule_named(*rule).from_output
+
+
+@pytest.mark.parametrize(
+    ("activation", "values"),
+    [("relu", (-1, -2, -3, -1)), ("relu", (-1, -1, 0, 0)), ("relu", (2, 2, 1, 3)), ("tanh", (30, 40, -40, -30))],
+)
+def test_plateaus_and_ties(activation, values):
+    """Where f is flat both send nothing; where u itself ties both take the first."""
+    arrays, delta = (line(*values), ONE, NOTHING), line(1, 10)
+    found = compiled(lambda *a: as_block(*a, activation=activation), arrays, delta)
+    assert_same(found, compiled(lambda *a: one_after_another(*a, activation=activation), arrays, delta), 0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_tie_by_rounding_goes_to_the_larger_input(dtype):
+    u = {"bfloat16": (2.5, 2.516), "float16": (4, 4.004)}[dtype]
+    arrays = (line(*u, dtype=dtype), ONE.astype(dtype), NOTHING.astype(dtype))
+    assert len(set(jaxcnnbp.tanh(arrays[0]).ravel().tolist())) == 1
+    assert arrays[0][0, 0] < arrays[0][0, 1]
+    delta = line(1, dtype=dtype)
+    (value, (dx, *of_parameters)), (wanted, (swapped, *others)) = (
+        compiled(lambda *a, f=f: f(*a, activation="tanh"), arrays, delta) for f in (as_block, one_after_another)
+    )
+    assert_same((value, dx[:, ::-1]), (wanted, swapped))
+    assert dx[0, 0, 0] == 0 != dx[0, 1, 0]
+    assert_same(of_parameters[1], others[1])
+
+
+def test_windows_on_padding_alone_are_those_of_the_pool():
+    arrays = (line(1, 2), ONE, NOTHING)
+    options = dict(activation="tanh", pool=2, pool_padding=((3, 0),))
+    value, (_, _, db) = compiled(lambda *a: jaxcnnbp.conv_block(*a, **options), arrays, line(5, 0, 0, 0))
+    assert_same(value, jaxcnnbp.max_pool(jaxcnnbp.tanh(arrays[0]), (2,), padding=((3, 0),)), 1e-6)
+    assert value[0, 0, 0] == -jnp.inf
+    assert db.item() == 0
+
+
+def test_nan_wins():
+    found = as_block(line(1, jnp.nan, 3, 2), ONE, NOTHING)
+    assert_same(found, line(jnp.nan, 3))
+
+
+@pytest.mark.parametrize("options", [MAX, MEAN, dict(activation="gelu", **MAX)])
+def test_empty_batch(options):
+    arrays = (jnp.zeros((0, 8, 6, 3)), KERNEL, BIAS)
+    _, gradients = compiled(lambda *a: jaxcnnbp.conv_block(*a, **options), arrays, jnp.zeros((0, 4, 3, 4)))
+    assert [g.shape for g in gradients] == [a.shape for a in arrays]
+    assert all(np.all(g == 0) for g in gradients)
+
+
+def test_forward_mode_gives_way():
+    arrays = named(BLOCKS, "without pool")[0].arrays("float32")
+
+    @jax.jit
+    def slope(arrays):
+        return jax.jvp(jaxcnnbp.conv_block, arrays, arrays)[1]
+
+    found = slope(arrays)
+    with jaxcnnbp.mode("autodiff"):
+        assert_same(found, slope(arrays), 1e-6)
+
+
+@pytest.mark.parametrize("name", ["max", "gelu mean"])
+def test_scan_and_checkpoint(name, x64):
+    (case,) = named(BLOCKS, name)
+    arrays, delta = case.arrays(), delta_like(case, case.arrays())
+
+    def scanned(*arrays):
+        return jax.lax.scan(lambda _, a: (None, jax.checkpoint(case)(*a)), None, [a[None] for a in arrays])[1][0]
+
+    assert_same(compiled(scanned, arrays, delta), compiled(case, arrays, delta))
+
+
+def test_before_the_judge():
+    x, kernel, bias = named(BLOCKS, "max")[0].arrays("float32")
+    report = jaxcnnbp.compare_gradients(lambda *a: jnp.sum(jnp.sin(named(BLOCKS, "max")[0](*a))), x, kernel, bias)
+    assert report.ok, str(report)
+
+
+# --- the check has been seen to fail
+
+
+def _slope_forgotten(patch):
+    patch.setattr(block, "through_activation", lambda delta, kept, plan: delta)
+
+
+def _slope_of_the_input(patch):
+    right = block.through_activation
+    patch.setattr(block, "through_activation", lambda delta, kept, plan: right(delta, jnp.arctanh(kept), plan))
+
+
+def _bias_of_every_cell(patch):
+    right = block.sum_to_channels
+    patch.setattr(block, "sum_to_channels", lambda d: right(d) * 4)
+
+
+def _delta_copied_into_the_window(patch):
+    patch.setattr(block, "send_to_winners", lambda d, taps, window: block.mean_input_grad(d, window, True))
+
+
+def _pooled_before_what_falls(patch):
+    patch.setattr(block, "_activate_and_pool", block._pool_and_activate)
+
+
+def _bits_reversed(patch):
+    patch.setattr(block, "_pack_signs", lambda u: jnp.packbits(u > 0, axis=1, bitorder="little"))
+
+
+def _input_of_the_first_tap(patch):
+    right = block._at_winners
+    patch.setattr(block, "_at_winners", lambda u, taps, window: right(u, taps * 0, window))
+
+
+def _delta_averaged_after_the_activation(patch):
+    right = block.mean_input_grad
+    patch.setattr(block, "mean_input_grad", lambda d, window, padding: right(d, window, padding) * window.taps)
+
+
+def _padding_activated(patch):
+    patch.setattr(block, "_where_cells", lambda window, y, otherwise: y)
+
+
+@pytest.fixture
+def fresh_traces():
+    """Traces of the rules are kept by shape: none from before, and none of the wrong ones after."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+PLANTED = [
+    (_slope_forgotten, "max"),
+    (_slope_of_the_input, "tanh"),
+    (_bias_of_every_cell, "max"),
+    (_delta_copied_into_the_window, "linear max"),
+    (_pooled_before_what_falls, "falling max"),
+    (_bits_reversed, "mean"),
+    (_input_of_the_first_tap, "gelu max"),
+    (_delta_averaged_after_the_activation, "mean"),
+    (_padding_activated, "windows of padding alone"),
+]
+
+
+@pytest.mark.usefixtures("fresh_traces", "x64")
+@pytest.mark.parametrize(("plant", "name"), PLANTED, ids=lambda value: getattr(value, "__name__", value).strip("_"))
+def test_planted_mistake_is_caught(monkeypatch, plant, name):
+    (case,) = (case for case in BLOCKS if case.name == name)
+    with monkeypatch.context() as patch:
+        plant(patch)
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            assert_rule(case, case.arrays())
+
+
+# --- bad input
+
+
+def call(x=X, kernel=KERNEL, bias=None, **options):
+    return lambda: jaxcnnbp.conv_block(x, kernel, bias, **options)
+
+
+BAD = [
+    (call(X[0]), ValueError, "`kernel` (shape=(3, 3, 3, 4))"),
+    (call(X.astype(int), KERNEL.astype(int)), TypeError, "`x` (dtype=int32)"),
+    (call(X.astype(complex), KERNEL.astype(complex)), TypeError, "`x` (dtype=complex64)"),
+    (call(bias=jnp.ones(3)), ValueError, "`bias` (shape=(3,))"),
+    (call(bias=jnp.ones(4, jnp.bfloat16)), TypeError, "`bias` (dtype=bfloat16)"),
+    (call(activation="swish"), ValueError, "`activation` (='swish')"),
+    (call(activation=jnp.tanh), ValueError, "`activation` (="),
+    (call(activation_argument=0.1), ValueError, "`activation_argument` (=0.1)"),
+    (call(activation="leaky_relu", activation_argument="0"), TypeError, "`activation_argument` (='0')"),
+    (call(pool=0), ValueError, "`pool` (=0)"),
+    (call(pool=(2, 2, 2)), ValueError, "`pool` (=(2, 2, 2))"),
+    (call(pool=7), ValueError, "`pool` (=(7, 7)) spans 7"),
+    (call(pool=2, pool_strides=0), ValueError, "`pool_strides` (=0)"),
+    (call(pool=2, pool_padding="SAMEISH"), ValueError, "`pool_padding` (='SAMEISH')"),
+    (call(pool=2, pool_padding=((0, 1.5), 0)), TypeError, "`pool_padding` (="),
+    (call(pool=2, pool_dilation=0), ValueError, "`pool_dilation` (=0)"),
+    (call(pool=2, pool_kind="median"), ValueError, "`pool_kind` (='median')"),
+    (call(pool_strides=2), ValueError, "`pool_strides` (=2) needs a `pool`"),
+    (call(pool_kind="mean"), ValueError, "`pool_kind` (='mean') needs a `pool`"),
+    (call(ceil_mode=True), ValueError, "`ceil_mode` (=True) needs a `pool`"),
+    (lambda: nn.ConvBlock(nn.Conv(2, 3), pool=nn.MaxPool(2, ties="all")), ValueError, "`pool` (=MaxPool("),
+    (lambda: nn.ConvBlock(nn.Relu()), TypeError, "`conv` (=Activation("),
+    (lambda: nn.ConvBlock(nn.Conv(2, 3), nn.MaxPool(2)), TypeError, "`activation` (=MaxPool("),
+    (lambda: nn.ConvBlock(nn.Conv(2, 3), pool=2), TypeError, "`pool` (=2) must be MaxPool, MeanPool or None"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), [pytest.param(*row, id=row[2]) for row in BAD])
+def test_sentence(call, error, words):
+    with pytest.raises(error, match=re.escape(words)) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
