@@ -24,6 +24,10 @@ def max_pool(x=LINE, window_shape=(2,), **options):
     return lambda: jaxcnnbp.max_pool(x, window_shape, **options)
 
 
+def conv_block(x=X, kernel=KERNEL, bias=None, **options):
+    return lambda: jaxcnnbp.conv_block(x, kernel, bias, **options)
+
+
 CONVOLUTION = [
     (correlate(jnp.ones(4)), ValueError, "`x` (shape=(4,))"),
     (correlate(jnp.ones((5, 4)), jnp.ones((3, 2))), ValueError, "`x` (shape=(5, 4))"),
@@ -166,11 +170,37 @@ NETWORKS = [
     (lambda: nn.squared_error(jnp.ones((2, 3)), jnp.ones((2, 4))), ValueError, "`targets` (shape=(2, 4)"),
     (lambda: nn.softmax_cross_entropy(jnp.ones((2, 3)), jnp.ones(2)), ValueError, "`targets` (shape=(2,)"),
 ]
+BLOCKS = [
+    (conv_block(X[0]), ValueError, "`kernel` (shape=(3, 2, 3, 2))"),
+    (conv_block(X.astype(int), KERNEL.astype(int)), TypeError, "`x` (dtype=int32)"),
+    (conv_block(X.astype(complex), KERNEL.astype(complex)), TypeError, "`x` (dtype=complex64)"),
+    (conv_block(bias=jnp.ones(3)), ValueError, "`bias` (shape=(3,))"),
+    (conv_block(bias=jnp.ones(2, jnp.bfloat16)), TypeError, "`bias` (dtype=bfloat16)"),
+    (conv_block(activation="swish"), ValueError, "`activation` (='swish')"),
+    (conv_block(activation=jnp.tanh), ValueError, "`activation` (="),
+    (conv_block(activation_argument=0.1), ValueError, "`activation_argument` (=0.1)"),
+    (conv_block(activation="leaky_relu", activation_argument="0"), TypeError, "`activation_argument` (='0')"),
+    (conv_block(pool=0), ValueError, "`pool` (=0)"),
+    (conv_block(pool=(2, 2, 2)), ValueError, "`pool` (=(2, 2, 2))"),
+    (conv_block(pool=7), ValueError, "`pool` (=(7, 7)) spans 7"),
+    (conv_block(pool=2, pool_strides=0), ValueError, "`pool_strides` (=0)"),
+    (conv_block(pool=2, pool_padding="SAMEISH"), ValueError, "`pool_padding` (='SAMEISH')"),
+    (conv_block(pool=2, pool_padding=((0, 1.5), 0)), TypeError, "`pool_padding` (="),
+    (conv_block(pool=2, pool_dilation=0), ValueError, "`pool_dilation` (=0)"),
+    (conv_block(pool=2, pool_kind="median"), ValueError, "`pool_kind` (='median')"),
+    (conv_block(pool_strides=2), ValueError, "`pool_strides` (=2) needs a `pool`"),
+    (conv_block(pool_kind="mean"), ValueError, "`pool_kind` (='mean') needs a `pool`"),
+    (conv_block(ceil_mode=True), ValueError, "`ceil_mode` (=True) needs a `pool`"),
+    (lambda: nn.ConvBlock(nn.Conv(2, 3), pool=nn.MaxPool(2, ties="all")), ValueError, "`pool` (=MaxPool("),
+    (lambda: nn.ConvBlock(nn.Relu()), TypeError, "`conv` (=Activation("),
+    (lambda: nn.ConvBlock(nn.Conv(2, 3), nn.MaxPool(2)), TypeError, "`activation` (=MaxPool("),
+    (lambda: nn.ConvBlock(nn.Conv(2, 3), pool=2), TypeError, "`pool` (=2) must be MaxPool, MeanPool or None"),
+]
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
-    [pytest.param(*row, id=row[2]) for row in CONVOLUTION + POOLING + GRADIENTS + LAYERS + NETWORKS],
+    [pytest.param(*row, id=row[2]) for row in CONVOLUTION + POOLING + GRADIENTS + LAYERS + NETWORKS + BLOCKS],
 )
 def test_sentence(call, error, words):
     with pytest.raises(error, match=re.escape(words)) as caught:

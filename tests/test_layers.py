@@ -33,7 +33,6 @@ LAYERS = [
     (nn.Subsample(3, ceil_mode=True), LINES),
     (nn.CombineMaps(3, 3), IMAGES),
     (nn.CombineMaps(2, 3, padding="SAME", true_convolution=False), LINES),
-    (nn.ConvBlock(nn.Conv(3, 3, padding=1), nn.Relu(), nn.MaxPool(2)), IMAGES),
     (nn.ConvBlock(nn.Conv(3, 3, connections=TABLE, use_bias=False), nn.Gelu(), nn.MaxPool(3, 2, 1)), IMAGES),
     (nn.ConvBlock(nn.Conv(4, 2, groups=2, true_convolution=True), nn.LeakyRelu(0.1), nn.MeanPool(2)), IMAGES),
     (nn.ConvBlock(nn.Conv(2, 3, stride=2)), LINES),

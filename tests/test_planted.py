@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import Case
+from cases import BLOCKS, Case
 from check import assert_rule
 
 from jaxcnnbp import taps
-from jaxcnnbp.ops import conv, extreme_pool, mean_pool
+from jaxcnnbp.ops import block, conv, extreme_pool, mean_pool
 from jaxcnnbp.ops.conv_geometry import flip
 from jaxcnnbp.ops.dense import sum_to_channels
 
@@ -22,6 +22,7 @@ MAXIMA = Case("overlapping", "max_pool", ((1, 6, 5, 2),), dict(window_shape=(2, 
 SHARED = Case("shared", "max_pool", ((1, 6, 5, 1),), dict(window_shape=(2, 2), ties="split"), "rounded")
 MEANS = Case("partial", "avg_pool", ((1, 5, 7, 2),), dict(window_shape=(2, 2), strides=2, ceil_mode=True))
 BIAS = Case("", "add_bias", ((2, 3, 4), (4,)))
+BLOCK = {case.name: case for case in BLOCKS}
 GAIN = Case("", "subsample", ((2, 4, 3), (3,), (3,)), dict(window_shape=(2,)))
 
 
@@ -114,6 +115,46 @@ def _scatter_one_off(patch):
         patch.setattr(module, "scatter", lambda value, window: jnp.roll(right(value, window), 1, 1))
 
 
+def _slope_forgotten(patch):
+    patch.setattr(block, "through_activation", lambda delta, kept, plan: delta)
+
+
+def _slope_of_the_input(patch):
+    right = block.through_activation
+    patch.setattr(block, "through_activation", lambda delta, kept, plan: right(delta, jnp.arctanh(kept), plan))
+
+
+def _bias_of_every_cell(patch):
+    right = block.sum_to_channels
+    patch.setattr(block, "sum_to_channels", lambda d: right(d) * 4)
+
+
+def _delta_copied_into_the_window(patch):
+    patch.setattr(block, "send_to_winners", lambda d, taps, window: block.mean_input_grad(d, window, True))
+
+
+def _pooled_before_what_falls(patch):
+    patch.setattr(block, "_activate_and_pool", block._pool_and_activate)
+
+
+def _bits_reversed(patch):
+    patch.setattr(block, "_pack_signs", lambda u: jnp.packbits(u > 0, axis=1, bitorder="little"))
+
+
+def _input_of_the_first_tap(patch):
+    right = block._at_winners
+    patch.setattr(block, "_at_winners", lambda u, taps, window: right(u, taps * 0, window))
+
+
+def _delta_averaged_after_the_activation(patch):
+    right = block.mean_input_grad
+    patch.setattr(block, "mean_input_grad", lambda d, window, padding: right(d, window, padding) * window.taps)
+
+
+def _padding_activated(patch):
+    patch.setattr(block, "_where_cells", lambda window, y, otherwise: y)
+
+
 @pytest.fixture
 def fresh_traces():
     """Traces of the rules are kept by shape: none from before, and none of the wrong ones after."""
@@ -140,6 +181,15 @@ def fresh_traces():
         (_partial_windows_divided_by_the_whole, MEANS),
         (_bias_of_one_image, BIAS),
         (_gain_forgotten, GAIN),
+        (_slope_forgotten, BLOCK["max"]),
+        (_slope_of_the_input, BLOCK["tanh"]),
+        (_bias_of_every_cell, BLOCK["max"]),
+        (_delta_copied_into_the_window, BLOCK["linear max"]),
+        (_pooled_before_what_falls, BLOCK["falling max"]),
+        (_bits_reversed, BLOCK["mean"]),
+        (_input_of_the_first_tap, BLOCK["gelu max"]),
+        (_delta_averaged_after_the_activation, BLOCK["mean"]),
+        (_padding_activated, BLOCK["windows of padding alone"]),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) and not isinstance(value, Case) else str(value),
 )

@@ -17,7 +17,7 @@ What is kept, beside x and k, which the convolution's gradients need:
     mean           one bit a cell, [u > 0] nothing    f(u)                  u             of the size of u
 
 y is what the next layer keeps as its x, so it costs nothing. An f that falls somewhere (gelu, silu, leaky relu with a
-negative slope) is applied before the pool, and leaky relu's then keeps the bits of u*.
+negative slope) is applied before the pool; leaky relu then keeps the bits of u*, or of u where there is no pool.
 
 Ties. Where f is constant the layers one after another give delta to the first of the cells with the same f(u), this
 rule to the cell with the largest u. Both give zero times delta where f is flat (relu below 0, a saturated tanh); where

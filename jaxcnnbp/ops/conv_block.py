@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -52,7 +53,7 @@ def conv_block(
     the backward pass needs neither the activation nor its input in their full size. With a max or min pool it keeps
     beside `x` and `kernel` the winners, a byte each, and y; without a pool y; with a mean pool one bit a cell of relu
     or leaky relu, and for the other activations what their derivative is written from. If several cells of a window
-    have the same f(x * k + b) by rounding, the delta goes to the one whose x * k is largest.
+    have the same f(x * k + b) by rounding, the delta goes to the one whose x * k is largest (of a min pool, smallest).
 
     Args:
       x: `(batch, *spatial, in)`, real floats.
@@ -112,6 +113,8 @@ def parse_activation(activation: Any, argument: Any) -> tuple[str, float | bool 
         raise ValueError(f"`activation_argument` (={argument!r}) is not for {name!r}, which has none; leave it out.")
     if argument is None or isinstance(argument, bool | int | float):
         return name, argument
+    if isinstance(argument, np.number | np.bool_):
+        return name, argument.item()
     raise TypeError(f"`activation_argument` (={argument!r}) must be a Python number, or a bool for gelu.")
 
 
