@@ -35,7 +35,7 @@ SOME = (
     Case("split", "max_pool", ((2, 5, 6, 1),), dict(window_shape=(2, 2), ties="split"), "rounded"),
     *ACTIVATIONS,
     *LAYERS,
-    *named(BLOCKS, "max", "gelu mean", "overlapping", "without bias", "leaky"),
+    *named(BLOCKS, "max", "gelu mean", "overlapping"),
 )
 
 

@@ -35,7 +35,7 @@ SOME = (
     *named(MEAN_OF_CELLS, "FULL"),
     *ACTIVATIONS,
     *[case for case in LAYERS if case.name in ("", "overlapping")],
-    *named(BLOCKS, "tanh", "gelu max", "logistic"),
+    *named(BLOCKS, "tanh", "gelu max"),
 )
 
 

@@ -28,7 +28,7 @@ TWO_ARRAYS = (
 )
 MORE_ARRAYS = (
     *[case for case in LAYERS if case.op in ("subsample", "combine_maps") and not case.name],
-    *named(BLOCKS, "tanh", "silu min", "mean"),
+    *named(BLOCKS, "tanh", "silu min"),
 )
 
 
