@@ -108,6 +108,11 @@ class Layer:
         return math.prod(window.dilation) > 1 or not self.gapless
 
     @property
+    def few_positions(self) -> bool:
+        """So few that the patches of all outputs take less memory than the kernel."""
+        return self.images * math.prod(self.geometry.window.output) <= self.width
+
+    @property
     def much_work(self) -> bool:
         """Enough channels for matrix products, enough products to pay for more code to compile."""
         products = self.images * math.prod(self.geometry.window.output) * self.taps * self.depth * self.width
@@ -258,6 +263,13 @@ KERNEL_GRAD = (
         depthwise.kernel_grad_by_rows,
         "depthwise 3x3: 79 -> 7 ms",
         lambda a: a.depthwise and a.spatial and a.few_taps,
+        loops=True,
+    ),
+    Row(
+        patches.kernel_grad_by_patches,
+        "3x3 on 4x4, 256, 8 images: 1.7 -> 1.5 ms, into the gradient as it lies",
+        lambda a: a.dense and a.few_taps,
+        lambda a: a.few_positions,
         loops=True,
     ),
     Row(
