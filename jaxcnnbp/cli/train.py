@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -50,6 +50,12 @@ class _Refusal(click.ClickException):
     """Input that cannot be used: one sentence, and the exit code of a wrong command line."""
 
     exit_code = 2
+
+
+class _Lost(click.ClickException):
+    """EX_UNAVAILABLE of sysexits.h."""
+
+    exit_code = LOST_EXIT_CODE
 
 
 class _SaveFailed(click.ClickException):
@@ -117,7 +123,7 @@ def train(ctx: click.Context, recipe: str | None, report: bool, quiet: bool, **v
     Without options it trains a small network on scikit-learn's 8x8 handwritten digits.
     """
     files = {name: values.pop(name) for name in ("metrics", "tensorboard", "curves", "kernels", "save")}
-    with _sentences(), heeded() as stop:
+    with _sentences(alone=values["coordinator"] is None), heeded() as stop:
         run = training.Run(**{field.name: values.pop(field.name) for field in dataclasses.fields(training.Run)})
         options = _options(ctx, recipe, values)
         _check_files(files)
@@ -128,18 +134,24 @@ def train(ctx: click.Context, recipe: str | None, report: bool, quiet: bool, **v
 
 
 @contextlib.contextmanager
-def _sentences() -> Iterator[None]:
+def _sentences(alone: bool) -> Iterator[None]:
     """Errors that are meant for the reader become one sentence and an exit code instead of a traceback."""
     try:
         yield
     except training.Lost as error:
-        # Not by way of Python's end: JAX would wait there for the process that is gone.
-        click.echo(f"Error: {error}", err=True)
-        sys.stdout.flush()
-        os._exit(LOST_EXIT_CODE)
+        _leave(_Lost(str(error)))
     except tuple(_CODES) as error:
         code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        if not alone and not isinstance(error, training.Stopped | training.Diverged):
+            _leave(code(str(error)))
         raise code(str(error)) from error
+
+
+def _leave(refusal: click.ClickException) -> NoReturn:
+    """End at once what the other processes did not agree to end: JAX would wait for them at Python's end."""
+    refusal.show()
+    sys.stdout.flush()
+    os._exit(refusal.exit_code)
 
 
 def _options(ctx: click.Context, recipe: str | None, values: dict[str, Any]) -> training.Options:

@@ -18,17 +18,13 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import importlib.util
 import json
-import logging
 import os
 import shutil
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +34,10 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jaxcnnbp.train.course import Course
 from jaxcnnbp.train.errors import InputError, SaveFailed, require
 from jaxcnnbp.train.flat import check_sums, flatten, unflatten
+from jaxcnnbp.train.folder import first_line, hush, locked
 from jaxcnnbp.train.identity import Identity
 from jaxcnnbp.train.layout import Layout
+from jaxcnnbp.train.processes import is_lost
 
 __all__ = ["Checkpoints", "Restored"]
 
@@ -82,7 +80,7 @@ class Checkpoints:
         self, folder: Path | str, keep: int, layout: Layout, identity: Identity, note: Callable[[str], None]
     ) -> None:
         self._orbax = require("orbax.checkpoint", "orbax-checkpoint", "train")
-        _hush()
+        hush()
         self.folder, self._keep, self._layout = Path(folder).absolute(), keep, layout
         self._identity, self._note = identity, note
         self._last_good: int | None = None
@@ -90,7 +88,7 @@ class Checkpoints:
         self._fault: str | None = None  # of the last checkpoint, if it could not be written
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder) if jax.process_index() == 0 else None
+            self._lock = locked(self.folder) if jax.process_index() == 0 else None
             self._manager = self._open()
         except OSError as error:
             raise InputError(f"`checkpoints` (={folder}) cannot be used ({error.strerror or error}).") from error
@@ -153,7 +151,7 @@ class Checkpoints:
                 raise
             except _UNREADABLE as error:
                 damaged.append(step)
-                self._note(f"{self.folder / str(step)}: damaged ({_first_line(error)}).")
+                self._note(f"{self.folder / str(step)}: damaged ({first_line(error)}).")
                 continue
             self._move_aside(damaged)
             self._last_good = step
@@ -212,10 +210,14 @@ class Checkpoints:
             self._last_good, self._pending, self._fault = self._pending, None, None
 
     def _failed(self, step: int, error: Exception, quiet: bool = False) -> None:
+        if jax.process_count() > 1 and is_lost(error):
+            raise error
         self._pending = None
         last = "there is none yet" if self._last_good is None else f"the last good one is of step {self._last_good:,}"
         place = f"The checkpoint of step {step:,} could not be written to {self.folder}"
-        self._fault = f"{place} ({_first_line(error)}); {last}."
+        self._fault = f"{place} ({first_line(error)}); {last}."
+        if jax.process_count() > 1:  # the others may have written their parts: all have to start again
+            raise SaveFailed(self._fault) from error
         if not quiet:
             self._note(self._fault)
         with contextlib.suppress(*_UNWRITABLE):  # it says once more what went wrong
@@ -271,56 +273,5 @@ class Checkpoints:
             self._manager.reload()
 
 
-def _locked(folder: Path) -> IO[bytes]:
-    """A file that is locked as long as this process lives, however it ends."""
-    file = (folder / "lock").open("ab")
-    if importlib.util.find_spec("fcntl"):  # not on Windows
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise InputError(f"`checkpoints` (={folder}) is in use by another run; name another folder.") from error
-    return file
-
-
-def _hush() -> None:
-    """Keep Orbax's threads from printing their tracebacks: what goes wrong is told once, as a sentence."""
-    for name in ("absl", "asyncio", "concurrent.futures"):
-        logging.getLogger(name).addFilter(_of_others)
-    if sys.excepthook is not _print_others:
-        sys.excepthook, sys.unraisablehook = _print_others, _print_other_unraisable
-
-
-def _of_others(record: logging.LogRecord) -> bool:
-    text = f"{record.pathname} {record.getMessage()}"
-    if record.exc_info and record.exc_info[1] is not None:
-        text += "".join(traceback.format_exception(record.exc_info[1]))
-    return not any(name in text for name in ("orbax", "tensorstore", "Event loop is closed", "never retrieved"))
-
-
-def _print_others(kind: Any, error: Any, trace: Any) -> None:
-    """`sys.excepthook`, which TensorStore's threads call: without what they say of a save that was given up."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
-
-
-def _print_other_unraisable(unraisable: Any) -> None:
-    """`sys.unraisablehook`, without what Orbax's abandoned coroutines say when they are collected."""
-    if "TensorStore" not in str(unraisable.exc_value) and "orbax" not in repr(unraisable.object):
-        sys.__unraisablehook__(unraisable)
-
-
 def _sum_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    """The cause in a few words; TensorStore's own messages run to pages."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if os.strerror(errno.ENOSPC) in str(error):
-        return os.strerror(errno.ENOSPC)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160].rstrip(".")

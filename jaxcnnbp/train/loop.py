@@ -17,7 +17,7 @@ from jaxcnnbp.train.errors import Diverged, Lost, SaveFailed, Stopped
 from jaxcnnbp.train.evaluate import Score
 from jaxcnnbp.train.job import Job, prepare
 from jaxcnnbp.train.options import Options
-from jaxcnnbp.train.processes import joined
+from jaxcnnbp.train.processes import is_lost, joined
 from jaxcnnbp.train.program import Program
 from jaxcnnbp.train.run import Run
 from jaxcnnbp.train.setup import choose_model
@@ -104,12 +104,12 @@ def train(
 
 @contextlib.contextmanager
 def _closing(job: Job) -> Iterator[None]:
-    """Finish what is being written; not where another process is lost, as Orbax would wait for it."""
+    """Finish what is being written; not where processes have lost each other, as Orbax would wait for them."""
     lost = False
     try:
         yield
-    except jax.errors.JaxRuntimeError:
-        lost = job.several
+    except (jax.errors.JaxRuntimeError, ValueError, SaveFailed) as error:
+        lost = job.several and (isinstance(error, SaveFailed) or is_lost(error))
         raise
     finally:
         if job.checkpoints is not None and not lost:

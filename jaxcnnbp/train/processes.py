@@ -14,9 +14,10 @@ import jax
 from jaxcnnbp.train.errors import Lost
 from jaxcnnbp.train.run import Run
 
-__all__ = ["LOST_EXIT_CODE", "Watchdog", "joined"]
+__all__ = ["LOST_EXIT_CODE", "Watchdog", "is_lost", "joined"]
 
 LOST_EXIT_CODE = 69  # EX_UNAVAILABLE of sysexits.h
+_MARKS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 _HEARTBEAT = 100  # seconds without a sign of life after which JAX's coordinator gives a process up
 
 
@@ -43,11 +44,29 @@ def joined(run: Run) -> Iterator[Callable[[], None]]:
     dog = Watchdog(run.time_limit, f"{who} has waited {limit} s for the others")
     try:
         yield dog.beat
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if not is_lost(error):
+            raise
         first = str(error).strip().splitlines()[0][:200]
         raise Lost(f"{who} has lost another one ({first}); start all again with --resume.") from error
     finally:
         dog.close()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process is gone; JAX raises it as one kind or another.
+
+    Args:
+        error: what was raised in a run of several processes.
+
+    Returns:
+        True for a failed collective, or a word of the coordinator.
+
+    Example:
+        >>> is_lost(ValueError("UNKNOWN: Gloo AllGather failed")), is_lost(ValueError("no such file"))
+        (True, False)
+    """
+    return isinstance(error, jax.errors.JaxRuntimeError) or any(mark in str(error) for mark in _MARKS)
 
 
 def _join(run: Run, limit: int, who: str) -> None:

@@ -62,7 +62,7 @@ PRINTED = {
         r"params\.Conv_0\.kernel +largest relative difference (0e\+00|\de-0[5-9])",
     ],
     "16_resume_after_a_kill": [
-        r"start 1: Stopped at step 2\d of 48 and saved; the same command with --resume goes on\.",
+        r"start 1: Stopped at step 19 of 48 and saved; the same command with --resume goes on\.",
         r"start 3: finished; the same bits: True",
         r"best model, of epoch \d, kept: True",
         r"after kill -9: the same bits: True",
