@@ -51,7 +51,7 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
     Where there is padding the values are lax's, which needs no padded copy of `x`; without a gradient nobody asks for
     the taps, and they are dead code.
     """
-    best, taps = winners(x, window, kind)
+    best, taps = folded_winners(x, window, kind)
     return (extreme_by_lax(x, window, kind), taps) if any(map(any, window.reach)) else (best, taps)
 
 
