@@ -78,11 +78,12 @@ def kernel_grad_by_winograd(x: Array, delta: Array, geometry: ConvGeometry) -> A
         more = [[_dot(v, d, (0, 0), geometry) for v, d in zip(*row, strict=True)] for row in rows]
         return jax.tree.map(jnp.add, sums, more), None
 
-    blocks = strips.blocks(), strips.blocks_of_outputs(delta)
-    first, rest = ([b[0] for b in blocks], tuple(b[1:] for b in blocks))
+    inputs, outputs = strips.blocks(), strips.blocks_of_outputs(delta)
     nothing = [[jnp.zeros((), strips.sum_type)] * 4] * 4
-    start, _ = add(nothing, tuple(first))
-    total = lax.scan(add, start, rest)[0] if rest[0].shape[0] else start
+    # The first block by itself, so that the sums have the shapes and the device axes that all blocks have.
+    total, _ = add(nothing, (inputs[0], outputs[0]))
+    if len(inputs) > 1:
+        total, _ = lax.scan(add, total, (inputs[1:], outputs[1:]))
     return jnp.stack([jnp.stack(row) for row in _on_both_axes(_g_transposed, total)])
 
 
