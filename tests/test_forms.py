@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 
-from jaxcnnbp.ops import conv_choice, conv_forms
+from jaxcnnbp.ops import conv_choice, conv_forms, conv_patches, winograd
+from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_choice import Layer, Row
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.convolve import conv_geometry
@@ -138,3 +140,63 @@ def test_chosen_at_lowering():
     traced = jax.jit(lambda x, k: conv_choice.choose_forward(x, k, geometry)).trace(*operands(depthwise)["forward"])
     assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 2, 3), (4, 8, 6, 3, 2)], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_winograd_in_many_strips(rule, shape, monkeypatch):
+    """One row of tiles at a time, odd extents filled up: as on images that are too large for the cache."""
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
+    images, height, width, depth, features = shape
+    generator = np.random.default_rng(0)
+    x, kernel, delta = (
+        jax.numpy.asarray(generator.normal(size=size))
+        for size in ((images, height, width, depth), (3, 3, depth, features), (images, height, width - 1, features))
+    )
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(padding=[(2, 0), (0, 1)])))
+    arrays = {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
+    form = {
+        "forward": winograd.forward_by_winograd,
+        "input grad": winograd.input_grad_by_winograd,
+        "kernel grad": winograd.kernel_grad_by_winograd,
+    }[rule]
+    wanted = jax.jit(functools.partial(RULES[rule][1], geometry=geometry))(*arrays)
+    assert_same(jax.jit(functools.partial(form, geometry=geometry))(*arrays), wanted)
+
+
+@pytest.mark.parametrize("images", [1, 4, 5])
+def test_patches_in_blocks_of_images(images, monkeypatch):
+    generator = np.random.default_rng(0)
+    x, kernel, delta = (
+        jax.numpy.asarray(generator.normal(size=size)) for size in ((images, 4, 3, 2), (2, 2, 2, 3), (images, 3, 2, 3))
+    )
+    geometry = conv_geometry(x, kernel, **DEFAULTS)
+    monkeypatch.setattr(conv_patches, "BLOCK_BYTES", 2 * conv_patches.patch_bytes(x, geometry))
+    assert_same(
+        conv_patches.kernel_grad_by_patches(x, delta, geometry), conv_forms.kernel_grad_by_taps(x, delta, geometry)
+    )
+
+
+@pytest.mark.parametrize("precision", ["highest", jax.lax.Precision.HIGHEST, (None, jax.lax.Precision.HIGH)])
+def test_precision_asks_for_the_plain_form(precision):
+    x, kernel = jax.numpy.ones((1, 4, 4, 1)), jax.numpy.ones((3, 3, 1, 1))
+    geometry = conv_geometry(x, kernel, **DEFAULTS)
+    assert winograd.fits(geometry)
+    assert not winograd.fits(dataclasses.replace(geometry, precision=precision))
+
+
+def test_much_work_goes_to_winograd():
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, 128), (3, 3, 128, 128)))
+    layer = Layer(conv_geometry(x, kernel, **DEFAULTS), 128, 128, 8)
+    chosen = next(row.form for row in conv_choice.FORWARD if row.fits(layer) and row.pays(layer))
+    assert chosen is winograd.forward_by_winograd
+
+
+def test_computed_apart_is_kept_apart():
+    """On CPUs XLA keeps the conditional, elsewhere there is none; the values are those of the function."""
+    x = jax.numpy.arange(3.0)
+    run = jax.jit(lambda x: computed_apart(lambda x: (x + 1, x * 2), x, guard=x))
+    assert_same(run(x), (x + 1, x * 2))
+    assert " conditional(" in run.lower(x).compile().as_text()
+    lowered = {p: run.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
+    assert {p: "stablehlo.and" in text for p, text in lowered.items()} == {"cpu": True, "cuda": False}
