@@ -204,3 +204,9 @@ def test_unpooling_where_windows_share_a_winner():
     """Overlapping windows with one winner hold the same value: it is laid down once."""
     values, argmax = jaxcnnbp.max_pool_with_argmax(line(1, 3, 2), (2,))
     assert jaxcnnbp.max_unpool(values, argmax, (3,)).ravel().tolist() == [0, 3, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("u", [9.0, -9.0])
+def test_a_saturated_slope_is_not_negative(u, dtype):
+    assert jax.grad(jaxcnnbp.scaled_tanh)(jnp.asarray(u, dtype)).item() >= 0

@@ -60,8 +60,9 @@ def _scaled_tanh(u: Array) -> Array:
 
 
 def _scaled_tanh_slope(x: Array) -> Array:
-    # (A - x)(A + x) loses nothing where A^2 - x^2 would cancel.
-    return _number(STEEPNESS / SCALE, x) * (_number(SCALE, x) - x) * (_number(SCALE, x) + x)
+    # (A - x)(A + x) loses nothing where A^2 - x^2 would cancel; saturated, x may be rounded to beyond A.
+    below, above = (jnp.maximum(_number(SCALE, x) + side, 0) for side in (-x, x))
+    return _number(STEEPNESS / SCALE, x) * below * above
 
 
 def _within(u: Array, bound: float) -> Array:
