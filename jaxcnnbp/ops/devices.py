@@ -40,7 +40,15 @@ def may_be_partitioned(x: Array) -> bool:
         return False
     mesh = jax.sharding.get_abstract_mesh()
     is_manual = bool(mesh.axis_names) and mesh.are_all_axes_manual
-    return not is_manual and len(jax.devices("cpu")) > 1
+    return not is_manual and _cpu_devices() > 1
+
+
+def _cpu_devices() -> int:
+    """How many there are, in all processes; none where JAX was told to leave CPUs alone (`JAX_PLATFORMS=cuda`)."""
+    try:
+        return len(jax.devices("cpu"))
+    except RuntimeError:
+        return 0
 
 
 def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
