@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.conv_patches import patches
 from jaxcnnbp.ops.numerics import wide
-from jaxcnnbp.taps import gather, pad_once
+from jaxcnnbp.taps import pad_once
 
 
 def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -22,7 +23,7 @@ def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     local = replace(geometry, window=window, groups=1)
 
     def product(x_g: Array, k_g: Array) -> Array:
-        return _dot(_patches(x_g, local), k_g.reshape(-1, k_g.shape[-1]), local)
+        return _dot(patches(x_g, local), k_g.reshape(-1, k_g.shape[-1]), local)
 
     y = _over_groups(product, split_groups(padded, geometry.groups), split_groups(kernel, geometry.groups))
     return jnp.moveaxis(y, 0, -2).reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
@@ -40,7 +41,7 @@ def kernel_grad_by_group(x: Array, delta: Array, geometry: ConvGeometry) -> Arra
 
     def product(x_g: Array, delta_g: Array) -> Array:
         by_feature = lax.optimization_barrier(delta_g.reshape(-1, delta_g.shape[-1]).T)
-        return _dot(by_feature, _patches(x_g, local), local)
+        return _dot(by_feature, patches(x_g, local), local)
 
     grads = _over_groups(product, split_groups(padded, geometry.groups), split_groups(delta, geometry.groups))
     shape = geometry.kernel_shape(x.shape[-1], delta.shape[-1])
@@ -50,12 +51,6 @@ def kernel_grad_by_group(x: Array, delta: Array, geometry: ConvGeometry) -> Arra
 def split_groups(a: Array, groups: int) -> Array:
     """Last axis `[... (groups, c)] -> [groups ... c]`: also of a kernel, whose inputs are one group's already."""
     return jnp.moveaxis(a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups), -2, 0)
-
-
-def _patches(x: Array, geometry: ConvGeometry) -> Array:
-    """`[positions x (taps, channels)]`."""
-    taps = [p for _, p in gather(x, geometry.window)]
-    return lax.concatenate(taps, x.ndim - 1).reshape(-1, len(taps) * x.shape[-1])
 
 
 def _dot(a: Array, b: Array, geometry: ConvGeometry) -> Array:
