@@ -13,6 +13,7 @@ images. Each has the signature and the meaning of the plain form in `conv_forms`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from jax import Array, lax
 
@@ -65,7 +66,7 @@ def patch_bytes(x: Array, geometry: ConvGeometry) -> int:
     return math.prod(geometry.window.output) * geometry.window.taps * x.shape[-1] * x.dtype.itemsize
 
 
-def sum_over_images(of_images, x: Array, delta: Array, size: int) -> Array:
+def sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta: Array, size: int) -> Array:
     """The sum of `of_images` over blocks of `size` images, the first of them smaller if they do not divide.
 
     The sum starts with the first block and not with zeros, so that inside `shard_map` it varies over the devices that
