@@ -17,7 +17,8 @@ from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
 from jaxcnnbp.ops.conv_geometry import dimension_numbers
 from jaxcnnbp.ops.convolve import connect
-from jaxcnnbp.ops.extreme_pool import flat_argmax, identity
+from jaxcnnbp.ops.extreme_fold import identity
+from jaxcnnbp.ops.extreme_pool import flat_argmax
 from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch
 from jaxcnnbp.taps import cells, gather
 

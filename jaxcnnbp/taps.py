@@ -50,8 +50,45 @@ def take_tap(padded: Array, window: Window, tap: Ints) -> Array:
     return lax.slice(padded, (0, *starts, 0), (batch, *limits, channels), (1, *window.stride, 1))
 
 
-def scatter(value: Callable[[Ints, Reader], Array], window: Window) -> Array:
+Spans = tuple[tuple[int, int], ...]
+
+
+def reached(window: Window) -> Iterator[tuple[Ints, Spans]]:
+    """The taps that fall on the input anywhere, and for each axis the outputs `first .. stop` that they do it for.
+
+    The input must have no gaps.
+    """
+    for tap in window.tap_indices():
+        spans = []
+        for axis, t in enumerate(tap):
+            offset, stride = t * window.dilation[axis] - window.padding[axis][0], window.stride[axis]
+            first = max(0, -(offset // stride))
+            stop = min(window.output[axis], (window.spatial[axis] - 1 - offset) // stride + 1)
+            spans.append((first, stop))
+        if all(first < stop for first, stop in spans):
+            yield tap, tuple(spans)
+
+
+def take_reached(x: Array, window: Window, tap: Ints, spans: Spans) -> Array:
+    """What the outputs in `spans` read from `x` with `tap`: the input as it is, without its padding."""
+    first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
+    starts = [a + u * s for a, s, (u, _) in zip(first, window.stride, spans, strict=True)]
+    stops = [a + (v - 1) * s + 1 for a, s, (_, v) in zip(first, window.stride, spans, strict=True)]
+    return lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *window.stride, 1))
+
+
+def lay(p: Array, window: Window, spans: Spans, fill: float | int | bool = 0) -> Array:
+    """`p`, known for the outputs in `spans`, over all outputs."""
+    edges = [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)]
+    return lax.pad(p, jnp.asarray(fill, p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def scatter(
+    value: Callable[[Ints, Reader], Array], window: Window, meet: Callable[[Array, Array], Array] = lax.add
+) -> Array:
     """The sum of `value(tap, read)` over all taps, each laid where its tap falls: `(batch, *spatial, channels)`.
+
+    Values that meet in a cell are added, or joined by `meet`, for which zero must be nothing.
 
     `read(a)` gives an array over output positions, `(batch, *output, channels)`, at the outputs that reach the
     positions in hand with `tap`, zero where there is none; `value` must act on each position alone and be zero
@@ -61,7 +98,7 @@ def scatter(value: Callable[[Ints, Reader], Array], window: Window) -> Array:
     `n + low = stride * (u + q) + r`: the positions of one phase `r` are a plain sum of shifted outputs, without
     a multiplication by zero, and the phases interleave to the input.
     """
-    phases = _Phases(window)
+    phases = _Phases(window, meet)
     return crop_to_input(interleave(lambda phase: phases.sum_of(phase, value), window), window)
 
 
@@ -83,18 +120,18 @@ def phase_counts(window: Window) -> Ints:
 class _Phases:
     """The bookkeeping of `scatter`: which taps meet in a phase, and how far each is shifted there."""
 
-    def __init__(self, window: Window):
-        self.window = window
+    def __init__(self, window: Window, meet: Callable[[Array, Array], Array]):
+        self.window, self.meet = window, meet
         self.count = phase_counts(window)
         self.farthest = tuple((e - 1) // s for e, s in zip(window.extent, window.stride, strict=True))
         self._padded: dict[int, tuple[Array, Array]] = {}
 
     def sum_of(self, phase: Ints, value: Callable[[Ints, Reader], Array]) -> Array | None:
-        """The sum over the taps of `phase`, `(batch, *count, channels)`, or None if no tap falls there."""
+        """What the taps of `phase` bring together, `(batch, *count, channels)`, or None if no tap falls there."""
         total = None
         for tap in itertools.product(*(self._taps_in(axis, r) for axis, r in enumerate(phase))):
             term = value(tap, lambda a, tap=tap: self._read(a, tap))
-            total = term if total is None else total + term
+            total = term if total is None else self.meet(total, term)
         return total
 
     def _taps_in(self, axis: int, phase: int) -> list[int]:

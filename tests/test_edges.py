@@ -7,7 +7,7 @@ import pytest
 
 import jaxcnnbp
 from jaxcnnbp import nn
-from jaxcnnbp.ops.extreme_pool import tap_dtype
+from jaxcnnbp.ops.extreme_fold import tap_dtype
 
 NAN, INF = np.nan, np.inf
 

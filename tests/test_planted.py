@@ -112,7 +112,7 @@ def _gain_forgotten(patch):
 def _scatter_one_off(patch):
     right = taps.scatter
     for module in (mean_pool, extreme_pool):
-        patch.setattr(module, "scatter", lambda value, window: jnp.roll(right(value, window), 1, 1))
+        patch.setattr(module, "scatter", lambda *args: jnp.roll(right(*args), 1, 1))
 
 
 def _slope_forgotten(patch):
@@ -142,8 +142,8 @@ def _bits_reversed(patch):
 
 
 def _input_of_the_first_tap(patch):
-    right = block._at_winners
-    patch.setattr(block, "_at_winners", lambda u, taps, window: right(u, taps * 0, window))
+    right = block.read_winners
+    patch.setattr(block, "read_winners", lambda u, taps, window: right(u, taps * 0, window))
 
 
 def _delta_averaged_after_the_activation(patch):
@@ -152,7 +152,7 @@ def _delta_averaged_after_the_activation(patch):
 
 
 def _padding_activated(patch):
-    patch.setattr(block, "_where_cells", lambda window, y, otherwise: y)
+    patch.setattr(block, "where_cells", lambda window, y, otherwise: y)
 
 
 @pytest.fixture

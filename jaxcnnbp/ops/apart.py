@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,3 +37,12 @@ def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
     # Elsewhere a conditional makes the processor wait for the device, and fusion is better at it.
     first = guard[(0,) * guard.ndim]
     return lax.platform_dependent(first, *args, cpu=apart, default=lambda _, *args: fun(*args))
+
+
+def if_ever(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:
+    """`fun(*args)`, for which the cheaper `otherwise(*args)` will do unless `needed`.
+
+    Where a conditional makes the processor wait for the device, it is `fun` always.
+    """
+    choice = partial(lax.cond, needed, fun, otherwise)
+    return lax.platform_dependent(*args, cpu=choice, default=fun)

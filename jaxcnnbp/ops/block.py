@@ -29,7 +29,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import NamedTuple
 
 import jax
@@ -43,10 +42,10 @@ from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.dense import sum_to_channels
 from jaxcnnbp.ops.devices import alike, may_be_partitioned
-from jaxcnnbp.ops.extreme_pool import flat_argmax, identity, send_to_winners, winners
+from jaxcnnbp.ops.extreme_fold import identity
+from jaxcnnbp.ops.extreme_pool import read_winners, send_to_winners, where_cells, winners
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import cells
 
 # Their slope is one number above zero and another elsewhere: a bit says which.
 TWO_SLOPES = ("relu", "leaky_relu")
@@ -138,7 +137,7 @@ def block_bwd(plan: Block, kept: BlockResiduals, delta: Array) -> tuple[Array, A
     d = through_activation(delta, kept.slope_from, plan)
     du = d
     if pool is not None and kept.winners is not None:
-        d = _where_cells(pool.window, d, 0)
+        d = where_cells(pool.window, d, 0)
         du = send_to_winners(d, kept.winners, pool.window)
     dx, dk = input_grad(du, kept.kernel, plan.geometry), kernel_grad(kept.x, du, plan.geometry)
     return dx, dk, sum_to_channels(d) if plan.use_bias else None
@@ -172,12 +171,12 @@ def _activate_and_average(terms: Terms, plan: Block, pool: Pool) -> Stage:
 def _pool_and_activate(terms: Terms, plan: Block, pool: Pool) -> Stage:
     best, taps = winners(terms[0], pool.window, pool.kind)
     f = _activation((best, *terms[1:]), plan)
-    return _where_cells(pool.window, f, identity(f.dtype, pool.kind)), taps, f if plan.slope_from == "output" else None
+    return where_cells(pool.window, f, identity(f.dtype, pool.kind)), taps, f if plan.slope_from == "output" else None
 
 
 def _activate_and_pool(terms: Terms, plan: Block, pool: Pool) -> Stage:
     best, taps = winners(_activation(terms, plan), pool.window, pool.kind)
-    won = _once(lambda sums, taps: _at_winners(sums, taps, pool.window), terms[0], taps)
+    won = _once(lambda sums, taps: read_winners(sums, taps, pool.window), terms[0], taps)
     return best, taps, _kept(best, (won, *terms[1:]), plan)
 
 
@@ -203,22 +202,6 @@ def _kept(f: Array, terms: Terms, plan: Block) -> Array | None:
     if plan.slope_from == "signs":
         return _once(lambda *terms: _pack_signs(cast(_u(*terms), terms[0].dtype)), *terms)
     return cast(_u(*terms), terms[0].dtype) if plan.slope_from == "input" else None
-
-
-def _at_winners(u: Array, taps: Array, window: Window) -> Array:
-    """u[t*], 0 where the window lies wholly on padding."""
-    cell = flat_argmax(taps, window).reshape(u.shape[0], prod(window.output), u.shape[-1])
-    columns = u.reshape(u.shape[0], prod(window.spatial), u.shape[-1])
-    found = jnp.take_along_axis(columns, jnp.maximum(cell, 0), 1).reshape(taps.shape)
-    return _where_cells(window, found, 0)
-
-
-def _where_cells(window: Window, y: Array, otherwise: float) -> Array:
-    """`y`, but `otherwise` at windows that lie wholly on padding."""
-    has_cells = cells(window, count_padding=False) > 0
-    if has_cells.all():
-        return y
-    return jnp.where(jnp.asarray(has_cells)[None, ..., None], y, jnp.asarray(otherwise, y.dtype))
 
 
 def _pack_signs(u: Array) -> Array:

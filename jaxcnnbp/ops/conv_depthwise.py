@@ -12,7 +12,6 @@ Each form has the signature and the meaning of the plain form in `conv_forms`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +26,7 @@ from jaxcnnbp.ops.conv_forms import forward_by_taps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import alike_zeros
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import pad_once
+from jaxcnnbp.taps import lay, pad_once, reached, take_reached
 
 
 def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -39,13 +38,9 @@ def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 
     def shifted(x: Array, kernel: Array) -> Array:
         total = jnp.zeros((x.shape[0], *window.output, x.shape[-1]), sum_type)
-        for tap, spans in _reached(window):
-            first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
-            starts = [a + u * s for a, s, (u, _) in zip(first, window.stride, spans, strict=True)]
-            stops = [a + (v - 1) * s + 1 for a, s, (_, v) in zip(first, window.stride, spans, strict=True)]
-            p = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *window.stride, 1))
-            edges = [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)]
-            total = total + _laid(_weighted(p, kernel[tap], sum_type), edges)
+        for tap, spans in reached(window):
+            p = take_reached(x, window, tap, spans)
+            total = total + lay(_weighted(p, kernel[tap], sum_type), window, spans)
         return total
 
     return computed_apart(shifted, x, kernel, guard=kernel)
@@ -57,7 +52,7 @@ def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) ->
 
     def shifted(delta: Array, kernel: Array) -> Array:
         total = jnp.zeros((delta.shape[0], *window.spatial, delta.shape[-1]), sum_type)
-        for tap, _ in _reached(window):
+        for tap, _ in reached(window):
             first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
             last = [a + (o - 1) * s for a, o, s in zip(first, window.output, window.stride, strict=True)]
             rows = zip(first, last, window.spatial, window.stride, strict=True)
@@ -188,19 +183,6 @@ def _unravel(number: Array, shape: Ints) -> list[Array]:
 def _block(a: Array, corner: list[Array], size: Ints, ends: int) -> Array:
     """The block of `size` at `corner` on the leading axes, whole on the `ends` last ones."""
     return lax.dynamic_slice(a, (*corner, *(np.zeros((), corner[0].dtype),) * ends), (*size, *a.shape[-ends:]))
-
-
-def _reached(window: Window) -> Iterator[tuple[Ints, tuple[tuple[int, int], ...]]]:
-    """The taps that fall on the input anywhere, and for each axis the outputs `first .. stop` that they do it for."""
-    for tap in window.tap_indices():
-        spans = []
-        for axis, t in enumerate(tap):
-            offset, stride = t * window.dilation[axis] - window.padding[axis][0], window.stride[axis]
-            first = max(0, -(offset // stride))
-            stop = min(window.output[axis], (window.spatial[axis] - 1 - offset) // stride + 1)
-            spans.append((first, stop))
-        if all(first < stop for first, stop in spans):
-            yield tap, tuple(spans)
 
 
 def _weighted(p: Array, weights: Array, sum_type: Any) -> Array:

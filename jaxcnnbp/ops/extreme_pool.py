@@ -10,7 +10,6 @@ the formula, "split" to share delta among the maximal cells, as `jnp.max` does.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial, reduce
 from math import prod
 from typing import Any, NamedTuple
@@ -19,22 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
-from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.apart import computed_apart
-from jaxcnnbp.ops.devices import may_be_partitioned
+from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops.extreme_fold import along, apart, extremes, extremes_and_taps, identity, is_written_out, steps
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import Reader, crop_to_input, gather, pad_to_reach, phase_counts, scatter, take_tap
+from jaxcnnbp.taps import Reader, cells, crop_to_input, gather, phase_counts, scatter
 
 BITS = 32
-# With more taps than this, each axis is folded for itself and the compiler may not fuse them again: it would
-# compute the inner fold once for every tap of the outer.
-FEW_TAPS = 16
-# With more phases of the stride, or more taps, XLA takes minutes to compile the plain form.
-FEW_PHASES, MANY_TAPS = 9, 256
+# With more phases of the stride than this, XLA takes minutes to compile the plain form.
+FEW_PHASES = 9
 
 
 class Recorded(NamedTuple):
@@ -48,95 +41,22 @@ class Recorded(NamedTuple):
 def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`.
 
-    Where there is padding the values are lax's, which needs no padded copy of `x`; without a gradient nobody asks for
-    the taps, and they are dead code.
+    Without a gradient nobody asks for the taps, and they are dead code.
     """
-    best, taps = folded_winners(x, window, kind)
-    return (extreme_by_lax(x, window, kind), taps) if any(map(any, window.reach)) else (best, taps)
+    return extremes(x, window, kind), extremes_and_taps(x, window, kind)[1]
 
 
-def extreme_by_lax(x: Array, window: Window, kind: str) -> Array:
-    """The extreme values alone."""
-    size, stride, dilation, gaps = (
-        (1, *v, 1) for v in (window.size, window.stride, window.dilation, window.input_dilation)
-    )
-    start = np.asarray(identity(x.dtype, kind), x.dtype)
-    reducer = lax.max if kind == "max" else lax.min
-    return lax_itself.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
-
-
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 @jax.named_scope("extreme_pool.winners")
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """`folded_winners`, which the many readers of a backward pass do not compute again."""
-    if x.size == 0 or may_be_partitioned(x):
-        return folded_winners(x, window, kind)
-    return computed_apart(lambda x: folded_winners(x, window, kind), x, guard=x)
+    """The same, from one fold; its derivative, which second order asks for, is read at the winners."""
+    return extremes_and_taps(x, window, kind)
 
 
-def folded_winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The extreme value of each window and the tap that holds it, axis after axis, the last first.
-
-    Folding row-major order axis by axis keeps it: the first (for NaN the last) extreme of the first (last) extreme
-    row is the first (last) extreme of the window.
-    """
-    if window.taps > MANY_TAPS:
-        return _winners_by_reduction(x, window, kind)
-    best = pad_to_reach(x, window, identity(x.dtype, kind))
-    taps = jnp.zeros(best.shape, tap_dtype(window.taps))
-    for axis in reversed(range(window.rank)):
-        best, taps = _fold_axis(best, taps, window, axis, kind)
-        if window.taps > FEW_TAPS:
-            best, taps = lax.optimization_barrier((best, taps))
-    return best, taps
-
-
-def _winners_by_reduction(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The same for windows whose taps are too many to write out: one reduction over pairs of a value and its place.
-
-    Of equal values the first place wins, of NaNs the last; a place on the padding comes after all others.
-    """
-    beats = lax.gt if kind == "max" else lax.lt
-    padded, local = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
-    nowhere = np.int32(np.iinfo(np.int32).max)
-    places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), nowhere)
-
-    def later(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-        (p, i), (q, j) = a, b
-        p_nan, q_nan = p != p, q != q
-        wins = beats(q, p) | (q_nan & (~p_nan | (j > i))) | ((p == q) & (j < i))
-        return jnp.where(wins, q, p), jnp.where(wins, j, i)
-
-    size, stride, dilation = ((1, *v, 1) for v in (local.size, local.stride, local.dilation))
-    operands = lax.stop_gradient(padded), jnp.broadcast_to(jnp.asarray(places)[None, ..., None], padded.shape)
-    starts = np.asarray(identity(x.dtype, kind), x.dtype), nowhere
-    _, place = lax_itself.reduce_window(operands, starts, later, size, stride, "VALID", None, dilation)
-    taps = _taps_of_places(place, local)
-    cell = flat_argmax(taps, local)
-    columns = padded.reshape(padded.shape[0], -1, padded.shape[-1])
-    best = jnp.take_along_axis(columns, cell.reshape(cell.shape[0], -1, cell.shape[-1]), 1).reshape(cell.shape)
-    return best, taps.astype(tap_dtype(window.taps))
-
-
-def _taps_of_places(place: Array, window: Window) -> Array:
-    """Flat positions on an unpadded input as the taps that fall there; beyond it as tap 0."""
-    index, weight = jnp.zeros((), jnp.int32), 1
-    rest = jnp.where(place < prod(window.spatial), place, 0)
-    found = place < prod(window.spatial)
-    for axis in reversed(range(window.rank)):
-        position, rest = rest % window.spatial[axis], rest // window.spatial[axis]
-        start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis]
-        tap = (position - _along(start, axis, window.rank)) // window.dilation[axis]
-        index, weight = index + tap * weight, weight * window.size[axis]
-    return jnp.where(found, index, 0)
-
-
-def _on_input(window: Window) -> np.ndarray:
-    """`(*padded,)` of bool: which positions of the padded input hold an input cell."""
-    masks = []
-    for (low, high), n, step in zip(window.reach, window.dilated, window.input_dilation, strict=True):
-        position = np.arange(low + n + high) - low
-        masks.append((position >= 0) & (position < n) & (position % step == 0))
-    return reduce(np.logical_and.outer, masks)
+@winners.defjvp
+def _winners_jvp(window: Window, kind: str, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    best, taps = winners(*primals, window, kind)
+    return (best, taps), (read_winners(*tangents, taps, window), np.zeros(taps.shape, jax.dtypes.float0))
 
 
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
@@ -157,20 +77,51 @@ def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta
 @jax.named_scope("extreme_pool.send_to_winners")
 def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), in the form that stays quick to compile for this window."""
-    if prod(window.stride) <= FEW_PHASES and window.taps <= MANY_TAPS:
+    if prod(window.stride) <= FEW_PHASES and is_written_out(window):
         return _send_by_phases(delta, taps, window)
     return (_send_to_blocks if window.tiles else _send_by_index)(delta, taps, window)
 
 
 def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
-    """The rule as it reads."""
-    sum_type = wide(delta.dtype)
+    """The rule as it reads; axis after axis where the fold went so, the first axis first."""
+    dtype, weight = delta.dtype, window.taps
+    *outer, last = reversed(steps(window))
+    delta = cast(delta, wide(dtype))
+    for step in outer:
+        weight //= step.taps
+        sent = apart(partial(_send_one_step, window=step, weight=weight), delta, taps)
+        delta, taps = sent, apart(partial(_left_over, window=step, weight=weight), taps)
+    return cast(_send_one_step(delta, taps, last, 1), dtype)
+
+
+def _send_one_step(delta: Array, taps: Array, window: Window, weight: int) -> Array:
+    def to_winner(tap: Ints, read: Reader) -> Array:
+        return jnp.where(_won_by(tap, read(taps), window, weight), read(delta), jnp.zeros((), delta.dtype))
+
+    return scatter(to_winner, window)
+
+
+def _left_over(taps: Array, window: Window, weight: int) -> Array:
+    """The numbers of the taps on the axes to come; outputs that meet agree on it, it belongs to the row that won."""
 
     def to_winner(tap: Ints, read: Reader) -> Array:
-        won = read(taps) == jnp.asarray(np.ravel_multi_index(tap, window.size), taps.dtype)
-        return jnp.where(won, cast(read(delta), sum_type), jnp.zeros((), sum_type))
+        first = jnp.asarray(_number(tap, window, weight), taps.dtype)
+        won = _won_by(tap, read(taps), window, weight)
+        return jnp.where(won, read(taps) - first, jnp.zeros((), taps.dtype))
 
-    return cast(scatter(to_winner, window), delta.dtype)
+    return scatter(to_winner, window, lax.max)
+
+
+def _won_by(tap: Ints, taps: Array, window: Window, weight: int) -> Array:
+    """Whether `taps` are those of `tap`, which counts in units of `weight`."""
+    first = _number(tap, window, weight)
+    if weight == 1:
+        return taps == jnp.asarray(first, taps.dtype)
+    return (taps >= jnp.asarray(first, taps.dtype)) & (taps <= jnp.asarray(first + weight - 1, taps.dtype))
+
+
+def _number(tap: Ints, window: Window, weight: int) -> int:
+    return int(np.ravel_multi_index(tap, window.size)) * weight
 
 
 def _send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
@@ -241,6 +192,22 @@ def tied_taps(x: Array, best: Array, window: Window, kind: str) -> tuple[Array, 
     return tuple(words)
 
 
+def read_winners(x: Array, taps: Array, window: Window) -> Array:
+    """x[t*[u]], the transpose of `send_to_winners`; 0 where a window lies wholly on padding."""
+    cell = flat_argmax(taps, window).reshape(x.shape[0], prod(window.output), x.shape[-1])
+    columns = x.reshape(x.shape[0], prod(window.spatial), x.shape[-1])
+    found = jnp.take_along_axis(columns, jnp.maximum(cell, 0), 1).reshape(taps.shape)
+    return where_cells(window, found, 0)
+
+
+def where_cells(window: Window, y: Array, otherwise: float) -> Array:
+    """`y`, but `otherwise` at windows that lie wholly on padding."""
+    has_cells = cells(window, count_padding=False) > 0
+    if has_cells.all():
+        return y
+    return jnp.where(jnp.asarray(has_cells)[None, ..., None], y, jnp.asarray(otherwise, y.dtype))
+
+
 def flat_argmax(taps: Array, window: Window) -> Array:
     """Winning taps as flat indices into the spatial axes of one image and channel, int32, row-major."""
     index, weight = jnp.zeros((), jnp.int32), 1
@@ -248,47 +215,12 @@ def flat_argmax(taps: Array, window: Window) -> Array:
     for axis in reversed(range(window.rank)):
         tap, remaining = remaining % window.size[axis], remaining // window.size[axis]
         start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis] - window.padding[axis][0]
-        position = tap * window.dilation[axis] + _along(start, axis, window.rank)
+        position = tap * window.dilation[axis] + along(start, axis, window.rank)
         index, weight = index + position * weight, weight * window.spatial[axis]
         on_input = np.asarray(window.inside(axis).any(1))
         if not on_input.all():
-            index = jnp.where(_along(on_input, axis, window.rank), index, np.int32(-(2**30)))
+            index = jnp.where(along(on_input, axis, window.rank), index, np.int32(-(2**30)))
     return jnp.maximum(index, -1)
-
-
-def tap_dtype(taps: int) -> DTypeLike:
-    """The narrowest unsigned integer that counts `taps`."""
-    return jnp.uint8 if taps <= 2**8 else jnp.uint16 if taps <= 2**16 else jnp.uint32
-
-
-def identity(dtype: DTypeLike, kind: str) -> float | int:
-    """What padding holds: the value that any other beats or equals."""
-    if jnp.issubdtype(dtype, jnp.inexact):
-        return -np.inf if kind == "max" else np.inf
-    return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
-
-
-def _fold_axis(x: Array, taps: Array, window: Window, axis: int, kind: str) -> tuple[Array, Array]:
-    """Extreme value and winner along one axis of the padded input."""
-    beats = lax.gt if kind == "max" else lax.lt
-    weight = prod(window.size[axis + 1 :])
-    first_inside = window.inside(axis).argmax(1)
-    local = replace(keep_axes(unpadded(window), (axis,)), spatial=tuple(x.shape[1:-1]))
-    best = who = None
-    for tap in local.tap_indices():
-        p = take_tap(x, local, tap)
-        here = take_tap(taps, local, tap) + jnp.asarray(tap[axis] * weight, taps.dtype)
-        if best is None or who is None:
-            best, who = p, here
-            continue
-        wins = beats(p, best) | (p != p)
-        # Until a window has met the input it holds padding, which an equal value (an infinity) must replace.
-        if (first_inside == tap[axis]).any():
-            wins = wins | _along(np.asarray(first_inside == tap[axis]), axis, window.rank)
-        best, who = jnp.where(wins, p, best), jnp.where(wins, here, who)
-    if best is None or who is None:
-        raise ValueError(f"`window_shape` (={window.size}) has no tap; give every axis at least one.")
-    return best, who
 
 
 def _inside(window: Window, tap: Ints) -> Array | None:
@@ -296,12 +228,7 @@ def _inside(window: Window, tap: Ints) -> Array | None:
     masks = [window.inside(axis)[:, t] for axis, t in enumerate(tap)]
     if all(mask.all() for mask in masks):
         return None
-    return reduce(jnp.logical_and, (_along(mask, axis, window.rank) for axis, mask in enumerate(masks)))
-
-
-def _along(values: np.ndarray, axis: int, rank: int) -> Array:
-    """`values` laid along spatial `axis` of `(batch, *spatial, channels)`."""
-    return jnp.asarray(values.reshape([-1 if a == axis + 1 else 1 for a in range(rank + 2)]))
+    return reduce(jnp.logical_and, (along(mask, axis, window.rank) for axis, mask in enumerate(masks)))
 
 
 extreme_pool.defvjp(extreme_pool_fwd, extreme_pool_bwd)

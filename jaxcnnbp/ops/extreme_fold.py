@@ -1,0 +1,193 @@
+"""The extreme value of every window and the tap that holds it: all axes at once where taps are few, else axis by axis.
+
+    best[u] = max_t p[u, t]          who[u] = the first tap t with p[u, t] == best[u], of NaNs the last
+
+Going axis by axis keeps row-major order, the last axis first: the first (for NaN the last) extreme of the first (last)
+extreme row is the first (last) extreme of the window. It costs kh + kw comparisons an element rather than kh * kw.
+
+The values come first, and the taps are then found by comparing with them: folding both at once would compute every
+comparison twice, for XLA makes no loop with two results on a CPU. Nor is there a padded copy of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial, reduce
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.window import keep_axes, unpadded
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.apart import computed_apart, if_ever
+from jaxcnnbp.ops.devices import may_be_partitioned
+from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
+
+# With more taps than this each axis is folded for itself, and so it is where every tap of a window is one of the next:
+# then the fold of one axis serves many windows.
+FEW_TAPS = 12
+# Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
+LONG = 64
+
+
+def extremes(x: Array, window: Window, kind: str) -> Array:
+    """`(batch, *spatial, channels)` -> the extreme values, `(batch, *output, channels)`."""
+    *inner, last = steps(window)
+    if not is_written_out(window) or (inner and may_be_partitioned(x)):
+        return _extremes_by_lax(x, window, kind)
+    for step in inner:
+        x = apart(partial(_values, window=step, kind=kind), x)
+    return _values(x, last, kind)
+
+
+def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
+    if not is_written_out(window):
+        return _by_reduction(x, window, kind)
+    below: tuple[Array, ...] = ()
+    weight = 1
+    for step in steps(window):
+        best = apart(partial(_values, window=step, kind=kind), x)
+        numbers = (np.arange(step.taps).reshape(step.size) * weight).astype(tap_dtype(window.taps))
+        below = (_holders(best, x, *below, window=step, numbers=numbers),)
+        x, weight = best, weight * step.taps
+    return x, below[0]
+
+
+def is_written_out(window: Window) -> bool:
+    """Whether windows are folded tap by tap: few along every axis, over an input without gaps."""
+    return max(window.size, default=1) <= LONG and all(step == 1 for step in window.input_dilation)
+
+
+def steps(window: Window) -> list[Window]:
+    """What is folded one after the other."""
+    apart = all(k == 1 or s > d == 1 for k, s, d in zip(window.size, window.stride, window.dilation, strict=True))
+    if window.taps <= FEW_TAPS and apart:
+        return [window]
+    parts, spatial = [], window.spatial
+    for axis in reversed(range(window.rank)):
+        part = replace(keep_axes(window, (axis,)), spatial=spatial)
+        if (part.taps, part.output) != (1, spatial) or any(part.padding[axis]):
+            parts.append(part)
+        spatial = (*spatial[:axis], window.output[axis], *spatial[axis + 1 :])
+    return parts or [window]
+
+
+def identity(dtype: DTypeLike, kind: str) -> float | int:
+    """What padding holds: the value that any other beats or equals."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return -np.inf if kind == "max" else np.inf
+    return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
+
+
+def tap_dtype(taps: int) -> DTypeLike:
+    """The narrowest unsigned integer that counts `taps`."""
+    return jnp.uint8 if taps <= 2**8 else jnp.uint16 if taps <= 2**16 else jnp.uint32
+
+
+def _values(x: Array, window: Window, kind: str) -> Array:
+    outside = identity(x.dtype, kind)
+    better = lax.max if kind == "max" else lax.min
+    nothing = jnp.full((x.shape[0], *window.output, x.shape[-1]), outside, x.dtype)
+    taps = (lay(take_reached(x, window, tap, spans), window, spans, outside) for tap, spans in reached(window))
+    return reduce(better, taps, nothing)
+
+
+def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.ndarray) -> Array:
+    """The number of the tap that holds `best`, plus what is `below` it: the number that the axes before have found."""
+
+    def last_where(holds: Callable[[Array, Array], Array], taps: Iterable[Any], best: Array, *read: Array) -> Array:
+        who = jnp.zeros(best.shape, numbers.dtype)
+        for tap, spans in taps:
+            p, *found = (take_reached(a, window, tap, spans) for a in read)
+            at_spans = (slice(None), *(slice(*span) for span in spans))
+            held = lay(holds(p, best[at_spans]), window, spans, False)
+            number = numbers[tap] + (lay(found[0], window, spans) if found else 0)
+            who = jnp.where(held, number, who)
+        return who
+
+    taps = list(reached(window))
+    first = partial(last_where, lambda p, own: p == own, taps[::-1])
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return apart(first, best, x, *below)
+    last_nan = partial(last_where, lambda p, _: p != p, taps)
+
+    def with_nans(best: Array, *read: Array) -> Array:
+        return jnp.where(best != best, last_nan(best, *read), first(best, *read))
+
+    if best.size == 0 or may_be_partitioned(x):
+        return with_nans(best, x, *below)
+    return if_ever(jnp.isnan(jnp.max(best)), with_nans, first, best, x, *below)
+
+
+def apart(fun: Callable[..., Array], x: Array, *others: Array) -> Array:
+    """`fun(x, *others)`, which its many readers do not compute again."""
+    if x.size == 0 or may_be_partitioned(x):
+        return fun(x, *others)
+    return computed_apart(fun, x, *others, guard=x)
+
+
+def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:
+    size, stride, dilation, gaps = (
+        (1, *v, 1) for v in (window.size, window.stride, window.dilation, window.input_dilation)
+    )
+    start = np.asarray(identity(x.dtype, kind), x.dtype)
+    reducer = lax.max if kind == "max" else lax.min
+    return lax_itself.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
+
+
+def _by_reduction(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The same for windows whose taps are too many to write out: one reduction over pairs of a value and its place.
+
+    Of equal values the first place wins, of NaNs the last; a place on the padding comes after all others.
+    """
+    beats = lax.gt if kind == "max" else lax.lt
+    padded, local = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+    nowhere = np.int32(np.iinfo(np.int32).max)
+    places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), nowhere)
+
+    def later(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        (p, i), (q, j) = a, b
+        p_nan, q_nan = p != p, q != q
+        wins = beats(q, p) | (q_nan & (~p_nan | (j > i))) | ((p == q) & (j < i))
+        return jnp.where(wins, q, p), jnp.where(wins, j, i)
+
+    size, stride, dilation = ((1, *v, 1) for v in (local.size, local.stride, local.dilation))
+    operands = padded, jnp.broadcast_to(jnp.asarray(places)[None, ..., None], padded.shape)
+    starts = np.asarray(identity(x.dtype, kind), x.dtype), nowhere
+    best, place = lax_itself.reduce_window(operands, starts, later, size, stride, "VALID", None, dilation)
+    return best, cast(_taps_of_places(place, local), tap_dtype(window.taps))
+
+
+def _taps_of_places(place: Array, window: Window) -> Array:
+    """Flat positions on an unpadded input as the taps that fall there; beyond it as tap 0."""
+    index, weight = jnp.zeros((), jnp.int32), 1
+    rest = jnp.where(place < prod(window.spatial), place, 0)
+    found = place < prod(window.spatial)
+    for axis in reversed(range(window.rank)):
+        position, rest = rest % window.spatial[axis], rest // window.spatial[axis]
+        start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis]
+        tap = (position - along(start, axis, window.rank)) // window.dilation[axis]
+        index, weight = index + tap * weight, weight * window.size[axis]
+    return jnp.where(found, index, 0)
+
+
+def _on_input(window: Window) -> np.ndarray:
+    """`(*padded,)` of bool: which positions of the padded input hold an input cell."""
+    masks = []
+    for (low, high), n, step in zip(window.reach, window.dilated, window.input_dilation, strict=True):
+        position = np.arange(low + n + high) - low
+        masks.append((position >= 0) & (position < n) & (position % step == 0))
+    return reduce(np.logical_and.outer, masks)
+
+
+def along(values: np.ndarray, axis: int, rank: int) -> Array:
+    """`values` laid along spatial `axis` of `(batch, *spatial, channels)`."""
+    return jnp.asarray(values.reshape([-1 if a == axis + 1 else 1 for a in range(rank + 2)]))
