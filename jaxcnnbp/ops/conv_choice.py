@@ -16,9 +16,11 @@ from functools import partial
 from jax import Array, lax
 from jax.export import is_symbolic_dim
 
+from jaxcnnbp.ops import conv_columns as columns
 from jaxcnnbp.ops import conv_depthwise as depthwise
 from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops import conv_groups as grouped
+from jaxcnnbp.ops import conv_long_rows as long_rows
 from jaxcnnbp.ops import conv_patches as patches
 from jaxcnnbp.ops import conv_strided as strided
 from jaxcnnbp.ops import conv_volumes as volumes
@@ -45,7 +47,8 @@ class Row:
       measured: what it is worth, on which layer.
       fits: whether it means the rule there.
       pays: whether it is faster there.
-      loops: whether it sums over images in a loop, for which images on several devices would be gathered.
+      loops: whether it works through images in a loop or lays them together, for which images on several devices would
+        be gathered.
     """
 
     form: Form
@@ -96,15 +99,28 @@ FORWARD = (
         lambda a: a.exceeds_input,
     ),
     Row(
+        columns.forward_by_columns,
+        "3x3/2, 3 to 32: 8.7 -> 4.2 ms; 3x3, 3 to 16 on 32x32: 1.1 -> 0.4 ms",
+        lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
+        lambda a: a.depth <= 4 and a.taps * a.depth <= 80,
+    ),
+    Row(
         partial(volumes.forward_by_slices, forward_of_slices),
         "3x3x3, 16 to 32: 24 -> 10 ms",
         lambda a: a.volumes and a.dense,
     ),
     Row(
+        long_rows.forward_in_long_rows,
+        "3x3, 64 to 64: 18.5 -> 11.2 ms on 8 images of 56x56, 2.3 -> 1.4 ms on one",
+        lambda a: a.planar and a.dense and a.gapless,
+        lambda a: a.has_short_rows,
+        loops=True,
+    ),
+    Row(
         winograd.forward_by_winograd,
         "3x3, 14x14, 512 to 512: 41 -> 19 ms",
         lambda a: winograd.fits(a.geometry),
-        lambda a: a.much_work,
+        lambda a: a.much_work and not a.has_long_rows,
         loops=True,
     ),
     Row(grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms", lambda a: a.grouped and a.few_taps),
@@ -127,7 +143,7 @@ INPUT_GRAD = (
         patches.input_grad_by_patches,
         "3x3 on 2x2, 512: 280 -> 3.7 ms; LeNet-5, 5x5, 6 to 16: 1.9 -> 0.9 ms",
         lambda a: a.dense and a.few_taps,
-        lambda a: a.exceeds_output or (a.depth < 8 and not a.strided and a.gapless),
+        lambda a: a.exceeds_output or (a.little_to_send_back and not a.strided and a.gapless),
     ),
     Row(
         partial(volumes.input_grad_by_slices, forward_of_slices),
@@ -136,19 +152,31 @@ INPUT_GRAD = (
         lambda a: not a.strided,
     ),
     Row(
+        long_rows.input_grad_in_long_rows,
+        "as the forward",
+        lambda a: a.planar and a.dense and not a.steps,
+        lambda a: a.carries_back_short_rows,
+        loops=True,
+    ),
+    Row(
         winograd.input_grad_by_winograd,
         "as the forward",
         lambda a: winograd.fits(a.geometry),
-        lambda a: a.much_work,
+        lambda a: a.much_work and not a.carries_back_long_rows,
         loops=True,
     ),
     Row(
         strided.input_grad_by_depth_to_space,
         "7x7/2 of 3: 66 -> 19 ms",
         lambda a: a.strided and a.dense,
-        lambda a: a.phases_as_channels,
+        lambda a: a.phases_as_channels and not a.zeros_are_cheap,
     ),
-    Row(strided.input_grad_by_phases, "3x3/2, 128 to 128: 40 -> 19 ms", lambda a: a.strided and a.dense),
+    Row(
+        strided.input_grad_by_phases,
+        "3x3/2, 128 to 128: 40 -> 19 ms",
+        lambda a: a.strided and a.dense,
+        lambda a: not a.zeros_are_cheap,
+    ),
     Row(grouped.input_grad_by_group, "32 groups of 8: as the forward", lambda a: a.grouped and a.few_taps),
 )
 KERNEL_GRAD = (
@@ -159,6 +187,12 @@ KERNEL_GRAD = (
         loops=True,
     ),
     Row(plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms", lambda a: a.pointwise and a.dense),
+    Row(
+        columns.kernel_grad_by_columns,
+        "3x3, 1 to 32 on 28x28: 3.3 -> 1.3 ms; 4x4/4, 3 to 96: 5.2 -> 2.2 ms",
+        lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
+        lambda a: a.depth <= 4 and a.taps * a.depth <= 64 and a.shares_columns,
+    ),
     Row(
         depthwise.kernel_grad_by_rows,
         "depthwise 3x3: 79 -> 7 ms",
@@ -183,6 +217,12 @@ KERNEL_GRAD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work,
         loops=True,
+    ),
+    Row(
+        columns.kernel_grad_by_pairs,
+        "3x3, 64 to 64 on 16x16: 3.4 -> 2.5 ms",
+        lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
+        lambda a: a.pairs_fill_cores,
     ),
     Row(
         depthwise.kernel_grad_by_tap_rows,

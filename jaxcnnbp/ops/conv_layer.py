@@ -47,9 +47,14 @@ class Layer:
         return self.geometry.groups > 1 and self.depth * self.width > 1
 
     @property
+    def steps(self) -> bool:
+        """A stride of more than one on any axis."""
+        return max(self.geometry.window.stride, default=1) > 1
+
+    @property
     def strided(self) -> bool:
         """A stride that splits the input gradient into phases."""
-        return max(self.geometry.window.stride, default=1) > 1 and not self.dilated
+        return self.steps and not self.dilated
 
     @property
     def phases_as_channels(self) -> bool:
@@ -57,6 +62,13 @@ class Layer:
         window = self.geometry.window
         unfilled = all(k % s == 0 for k, s in zip(window.size, window.stride, strict=True))
         return self.depth < 16 or unfilled or math.prod(window.stride) > 16
+
+    @property
+    def zeros_are_cheap(self) -> bool:
+        """So little work that the products with the zeros between the deltas cost less than a convolution a phase."""
+        if self.depth <= 3:
+            return self._products < 1.2e8
+        return self.depth >= 32 and self._products < 5e7
 
     @property
     def gapless(self) -> bool:
@@ -85,15 +97,73 @@ class Layer:
         return math.prod(window.dilation) > 1 or not self.gapless
 
     @property
+    def little_to_send_back(self) -> bool:
+        """Few input channels, and patches of all outputs that stay in the cache."""
+        return self.depth < 8 and self._products <= 4e7
+
+    @property
     def few_positions(self) -> bool:
         """So few that the patches of all outputs take less memory than the kernel."""
         return self.images * math.prod(self.geometry.window.output) <= self.width
 
     @property
+    def shares_columns(self) -> bool:
+        """Whether `conv_columns` has blocks to put its outputs in, by pairs or by strides."""
+        return self.strided or self.geometry.window.output[-1] % 2 == 0
+
+    @property
+    def planar(self) -> bool:
+        """Two spatial axes."""
+        return self.geometry.window.rank == 2
+
+    @property
+    def has_short_rows(self) -> bool:
+        """So few channels that XLA's convolution leaves the rows of an image to one core, and enough work to share."""
+        return self._is_short(self.depth, self.width, self.geometry.window.output[-1])
+
+    @property
+    def carries_back_short_rows(self) -> bool:
+        """The same for the convolution that carries delta back."""
+        return self._is_short(self.width, self.depth, self.geometry.window.spatial[-1])
+
+    def _is_short(self, inputs: int, outputs: int, columns: int) -> bool:
+        products = self.taps * inputs * outputs
+        few_channels = outputs <= 64 or inputs * outputs <= (12288 if inputs <= 64 else 9216)
+        too_short = columns <= 32 or columns * products < 4e6
+        return few_channels and too_short and products >= 6000 and self._products >= 2e7
+
+    @property
+    def has_long_rows(self) -> bool:
+        """64 outputs of rows that are long enough for XLA's convolution to be fast all the same."""
+        return self.width <= 64 and self.geometry.window.output[-1] > 100
+
+    @property
+    def carries_back_long_rows(self) -> bool:
+        """The same for the convolution that carries delta back."""
+        return self.depth <= 64 and self.geometry.window.spatial[-1] > 100
+
+    @property
+    def pairs_fill_cores(self) -> bool:
+        """Outputs that XLA's kernel gradient leaves to one core, and that are enough for two if taken in pairs."""
+        window = self.geometry.window
+        pairs_share = window.stride[-1] == 1 and window.output[-1] % 2 == 0 and window.size[-1] > 1
+        # Without padding XLA is faster on single columns.
+        return (
+            pairs_share
+            and any(map(any, window.padding))
+            and 32 < self.width <= 64
+            and self.depth >= 16
+            and self._products >= 5e7
+        )
+
+    @property
     def much_work(self) -> bool:
         """Enough channels for matrix products, enough products to pay for more code to compile."""
-        products = self.images * math.prod(self.geometry.window.output) * self.taps * self.depth * self.width
-        return min(self.depth, self.width) >= 64 and products >= 5e8
+        return min(self.depth, self.width) >= 64 and self._products >= 5e8
+
+    @property
+    def _products(self) -> int:
+        return self.images * math.prod(self.geometry.window.output) * self.taps * self.depth * self.width
 
     @property
     def few_taps(self) -> bool:

@@ -32,6 +32,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual
+from jaxcnnbp.ops.devices import alike_zeros
 from jaxcnnbp.ops.numerics import cast, wide
 
 Grid = list[list[Array]]
@@ -78,12 +79,9 @@ def kernel_grad_by_winograd(x: Array, delta: Array, geometry: ConvGeometry) -> A
         more = [[_dot(v, d, (0, 0), geometry) for v, d in zip(*row, strict=True)] for row in rows]
         return jax.tree.map(jnp.add, sums, more), None
 
-    inputs, outputs = strips.blocks(), strips.blocks_of_outputs(delta)
-    nothing = [[jnp.zeros((), strips.sum_type)] * 4] * 4
-    # The first block by itself, so that the sums have the shapes and the device axes that all blocks have.
-    total, _ = add(nothing, (inputs[0], outputs[0]))
-    if len(inputs) > 1:
-        total, _ = lax.scan(add, total, (inputs[1:], outputs[1:]))
+    shape = jax.ShapeDtypeStruct((x.shape[-1], delta.shape[-1]), strips.sum_type)
+    nothing = [[alike_zeros(shape, x, delta)] * 4] * 4
+    total, _ = lax.scan(add, nothing, (strips.blocks(), strips.blocks_of_outputs(delta)))
     return jnp.stack([jnp.stack(row) for row in _on_both_axes(_g_transposed, total)])
 
 
