@@ -58,24 +58,24 @@ class Row:
     loops: bool = False
 
 
-def forward_of_slices(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """The forward rule again, over one axis less."""
+def forward_of_parts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The forward rule again, over one axis less or of one group."""
     return choose_forward(x, kernel, geometry)
 
 
-def kernel_grad_of_slices(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
-    """The kernel gradient again, over one axis less."""
+def kernel_grad_of_parts(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The kernel gradient again, over one axis less or of one group."""
     return choose_kernel_grad(x, delta, geometry)
 
 
-def input_grad_of_strided(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """The input gradient of the strided convolution that a transposed one is the transpose of."""
+def input_grad_of_parts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The input gradient again: of one group, or of the strided convolution that a transposed one is made from."""
     return choose_input_grad(delta, kernel, geometry)
 
 
 FORWARD = (
     Row(
-        partial(strided.transposed_forward, input_grad_of_strided),
+        partial(strided.transposed_forward, input_grad_of_parts),
         "see INPUT_GRAD",
         lambda a: a.transposed and a.dense,
     ),
@@ -105,7 +105,7 @@ FORWARD = (
         lambda a: a.depth <= 4 and a.taps * a.depth <= 80,
     ),
     Row(
-        partial(volumes.forward_by_slices, forward_of_slices),
+        partial(volumes.forward_by_slices, forward_of_parts),
         "3x3x3, 16 to 32: 24 -> 10 ms",
         lambda a: a.volumes and a.dense,
     ),
@@ -122,6 +122,11 @@ FORWARD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.has_long_rows,
         loops=True,
+    ),
+    Row(
+        partial(grouped.each_group, forward_of_parts),
+        "5x5, 2 groups of 48 to 128: 45 -> 23 ms; 1x1, 8 groups of 60: 2.5 -> 1.4 ms",
+        lambda a: a.few_groups,
     ),
     Row(grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms", lambda a: a.grouped and a.few_taps),
 )
@@ -146,7 +151,7 @@ INPUT_GRAD = (
         lambda a: a.exceeds_output or (a.little_to_send_back and not a.strided and a.gapless),
     ),
     Row(
-        partial(volumes.input_grad_by_slices, forward_of_slices),
+        partial(volumes.input_grad_by_slices, forward_of_parts),
         "3x3x3, 16 to 32: 46 -> 20 ms",
         lambda a: a.volumes and a.dense,
         lambda a: not a.strided,
@@ -176,6 +181,11 @@ INPUT_GRAD = (
         "3x3/2, 128 to 128: 40 -> 19 ms",
         lambda a: a.strided and a.dense,
         lambda a: not a.zeros_are_cheap,
+    ),
+    Row(
+        partial(grouped.each_group, input_grad_of_parts),
+        "5x5, 2 groups of 48 to 128: 75 -> 38 ms",
+        lambda a: a.few_groups,
     ),
     Row(grouped.input_grad_by_group, "32 groups of 8: as the forward", lambda a: a.grouped and a.few_taps),
 )
@@ -207,7 +217,7 @@ KERNEL_GRAD = (
         loops=True,
     ),
     Row(
-        partial(volumes.kernel_grad_by_slices, kernel_grad_of_slices),
+        partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts),
         "3x3x3, 16 to 32: 44 -> 20 ms",
         lambda a: a.volumes and a.dense,
     ),
@@ -229,6 +239,11 @@ KERNEL_GRAD = (
         "depthwise 31x31: 219 -> 30 ms",
         lambda a: a.depthwise and a.many_rows,
         loops=True,
+    ),
+    Row(
+        partial(grouped.each_group, kernel_grad_of_parts),
+        "5x5, 2 groups of 48 to 128: 52 -> 26 ms",
+        lambda a: a.few_groups,
     ),
     Row(
         grouped.kernel_grad_by_group,

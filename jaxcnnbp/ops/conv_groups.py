@@ -1,6 +1,7 @@
-"""Grouped convolutions on CPUs, where XLA has no fast form: one group after another, each one matrix product.
+"""Grouped convolutions on CPUs, where XLA has no fast form: one group after another.
 
-Each form has the signature and the meaning of the plain form in `conv_forms`.
+A few groups are convolutions of their own, side by side; many are a loop, each one matrix product. Each form has the
+signature and the meaning of the plain form in `conv_forms`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,15 @@ from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.conv_patches import patches
 from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import pad_once
+
+
+def each_group(
+    rule: Callable[[Array, Array, ConvGeometry], Array], a: Array, b: Array, geometry: ConvGeometry
+) -> Array:
+    """Any of the three rules: channels of the operands, and of the result, lie group by group on the last axis."""
+    one = replace(geometry, groups=1)
+    pairs = zip(*(jnp.split(operand, geometry.groups, -1) for operand in (a, b)), strict=True)
+    return lax.concatenate([rule(*pair, one) for pair in pairs], a.ndim - 1)
 
 
 def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:

@@ -47,6 +47,11 @@ class Layer:
         return self.geometry.groups > 1 and self.depth * self.width > 1
 
     @property
+    def few_groups(self) -> bool:
+        """Whether a program a group stays quick to compile."""
+        return self.grouped and self.geometry.groups <= 8
+
+    @property
     def steps(self) -> bool:
         """A stride of more than one on any axis."""
         return max(self.geometry.window.stride, default=1) > 1
@@ -99,7 +104,8 @@ class Layer:
     @property
     def little_to_send_back(self) -> bool:
         """Few input channels, and patches of all outputs that stay in the cache."""
-        return self.depth < 8 and self._products <= 4e7
+        patches = self.images * math.prod(self.geometry.window.output) * self.taps * self.depth
+        return self.depth < 8 and patches <= 2e6
 
     @property
     def few_positions(self) -> bool:
