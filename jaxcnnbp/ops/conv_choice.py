@@ -171,7 +171,7 @@ INPUT_GRAD = (
         loops=True,
     ),
     Row(
-        strided.input_grad_by_depth_to_space,
+        partial(strided.input_grad_by_depth_to_space, forward_of_parts),
         "7x7/2 of 3: 66 -> 19 ms",
         lambda a: a.strided and a.dense,
         lambda a: a.phases_as_channels and not a.zeros_are_cheap,

@@ -49,7 +49,8 @@ class Layer:
     @property
     def few_groups(self) -> bool:
         """Whether a program a group stays quick to compile."""
-        return self.grouped and self.geometry.groups <= 8
+        groups = self.geometry.groups
+        return self.grouped and (groups <= 16 or (groups <= 32 and self._products >= 1.5e6))
 
     @property
     def steps(self) -> bool:
@@ -169,6 +170,7 @@ class Layer:
 
     @property
     def _products(self) -> int:
+        """Of one group."""
         return self.images * math.prod(self.geometry.window.output) * self.taps * self.depth * self.width
 
     @property

@@ -18,6 +18,8 @@ from jaxcnnbp.ops.conv_forms import forward_by_lax
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
 from jaxcnnbp.taps import crop_to_input, interleave, phase_counts
 
+Form = Callable[[Array, Array, ConvGeometry], Array]
+
 
 def input_grad_by_phases(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """One stride-1 convolution a phase of the stride: no multiplication by the zeros between the deltas.
@@ -30,12 +32,12 @@ def input_grad_by_phases(delta: Array, kernel: Array, geometry: ConvGeometry) ->
 
     def phase(offset: Ints) -> Array | None:
         taps = transposed[tuple(slice(r, None, s) for r, s in zip(offset, window.stride, strict=True))]
-        return None if taps.size == 0 else _full_convolution(delta, taps, geometry)
+        return None if taps.size == 0 else _full_convolution(forward_by_lax, delta, taps, geometry)
 
     return crop_to_input(interleave(phase, window), window)
 
 
-def input_grad_by_depth_to_space(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+def input_grad_by_depth_to_space(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """All phases in one convolution, as channels, then spread over the positions: for few input channels.
 
     The kernel is filled up with zeros to a multiple of the stride; the products with them cost less than a convolution
@@ -50,26 +52,22 @@ def input_grad_by_depth_to_space(delta: Array, kernel: Array, geometry: ConvGeom
     rank = window.rank
     order = (*range(0, 2 * rank, 2), 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
     taps = split.transpose(order).reshape(*counts, features_out, math.prod(window.stride) * features_in)
-    phases = _full_convolution(delta, taps, geometry)
+    phases = _full_convolution(forward_form, delta, taps, geometry)
     return crop_to_input(_spread_channels(phases, window.stride, features_in), window)
 
 
-def transposed_forward(
-    input_grad_form: Callable[[Array, Array, ConvGeometry], Array], x: Array, kernel: Array, geometry: ConvGeometry
-) -> Array:
+def transposed_forward(input_grad_form: Form, x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """A convolution over a dilated input is the input gradient of a strided one: its `input_grad_form` serves."""
     return input_grad_form(x, transposed_kernel(kernel, geometry), dual(geometry))
 
 
-def transposed_kernel_grad(
-    kernel_grad_form: Callable[[Array, Array, ConvGeometry], Array], x: Array, delta: Array, geometry: ConvGeometry
-) -> Array:
+def transposed_kernel_grad(kernel_grad_form: Form, x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """Its kernel gradient is the strided one's with `x` and delta exchanged: delta is sliced, nothing is dilated."""
     swapped = kernel_grad_form(delta, x, dual(geometry))
     return flip(swap_group_channels(swapped, geometry.groups), geometry.window.rank)
 
 
-def _full_convolution(delta: Array, taps: Array, geometry: ConvGeometry) -> Array:
+def _full_convolution(forward_form: Form, delta: Array, taps: Array, geometry: ConvGeometry) -> Array:
     """`y[m] = sum_q delta[m - q] taps[q]` for every m below the number of positions of a phase."""
     window = geometry.window
     counts = phase_counts(window)
@@ -77,7 +75,7 @@ def _full_convolution(delta: Array, taps: Array, geometry: ConvGeometry) -> Arra
     pairs = [(q - 1, m - o) for q, m, o in zip(size, counts, window.output, strict=True)]
     ones = (1,) * window.rank
     plain = Window(window.output, tuple(size), ones, tuple(pairs), ones, ones)
-    return forward_by_lax(delta, flip(taps, window.rank), replace(geometry, window=plain, output_dtype=None))
+    return forward_form(delta, flip(taps, window.rank), replace(geometry, window=plain, output_dtype=None))
 
 
 def _spread_channels(phases: Array, stride: Ints, features: int) -> Array:
