@@ -47,15 +47,15 @@ class Row:
       measured: what it is worth, on which layer.
       fits: whether it means the rule there.
       pays: whether it is faster there.
-      loops: whether it works through images in a loop or lays them together, for which images on several devices would
-        be gathered.
+      alone: whether it is for one device: it works through images in a loop or lays them together, for which several
+        would gather them, or sums more than the gradient.
     """
 
     form: Form
     measured: str
     fits: Condition
     pays: Condition = _always
-    loops: bool = False
+    alone: bool = False
 
 
 def forward_of_parts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -114,14 +114,14 @@ FORWARD = (
         "3x3, 64 to 64: 18.5 -> 11.2 ms on 8 images of 56x56, 2.3 -> 1.4 ms on one",
         lambda a: a.planar and a.dense and a.gapless,
         lambda a: a.has_short_rows,
-        loops=True,
+        alone=True,
     ),
     Row(
         winograd.forward_by_winograd,
         "3x3, 14x14, 512 to 512: 41 -> 19 ms",
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.has_long_rows,
-        loops=True,
+        alone=True,
     ),
     Row(
         partial(grouped.each_group, forward_of_parts),
@@ -161,14 +161,14 @@ INPUT_GRAD = (
         "as the forward",
         lambda a: a.planar and a.dense and not a.steps,
         lambda a: a.carries_back_short_rows,
-        loops=True,
+        alone=True,
     ),
     Row(
         winograd.input_grad_by_winograd,
         "as the forward",
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.carries_back_long_rows,
-        loops=True,
+        alone=True,
     ),
     Row(
         partial(strided.input_grad_by_depth_to_space, forward_of_parts),
@@ -194,7 +194,7 @@ KERNEL_GRAD = (
         partial(strided.transposed_kernel_grad, patches.kernel_grad_by_patches),
         "2x2 transposed: delta is sliced, not x dilated",
         lambda a: a.transposed and a.dense and a.few_taps,
-        loops=True,
+        alone=True,
     ),
     Row(plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms", lambda a: a.pointwise and a.dense),
     Row(
@@ -202,19 +202,20 @@ KERNEL_GRAD = (
         "3x3, 1 to 32 on 28x28: 3.3 -> 1.3 ms; 4x4/4, 3 to 96: 5.2 -> 2.2 ms",
         lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
         lambda a: a.depth <= 4 and a.taps * a.depth <= 64 and a.shares_columns,
+        alone=True,
     ),
     Row(
         depthwise.kernel_grad_by_rows,
         "depthwise 3x3: 79 -> 7 ms",
         lambda a: a.depthwise and a.spatial and a.few_taps,
-        loops=True,
+        alone=True,
     ),
     Row(
         patches.kernel_grad_by_patches,
         "3x3 on 4x4, 256, 8 images: 1.7 -> 1.5 ms, into the gradient as it lies",
         lambda a: a.dense and a.few_taps,
         lambda a: a.few_positions,
-        loops=True,
+        alone=True,
     ),
     Row(
         partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts),
@@ -226,19 +227,20 @@ KERNEL_GRAD = (
         "3x3, 14x14, 512 to 512: 41 -> 24 ms",
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work,
-        loops=True,
+        alone=True,
     ),
     Row(
         columns.kernel_grad_by_pairs,
         "3x3, 64 to 64 on 16x16: 3.4 -> 2.5 ms",
         lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
         lambda a: a.pairs_fill_cores,
+        alone=True,
     ),
     Row(
         depthwise.kernel_grad_by_tap_rows,
         "depthwise 31x31: 219 -> 30 ms",
         lambda a: a.depthwise and a.many_rows,
-        loops=True,
+        alone=True,
     ),
     Row(
         partial(grouped.each_group, kernel_grad_of_parts),
@@ -249,7 +251,7 @@ KERNEL_GRAD = (
         grouped.kernel_grad_by_group,
         "32 groups of 8: 2685 -> 6 ms",
         lambda a: a.grouped and a.few_taps,
-        loops=True,
+        alone=True,
     ),
     Row(
         plain.kernel_grad_by_taps,
@@ -286,7 +288,7 @@ def _by_platform(table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array
     if is_symbolic_dim(layer.images):
         return run(otherwise, a, b)
     whole = may_be_partitioned(a)
-    rows = (row.form for row in table if row.fits(layer) and row.pays(layer) and not (row.loops and whole))
+    rows = (row.form for row in table if row.fits(layer) and row.pays(layer) and not (row.alone and whole))
     chosen = next(rows, otherwise)
     if chosen is otherwise:
         return run(otherwise, a, b)
