@@ -13,7 +13,7 @@ import pytest
 from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 
-from jaxcnnbp.ops import conv_choice, conv_forms, conv_patches, winograd
+from jaxcnnbp.ops import conv_choice, conv_columns, conv_forms, conv_long_rows, conv_patches, winograd
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_choice import Layer, Row
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
@@ -164,6 +164,32 @@ def test_winograd_in_many_strips(rule, shape, monkeypatch):
     assert_same(jax.jit(functools.partial(form, geometry=geometry))(*arrays), wanted)
 
 
+LONG_ROWS = (
+    ((1, 16, 5, 2), (3, 3, 2, 3), dict(padding=[(1, 1), (1, 1)])),
+    ((6, 8, 5, 2), (3, 3, 2, 3), dict(padding=[(2, 0), (0, 3)])),
+    ((4, 9, 7, 2), (2, 3, 2, 3), dict()),
+    ((3, 17, 11, 2), (3, 2, 2, 3), dict(stride=(2, 3), padding=[(1, 0), (1, 1)], dilation=(1, 2))),
+    ((2, 9, 8, 2), (3, 2, 2, 3), dict(stride=(1, 3), padding=[(0, 0), (-1, 2)])),
+)
+
+
+@pytest.mark.parametrize("products", [1, 10**9], ids=["some to a row", "all in one row"])
+@pytest.mark.parametrize(("x_shape", "kernel_shape", "options"), LONG_ROWS)
+def test_long_rows(x_shape, kernel_shape, options, products, monkeypatch):
+    """Strips of images beside each other, with strides, gaps and uneven padding, read nothing of their neighbours."""
+    monkeypatch.setattr(conv_long_rows, "ROW_PRODUCTS", products)
+    monkeypatch.setattr(conv_long_rows, "ROW_COLUMNS", 12)
+    generator = np.random.default_rng(0)
+    x, kernel = (jax.numpy.asarray(generator.normal(size=size)) for size in (x_shape, kernel_shape))
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | options))
+    wanted = conv_forms.forward_by_taps(x, kernel, geometry)
+    assert_same(conv_long_rows.forward_in_long_rows(x, kernel, geometry), wanted)
+    if geometry.window.stride == (1, 1):
+        wanted = conv_forms.input_grad_by_taps(wanted, kernel, geometry)
+        delta = conv_forms.forward_by_taps(x, kernel, geometry)
+        assert_same(conv_long_rows.input_grad_in_long_rows(delta, kernel, geometry), wanted)
+
+
 @pytest.mark.parametrize("images", [1, 4, 5])
 def test_patches_in_blocks_of_images(images, monkeypatch):
     generator = np.random.default_rng(0)
@@ -185,11 +211,22 @@ def test_precision_asks_for_the_plain_form(precision):
     assert not winograd.fits(dataclasses.replace(geometry, precision=precision))
 
 
-def test_much_work_goes_to_winograd():
-    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, 128), (3, 3, 128, 128)))
-    layer = Layer(conv_geometry(x, kernel, **DEFAULTS), 128, 128, 8)
-    chosen = next(row.form for row in conv_choice.FORWARD if row.fits(layer) and row.pays(layer))
-    assert chosen is winograd.forward_by_winograd
+@pytest.mark.parametrize(
+    ("channels", "rows", "form"),
+    [
+        ((128, 128), conv_choice.FORWARD, winograd.forward_by_winograd),
+        ((64, 64), conv_choice.FORWARD, conv_long_rows.forward_in_long_rows),
+        ((64, 64), conv_choice.INPUT_GRAD, conv_long_rows.input_grad_in_long_rows),
+        ((3, 64), conv_choice.FORWARD, conv_columns.forward_by_columns),
+        ((3, 64), conv_choice.KERNEL_GRAD, conv_columns.kernel_grad_by_columns),
+        ((32, 64), conv_choice.KERNEL_GRAD, conv_columns.kernel_grad_by_pairs),
+    ],
+)
+def test_layers_have_the_form_that_pays(channels, rows, form):
+    depth, width = channels
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, depth), (3, 3, depth, width)))
+    layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME"))), depth, width, 8)
+    assert next(row.form for row in rows if row.fits(layer) and row.pays(layer)) is form
 
 
 def test_computed_apart_is_kept_apart():
