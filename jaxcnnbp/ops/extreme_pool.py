@@ -264,7 +264,8 @@ def tap_dtype(taps: int) -> DTypeLike:
 def identity(dtype: DTypeLike, kind: str) -> float | int:
     """What padding holds: the value that any other beats or equals."""
     if jnp.issubdtype(dtype, jnp.inexact):
-        return -np.inf if kind == "max" else np.inf
+        greatest = np.inf if np.isinf(np.asarray(np.inf, dtype)) else float(jnp.finfo(dtype).max)
+        return -greatest if kind == "max" else greatest
     return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
 
 
