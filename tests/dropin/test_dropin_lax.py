@@ -252,3 +252,30 @@ def test_reduce_window_refuses_what_does_not_fit():
         reduce_window(x, 0.0, lambda a, b: a > b, (2,))
     with pytest.raises(TypeError, match="`computation`"):  # lax refuses every reducer that closes over a tracer
         jax.grad(lambda w: reduce_window(x, 0.0, lambda a, b: w * a > b, (2,)).sum())(2.0)
+
+
+@pytest.mark.parametrize(
+    "padding, strides, dtype",
+    [
+        ([(-2, 2)], (1,), "float32"),  # XLA reads beyond the input here, on CPUs
+        ([(-1, 1)], (2,), "float16"),
+        ([(5, 1)], (1,), "float32"),
+        ([(-2, 2), (-1, 0)], (1, 1), "float32"),
+        ([(0, 1), (-3, 9)], (2, 2), "float64"),
+    ],
+)
+def test_a_convolution_cropped_at_its_beginning_and_padded_at_its_end(padding, strides, dtype: str):
+    rank = len(padding)
+    x, kernel = (a.astype(dtype) for a in (_draw(0, 2, 4, *(6, 5)[:rank]), _draw(1, 4, 4, *(2,) * rank)))
+
+    def cropped_before(x, kernel):
+        inside = lax.pad(x, jnp.zeros((), dtype), [(0, 0, 0), (0, 0, 0), *((*pair, 0) for pair in padding)])
+        return lax.conv_general_dilated(inside, kernel, strides, "VALID")
+
+    def gradients(convolution):
+        return jax.value_and_grad(lambda x, k: jnp.sin(convolution(x, k).astype("float64")).sum(), (0, 1))(x, kernel)
+
+    found = gradients(lambda x, k: conv_general_dilated(x, k, strides, padding))
+    # Sums of a few dozen terms in another order.
+    close = {"float16": 0.05, "float32": 1e-5, "float64": 1e-12}[dtype]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, close, close), found, gradients(cropped_before))
