@@ -84,7 +84,7 @@ def reduce_window(
     )
     call = _lax_call(operand, init_value, computation, **given)
     xs, tree = jax.tree.flatten(operand)
-    if window_by_lax_because(xs, **call.params):
+    if window_by_lax_because(xs, kind=call.reducer, **call.params):
         return lax_itself.reduce_window(operand, init_value, computation, **given)
     if any(0 in out.shape for out in call.outs):  # no window fits, and nothing depends on anything
         return tree.unflatten([with_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
@@ -143,9 +143,15 @@ def window_by_lax_because(
     window_strides: Ints,
     padding: Pairs,
     base_dilation: Ints,
+    kind: Any = None,
     **_: Any,
 ) -> str | None:
-    """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone."""
+    """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone.
+
+    `kind` is the pool that the windows are, if they are one.
+    """
+    if isinstance(kind, str) and kind != "sum" and jnp.issubdtype(operands[0].dtype, jnp.complexfloating):
+        return f"{operands[0].dtype} has no order but lax's"
     if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
         return f"{operands[0].dtype} has no gradient"
     shape = operands[0].shape

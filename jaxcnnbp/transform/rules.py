@@ -12,7 +12,7 @@ from jax.extend.core import primitives as jex
 
 from jaxcnnbp.ops.extreme_pool import identity
 from jaxcnnbp.ops.lax_conv import conv_by_lax_because, conv_general_dilated
-from jaxcnnbp.ops.reduce_window import reduce_window, window_by_lax_because
+from jaxcnnbp.ops.reduce_window import WINDOWED, reduce_window, window_by_lax_because
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def _conv_refusal(eqn: JaxprEqn) -> str | None:
 
 
 def _pool_refusal(eqn: JaxprEqn) -> str | None:
-    return window_by_lax_because(_avals(eqn), **eqn.params)
+    return window_by_lax_because(_avals(eqn), kind=WINDOWED[eqn.primitive], **eqn.params)
 
 
 def _reduction_refusal(eqn: JaxprEqn) -> str | None:

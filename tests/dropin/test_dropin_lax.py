@@ -227,6 +227,15 @@ def test_padding_never_wins_where_a_type_has_no_infinity(dtype: str):
         np.testing.assert_array_equal(np.asarray(found, np.float64), np.asarray(wanted, np.float64))
 
 
+def test_a_maximum_of_complex_numbers_is_laxs():
+    x = lax.complex(_draw(0, 5), _draw(1, 5))
+    arguments = -jnp.inf, lax.max, (2,)
+    np.testing.assert_array_equal(reduce_window(x, *arguments), lax.reduce_window(x, *arguments))
+    (swap,) = jaxcnnbp.explain_swaps(lambda x: lax.reduce_window(x, *arguments))(x)
+    assert "no order" in swap.reason
+    assert jaxcnnbp.manual_backward(lambda x: lax.reduce_window(x, *arguments))(x).dtype == x.dtype
+
+
 def test_reduce_window_refuses_what_does_not_fit():
     """With lax's own words."""
 
