@@ -254,7 +254,7 @@ def _lp_pool(inputs, norm_type, window_shape, strides=None, ceil_mode=False):
 
 def _adaptive(inputs, output_shape, reduce):
     x = jnp.asarray(inputs)
-    wanted = (output_shape,) * (x.ndim - 2) if isinstance(output_shape, int) else tuple(output_shape)
+    wanted = tuple(output_shape) if np.iterable(output_shape) else (output_shape,) * (x.ndim - 2)
     spatial = x.shape[x.ndim - 1 - len(wanted) : -1]
     sizes = [n if m is None else m for n, m in zip(spatial, wanted, strict=True)]
     windows = (zip(*rows, strict=True) for rows in itertools.product(*map(_bounds, spatial, sizes)))

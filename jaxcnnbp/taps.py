@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,30 @@ def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
 def pad_once(x: Array, window: Window) -> tuple[Array, Window]:
     """`x` with its padding and gaps, and the window over it that is left."""
     return pad_to_reach(x, window), unpadded(window)
+
+
+def without_crop(x: Array, window: Window) -> tuple[Array, Window]:
+    """`x` and `window` without negative padding: what it cuts off is gone.
+
+    Only where an axis is cut at its beginning and padded at its end: there XLA's convolutions on CPUs read memory that
+    is not theirs.
+    """
+    if not any(low < 0 < high for low, high in window.reach):
+        return x, window
+    rows = zip(window.spatial, window.input_dilation, window.reach, strict=True)
+    starts, stops, pairs = zip(*(_kept(*row) for row in rows), strict=True)
+    kept = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
+    x = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]))
+    return x, replace(window, spatial=kept, padding=pairs, ceil_mode=False)
+
+
+def _kept(extent: int, gaps: int, pair: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+    """The first cell that `pair` leaves, the one after the last, and the padding around them."""
+    low, high = pair
+    first, last = (-(n // gaps) if n < 0 else 0 for n in pair)
+    if first + last < extent:
+        return first, extent - last, (low + first * gaps, high + last * gaps)
+    return 0, 0, (0, low + (extent - 1) * gaps + 1 + high if extent else low + high)
 
 
 def take_tap(padded: Array, window: Window, tap: Ints) -> Array:

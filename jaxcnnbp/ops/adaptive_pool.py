@@ -29,7 +29,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
-from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
+from jaxcnnbp.ops.pool_front import merge_batch, require_ordered, spatial_rank, split_batch
 
 
 def covered(extent: int, outputs: int) -> np.ndarray:
@@ -201,6 +201,7 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape) -> Array:
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
+    require_inexact(x, "inputs")
     return split_batch(placed_alike(lambda x: adaptive_mean_op(x, outputs), x), inputs, len(outputs))
 
 
@@ -209,7 +210,7 @@ def adaptive_max_pool(inputs: ArrayLike, output_shape: OutputShape, return_argma
     """Max pooling to a given size, as PyTorch's `adaptive_max_pool2d` but channels last; delta goes to the winner.
 
     Args:
-      inputs: `(*batch, *spatial, channels)`, floats.
+      inputs: `(*batch, *spatial, channels)`, real numbers.
       output_shape: as `adaptive_avg_pool`.
       return_argmax: whether to give the winners' positions too.
 
@@ -229,6 +230,7 @@ def adaptive_max_pool(inputs: ArrayLike, output_shape: OutputShape, return_argma
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
+    require_ordered(x)
     both = placed_alike(lambda x: adaptive_max_op(x, outputs), x)
     values, argmax = (split_batch(a, inputs, len(outputs)) for a in both)
     return (values, argmax) if return_argmax else values
@@ -236,9 +238,10 @@ def adaptive_max_pool(inputs: ArrayLike, output_shape: OutputShape, return_argma
 
 def _parse(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array, Ints]:
     x = jnp.asarray(inputs)
-    require_inexact(x, "inputs")
-    is_one = isinstance(output_shape, int)
-    wanted = (output_shape,) * spatial_rank(output_shape, x) if is_one else tuple(output_shape)
+    if output_shape is None:
+        raise TypeError("`output_shape` (=None) must be an int, or one int or None a spatial axis.")
+    each = np.iterable(output_shape)
+    wanted = tuple(output_shape) if each else (output_shape,) * spatial_rank(output_shape, x)
     if x.ndim < len(wanted) + 1:
         raise ValueError(
             f"`inputs` (shape={x.shape}) must be (*batch, *spatial, channels) with {len(wanted)} spatial axes, as many"
@@ -249,5 +252,8 @@ def _parse(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array, Ints]:
     whole = tuple(n if m is None else m for n, m in zip(spatial, wanted, strict=True))
     outputs = per_axis(whole, len(wanted), "output_shape", minimum=0)
     if 0 in spatial and prod(outputs):
-        raise ValueError(f"`inputs` (shape={x.shape}) has no position to pool, but `output_shape` (={output_shape!r}).")
+        raise ValueError(
+            f"`inputs` (shape={x.shape}) has no position to pool, but `output_shape` (={output_shape!r}) asks for"
+            " outputs; give 0 on an axis without positions."
+        )
     return merged, outputs

@@ -28,7 +28,7 @@ from jaxcnnbp.ops.conv_geometry import (
     transposed_kernel,
 )
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import Reader, gather, scatter
+from jaxcnnbp.taps import Reader, gather, scatter, without_crop
 
 
 def forward_by_taps(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -55,7 +55,7 @@ def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array
 
 def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any = None) -> Array:
     """`lax`'s own convolution, of arrays with channels last unless `layout` says otherwise."""
-    window = geometry.window
+    x, window = without_crop(x, geometry.window)
     return lax_itself.conv_general_dilated(
         x,
         kernel,
@@ -82,7 +82,7 @@ def input_grad_by_lax(delta: Array, kernel: Array, geometry: ConvGeometry) -> Ar
 
 def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """A convolution whose window is delta: batch and channels of `x` change places, stride and dilation too."""
-    window = geometry.window
+    x, window = without_crop(x, geometry.window)
     image = dimension_numbers(window.rank)
     spatial, last = image.lhs_spec[2:], window.rank + 1
     numbers = lax.ConvDimensionNumbers(

@@ -83,7 +83,8 @@ def steps(window: Window) -> list[Window]:
 def identity(dtype: DTypeLike, kind: str) -> float | int:
     """What padding holds: the value that any other beats or equals."""
     if jnp.issubdtype(dtype, jnp.inexact):
-        return -np.inf if kind == "max" else np.inf
+        greatest = np.inf if np.isinf(np.asarray(np.inf, dtype)) else float(jnp.finfo(dtype).max)
+        return -greatest if kind == "max" else greatest
     return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
 
 

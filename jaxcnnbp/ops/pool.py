@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -15,7 +13,7 @@ from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
 from jaxcnnbp.ops.mean_pool import mean_pool_op
 from jaxcnnbp.ops.numerics import require_inexact
-from jaxcnnbp.ops.pool_front import check_ties, parse_pool, split_batch
+from jaxcnnbp.ops.pool_front import check_ties, parse_pool, require_ordered, split_batch
 
 Shape = int | Sequence[int]
 
@@ -155,7 +153,7 @@ def max_pool_with_argmax(
     Source: `ops.extreme_pool`.
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    _require_ordered(x)
+    require_ordered(x)
     values, argmax = placed_alike(lambda x: argmax_pool_op(x, window, "max"), x)
     return split_batch(values, inputs, window.rank), split_batch(argmax, inputs, window.rank)
 
@@ -172,10 +170,5 @@ def _extreme(
 ) -> Array:
     check_ties(ties)
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    _require_ordered(x)
+    require_ordered(x)
     return split_batch(placed_alike(lambda x: extreme_pool_op(x, window, kind, ties), x), inputs, window.rank)
-
-
-def _require_ordered(x: Array) -> Any:
-    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
-        raise TypeError(f"`inputs` (dtype={x.dtype}) must be real numbers to have a maximum; take jnp.abs(x), or cast.")

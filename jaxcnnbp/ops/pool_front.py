@@ -72,3 +72,9 @@ def check_ties(ties: str) -> None:
     """Refuses a tie rule that does not exist."""
     if ties not in TIES:
         raise ValueError(f"`ties` (={ties!r}) is unknown; use one of {', '.join(map(repr, TIES))}.")
+
+
+def require_ordered(x: Array) -> None:
+    """Refuses what has no maximum."""
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise TypeError(f"`inputs` (dtype={x.dtype}) must be real numbers to have a maximum; take jnp.abs(x), or cast.")

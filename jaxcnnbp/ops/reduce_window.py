@@ -84,10 +84,13 @@ def reduce_window(
     )
     call = _lax_call(operand, init_value, computation, **given)
     xs, tree = jax.tree.flatten(operand)
-    if window_by_lax_because(xs, **call.params):
+    if window_by_lax_because(xs, kind=call.reducer, **call.params):
         return lax_itself.reduce_window(operand, init_value, computation, **given)
+    if any(0 in out.shape for out in call.outs):  # no window fits, and nothing depends on anything
+        return tree.unflatten([with_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
-    rule = _rule_for(call.reducer or _traced(computation, tree, inits), inits, Layout.of(xs[0].shape, **call.params))
+    layout = Layout.of(xs[0].shape, **call.params)
+    rule = _rule_for(call.reducer or _traced(computation, tree, inits), inits, call.from_identity, layout)
     ys = placed(rule, *xs, *inits, sharding=call.outs[0].sharding)
     return tree.unflatten([with_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
 
@@ -99,6 +102,7 @@ class LaxCall:
     params: dict[str, Any]
     reducer: str | ClosedJaxpr | None  # the pool it is, or what folds; None if lax cannot say
     outs: Sequence[Any]  # the types of the outputs
+    from_identity: bool = False  # whether lax knows the initial value as that of the pool
 
 
 def _lax_call(operand: Any, init_value: Any, computation: Callable[..., Any], **given: Any) -> LaxCall:
@@ -123,7 +127,7 @@ def _lax_call(operand: Any, init_value: Any, computation: Callable[..., Any], **
         eqn, outs = equation(lambda left, _: left)
         return LaxCall(_geometry(eqn), None, outs)
     if eqn.primitive is not jex.reduce_window_p:
-        return LaxCall(_geometry(eqn), WINDOWED[eqn.primitive], outs)
+        return LaxCall(_geometry(eqn), WINDOWED[eqn.primitive], outs, True)
     reducer = _closed(ClosedJaxpr(eqn.params["jaxpr"], eqn.params["consts"]), computation)
     return LaxCall(_geometry(eqn), _pool_of(reducer, outs) or reducer, outs)
 
@@ -139,9 +143,15 @@ def window_by_lax_because(
     window_strides: Ints,
     padding: Pairs,
     base_dilation: Ints,
+    kind: Any = None,
     **_: Any,
 ) -> str | None:
-    """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone."""
+    """Why windows that lax accepts are left to it, None if they are not; the operands may be their types alone.
+
+    `kind` is the pool that the windows are, if they are one.
+    """
+    if isinstance(kind, str) and kind != "sum" and jnp.issubdtype(operands[0].dtype, jnp.complexfloating):
+        return f"{operands[0].dtype} has no order but lax's"
     if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
         return f"{operands[0].dtype} has no gradient"
     shape = operands[0].shape
@@ -194,15 +204,11 @@ class Layout:
         return y.reshape(*self.batch, *self.window.output, *self.channels)
 
 
-def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], layout: Layout) -> Rule:
+def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], from_identity: bool, layout: Layout) -> Rule:
     """`(*operands, *inits) -> outputs`, in lax's layouts."""
     count = len(inits)
-    from_identity = (
-        isinstance(reducer, str)
-        and reducer != "sum"
-        and _is_concrete(inits[0])
-        and inits[0] == identity(inits[0].dtype, reducer)
-    )
+    if not from_identity and isinstance(reducer, str) and reducer != "sum" and _is_concrete(inits[0]):
+        from_identity = bool(inits[0] == identity(inits[0].dtype, reducer))
 
     def rule(*arrays: Array) -> list[Array]:
         xs, starts = tuple(map(layout.inward, arrays[:count])), arrays[count:]
@@ -263,11 +269,12 @@ def _typed(init_value: Any, operand: Any) -> Any:
         return init_value  # lax says what is wrong with it
 
     def typed(init: Any, x: Array) -> Any:
-        if isinstance(init, int | float | complex) and jnp.issubdtype(x.dtype, jnp.inexact):
-            return np.asarray(init, x.dtype)
-        return (
-            np.asarray(init) if isinstance(init, jax.Array) and _is_concrete(init) else init
-        )  # what lax compares must not become a tracer
+        is_number = isinstance(init, int | float | complex) and not isinstance(init, bool)
+        if is_number and jnp.issubdtype(x.dtype, jnp.inexact):
+            number = np.asarray(init, x.dtype)
+            return number if np.isnan(number) == np.isnan(init) else init  # an infinity that the type does not hold
+        # What lax compares must not become a tracer.
+        return np.asarray(init) if isinstance(init, jax.Array) and _is_concrete(init) else init
 
     return jax.tree.map(typed, init_value, operand)
 

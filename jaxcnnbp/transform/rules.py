@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core import primitives as jex
 
+from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.lax_conv import conv_by_lax_because, conv_general_dilated
-from jaxcnnbp.ops.reduce_window import reduce_window, window_by_lax_because
+from jaxcnnbp.ops.reduce_window import WINDOWED, reduce_window, window_by_lax_because
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def _conv_refusal(eqn: JaxprEqn) -> str | None:
 
 
 def _pool_refusal(eqn: JaxprEqn) -> str | None:
-    return window_by_lax_because(_avals(eqn), **eqn.params)
+    return window_by_lax_because(_avals(eqn), kind=WINDOWED[eqn.primitive], **eqn.params)
 
 
 def _reduction_refusal(eqn: JaxprEqn) -> str | None:
@@ -52,10 +53,11 @@ def _conv(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
     return [conv_general_dilated(*values, **params)]
 
 
-def _pool(init: float | None, reducer: Primitive) -> Callable[[Sequence[Any], dict[str, Any]], Sequence[Any]]:
+def _pool(kind: str, reducer: Primitive) -> Callable[[Sequence[Any], dict[str, Any]], Sequence[Any]]:
     def apply(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
         (operand,) = values
-        return [reduce_window(operand, jnp.asarray(init, operand.dtype), reducer.bind, **params)]
+        init = 0 if kind == "sum" else identity(operand.dtype, kind)
+        return [reduce_window(operand, np.asarray(init, operand.dtype), reducer.bind, **params)]
 
     return apply
 
@@ -69,8 +71,8 @@ def _reduction(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
 
 RULES: dict[Primitive, Rule] = {
     jex.conv_general_dilated_p: Rule("conv", _conv_refusal, _conv),
-    jex.reduce_window_max_p: Rule("max_pool", _pool_refusal, _pool(-jnp.inf, jex.max_p)),
-    jex.reduce_window_min_p: Rule("min_pool", _pool_refusal, _pool(jnp.inf, jex.min_p)),
-    jex.reduce_window_sum_p: Rule("sum_pool", _pool_refusal, _pool(0, jex.add_p)),
+    jex.reduce_window_max_p: Rule("max_pool", _pool_refusal, _pool("max", jex.max_p)),
+    jex.reduce_window_min_p: Rule("min_pool", _pool_refusal, _pool("min", jex.min_p)),
+    jex.reduce_window_sum_p: Rule("sum_pool", _pool_refusal, _pool("sum", jex.add_p)),
     jex.reduce_window_p: Rule("reduce_window", _reduction_refusal, _reduction),
 }

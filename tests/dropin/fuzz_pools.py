@@ -1,4 +1,7 @@
-"""Random pools against PyTorch in float64: values, recorded indices and gradients, over ties, NaN and infinities.
+"""Random pools against PyTorch: values, recorded indices and gradients, over ties, NaN and infinities.
+
+PyTorch computes in float64, from numbers that the narrower types hold exactly: what is wanted is the right answer,
+rounded once.
 
     python tests/dropin/fuzz_pools.py --count 2000 --seed 1
 
@@ -23,7 +26,15 @@ import torch.nn.functional as F
 
 import jaxcnnbp
 
-KINDS = ("max", "max_pairs", "avg", "avg_pairs", "lp", "adaptive_max", "adaptive_avg", "unpool")
+KINDS = ("max", "max_pairs", "min", "avg", "avg_pairs", "lp", "adaptive_max", "adaptive_avg", "unpool")
+DATA = ("ties", "normal", "special", "mostly -inf")
+# Of each type, how far a sum of some terms that is rounded once may lie from that of PyTorch.
+TOLERANCE = {
+    "float64": dict(rtol=1e-11, atol=1e-11),
+    "float32": dict(rtol=2e-5, atol=2e-5),
+    "bfloat16": dict(rtol=2**-8, atol=2e-5),
+    "float16": dict(rtol=2**-11, atol=2e-5),
+}
 
 
 @dataclass(frozen=True)
@@ -42,52 +53,73 @@ class Config:
     count_include_pad: bool
     norm: float
     data: str
+    dtype: str
 
 
 def draw(seed: int) -> Config:
-    """The configuration of a seed; one that PyTorch refuses is drawn again."""
+    """The configuration of a seed, drawn again where a window lies wholly on the padding.
+
+    There PyTorch records a cell that does not exist, and sends delta to the next channel.
+    """
     dice = random.Random(seed)
     kind = KINDS[seed % len(KINDS)]
     rank = dice.choice([1, 2, 2, 3])
-    dilate, pairs = kind in ("max", "max_pairs"), kind.endswith("pairs")
+    most = dice.choice([4, 4, {1: 300, 2: 20, 3: 8}[rank]])  # taps by the hundred have forms of their own
+    dilate, pairs = kind in ("max", "max_pairs", "min"), kind.endswith("pairs")
+    adaptive = kind.startswith("adaptive")
     while True:
-        size = tuple(dice.randint(1, 4) for _ in range(rank))
+        size = tuple(dice.randint(1, 12 if adaptive else most) for _ in range(rank))
         dilation = tuple(dice.randint(1, 3) if dilate else 1 for _ in range(rank))
-        stride = size if kind == "unpool" else tuple(dice.randint(1, 4) for _ in range(rank))
-        half = [k // 2 if kind in ("max", "avg", "unpool") else 2 if pairs else 0 for k in size]
-        low = tuple(dice.randint(0, h) for h in half)
+        stride = tuple(dice.choice([k, dice.randint(1, 4)]) for k in size)
+        half = [k // 2 if kind in ("max", "min", "avg", "unpool") else 2 if pairs else 0 for k in size]
+        low = tuple(dice.randint(0, min(h, 4)) for h in half)
         high = tuple(dice.randint(0, h) for h in half) if pairs else low
-        spatial = tuple(dice.randint(1, 8) for _ in range(rank))
         extents = ((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
-        if all(n + a + b >= e for n, a, b, e in zip(spatial, low, high, extents, strict=True)):
+        least = [1 if adaptive else max(e - a - b, 1) for e, a, b in zip(extents, low, high, strict=True)]
+        spatial = tuple(dice.randint(n, n + 7) for n in least)
+        rows = list(zip(spatial, size, stride, low, dilation, strict=True))
+        if adaptive or pairs or not any(_off_input(*row) for row in rows):
             break
     return Config(
-        kind,
-        seed,
-        spatial,
-        size,
-        stride,
-        low,
-        high,
-        dilation,
-        not pairs and kind != "unpool" and dice.random() < 0.5,
-        dice.random() < 0.5,
-        dice.choice([1.0, 1.5, 2.0, 3.0]),
-        dice.choice(["ties", "normal", "special"]),
+        kind=kind,
+        seed=seed,
+        spatial=spatial,
+        size=size,
+        stride=stride,
+        low=low,
+        high=high,
+        dilation=dilation,
+        ceil_mode=not pairs and kind != "unpool" and dice.random() < 0.5,
+        count_include_pad=dice.random() < 0.5,
+        norm=dice.choice([1.0, 1.5, 2.0, 3.0]),
+        data=dice.choice(DATA),
+        dtype=dice.choice(["float64", "float64", *TOLERANCE]),
     )
+
+
+def _off_input(extent: int, taps: int, stride: int, low: int, dilation: int) -> bool:
+    starts = range(-low, 0, stride)
+    return any(not any(0 <= start + t * dilation < extent for t in range(taps)) for start in starts)
 
 
 def arrays(config: Config) -> np.ndarray:
     """`(batch, channels, *spatial)`: of many equal values, or with NaN and infinities among them."""
     rng = np.random.default_rng(config.seed)
     x = rng.normal(size=(2, 2, *config.spatial))
-    if config.data == "normal" or config.kind == "unpool":
-        return x
-    x = np.round(x)
-    if config.data == "special" and config.kind != "lp":
+    if config.data != "normal":
+        x = np.round(x)
+    if config.data in ("special", "mostly -inf") and config.kind != "lp":
+        often = 1.0 if config.data == "special" else 2.5
         chance = rng.random(x.shape)
-        x[chance < 0.3], x[chance < 0.2], x[chance < 0.1] = -np.inf, np.inf, np.nan
-    return x
+        # Unequal padding is -inf to PyTorch, which an infinity of the input must not meet.
+        lowest = -100.0 if config.kind == "max_pairs" else -np.inf
+        x[chance < 0.35 * often], x[chance < 0.1], x[chance < 0.05] = lowest, np.inf, np.nan
+    return rounded(x, config)
+
+
+def rounded(x: np.ndarray, config: Config) -> np.ndarray:
+    """The nearest numbers that the type of `config` holds, in float64."""
+    return x.astype(jnp.dtype(config.dtype)).astype(np.float64)
 
 
 # --- PyTorch --------------------------------------------------------------------------------------------------------
@@ -113,6 +145,9 @@ def by_torch(config: Config, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     if kind in ("max", "unpool"):
         pooled = _op("max_pool", c)(x, c.size, c.stride, c.low, c.dilation, c.ceil_mode, return_indices=True)
         return (_op("max_unpool", c)(*pooled, c.size, c.stride, c.low, c.spatial), None) if kind == "unpool" else pooled
+    if kind == "min":
+        values = _op("max_pool", c)(-x, c.size, c.stride, c.low, c.dilation, c.ceil_mode)
+        return -values, None
     if kind == "max_pairs":
         return _op("max_pool", c)(_padded(x, c, -torch.inf), c.size, c.stride, 0, c.dilation), None
     if kind == "avg":
@@ -140,6 +175,9 @@ def by_jaxcnnbp(config: Config, x: jax.Array) -> tuple[jax.Array, jax.Array | No
         options: dict[str, Any] = dict(window_dilation=c.dilation, ceil_mode=c.ceil_mode)
         values, argmax = jaxcnnbp.max_pool_with_argmax(x, c.size, c.stride, padding, **options)
         return values, argmax if kind == "max" else None
+    if kind == "min":
+        options = dict(window_dilation=c.dilation, ceil_mode=c.ceil_mode)
+        return jaxcnnbp.min_pool(x, c.size, c.stride, padding, **options), None
     if kind == "unpool":
         return jaxcnnbp.max_unpool(*jaxcnnbp.max_pool_with_argmax(x, c.size, c.stride, padding), c.spatial), None
     if kind in ("avg", "avg_pairs"):
@@ -156,20 +194,21 @@ def compare(config: Config) -> None:
     given = arrays(config)
     tensor = torch.tensor(given, requires_grad=True)
     wanted, wanted_index = by_torch(config, tensor)
-    delta = np.random.default_rng(config.seed + 1).normal(size=wanted.shape)
+    delta = rounded(np.random.default_rng(config.seed + 1).normal(size=wanted.shape), config)
     (wanted_dx,) = torch.autograd.grad(wanted, tensor, torch.tensor(delta))
 
     @jax.jit
     def both(x: jax.Array, delta: jax.Array) -> tuple[Any, Any, Any]:
         values, pull, index = jax.vjp(functools.partial(by_jaxcnnbp, config), x, has_aux=True)
+        assert values.shape == delta.shape, f"{values.shape} where PyTorch has {delta.shape}"
         return values, index, pull(delta)[0]
 
-    values, index, dx = both(*(jnp.asarray(np.moveaxis(a, 1, -1)) for a in (given, delta)))
+    values, index, dx = both(*(jnp.asarray(np.moveaxis(a, 1, -1), config.dtype) for a in (given, delta)))
     for found, expected in ((values, wanted), (index, wanted_index), (dx, wanted_dx)):
         if expected is not None:
-            # Both sum a few dozen float64 terms, in their own order.
             expected = np.moveaxis(expected.detach().numpy(), 1, -1)
-            np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+            np.testing.assert_allclose(np.asarray(found, np.float64), expected, **TOLERANCE[config.dtype])
+    assert values.dtype == dx.dtype == jnp.dtype(config.dtype)
 
 
 def main() -> None:

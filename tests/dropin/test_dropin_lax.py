@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+import jaxcnnbp
 from jaxcnnbp.ops.lax_conv import conv_general_dilated, conv_transpose
 from jaxcnnbp.ops.reduce_window import reduce_window
 
@@ -204,6 +205,37 @@ def test_integers_and_empty_operands_are_laxs():
     assert reduce_window(jnp.zeros((0, 4)), 0.0, lax.add, (1, 2)).shape == (0, 3)
 
 
+@pytest.mark.parametrize("name", ["mul", "logaddexp", "max from zero", "sum from two"])
+def test_windows_that_fit_nowhere_are_none(name: str):
+    """Also those that are longer than the input by more than a stride."""
+    init, reducer = REDUCERS[name]
+    x, arguments = _draw(0, 2, 1, 3), (init, reducer, (1, 3, 5), (1, 2, 1), "VALID", (1, 1, 2))
+    y, pull = jax.vjp(lambda x: reduce_window(x, *arguments), x)
+    assert jax.typeof(y) == jax.typeof(lax.reduce_window(x, *arguments))
+    np.testing.assert_array_equal(pull(y)[0], np.zeros_like(x))
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float16"])
+def test_padding_never_wins_where_a_type_has_no_infinity(dtype: str):
+    x = jnp.asarray(np.array([1, 2, -3, -4]), dtype)
+    for init, reducer in ((-jnp.inf, lax.max), (jnp.inf, lax.min)):
+        arguments = init, reducer, (2,), (1,), [(1, 1)]
+        expected = np.asarray(lax.reduce_window(x, *arguments), np.float64)
+        np.testing.assert_array_equal(np.asarray(reduce_window(x, *arguments), np.float64), expected)
+        loss = lambda x, a=arguments: lax.reduce_window(x, *a).astype(jnp.float32).sum()  # noqa: E731
+        wanted, found = jax.grad(loss)(x), jax.grad(jaxcnnbp.manual_backward(loss))(x)
+        np.testing.assert_array_equal(np.asarray(found, np.float64), np.asarray(wanted, np.float64))
+
+
+def test_a_maximum_of_complex_numbers_is_laxs():
+    x = lax.complex(_draw(0, 5), _draw(1, 5))
+    arguments = -jnp.inf, lax.max, (2,)
+    np.testing.assert_array_equal(reduce_window(x, *arguments), lax.reduce_window(x, *arguments))
+    (swap,) = jaxcnnbp.explain_swaps(lambda x: lax.reduce_window(x, *arguments))(x)
+    assert "no order" in swap.reason
+    assert jaxcnnbp.manual_backward(lambda x: lax.reduce_window(x, *arguments))(x).dtype == x.dtype
+
+
 def test_reduce_window_refuses_what_does_not_fit():
     """With lax's own words."""
 
@@ -217,6 +249,7 @@ def test_reduce_window_refuses_what_does_not_fit():
         ((x, jnp.ones(2), lax.mul, (2,)), {}),
         ((x, np.float32(0), lax.mul, (2,)), {}),
         ((x, (0.0,), lax.add, (2,)), {}),
+        ((x, True, lax.add, (2,)), {}),
         ((jnp.ones((4, 4)), 0.0, lax.add, (2,)), {}),
         ((x, 0.0, lax.add, (0,)), {}),
         ((x, 0.0, lax.add, (2,), (0,)), {}),
@@ -228,3 +261,30 @@ def test_reduce_window_refuses_what_does_not_fit():
         reduce_window(x, 0.0, lambda a, b: a > b, (2,))
     with pytest.raises(TypeError, match="`computation`"):  # lax refuses every reducer that closes over a tracer
         jax.grad(lambda w: reduce_window(x, 0.0, lambda a, b: w * a > b, (2,)).sum())(2.0)
+
+
+@pytest.mark.parametrize(
+    "padding, strides, dtype",
+    [
+        ([(-2, 2)], (1,), "float32"),  # XLA reads beyond the input here, on CPUs
+        ([(-1, 1)], (2,), "float16"),
+        ([(5, 1)], (1,), "float32"),
+        ([(-2, 2), (-1, 0)], (1, 1), "float32"),
+        ([(0, 1), (-3, 9)], (2, 2), "float64"),
+    ],
+)
+def test_a_convolution_cropped_at_its_beginning_and_padded_at_its_end(padding, strides, dtype: str):
+    rank = len(padding)
+    x, kernel = (a.astype(dtype) for a in (_draw(0, 2, 4, *(6, 5)[:rank]), _draw(1, 4, 4, *(2,) * rank)))
+
+    def cropped_before(x, kernel):
+        inside = lax.pad(x, jnp.zeros((), dtype), [(0, 0, 0), (0, 0, 0), *((*pair, 0) for pair in padding)])
+        return lax.conv_general_dilated(inside, kernel, strides, "VALID")
+
+    def gradients(convolution):
+        return jax.value_and_grad(lambda x, k: jnp.sin(convolution(x, k).astype("float64")).sum(), (0, 1))(x, kernel)
+
+    found = gradients(lambda x, k: conv_general_dilated(x, k, strides, padding))
+    # Sums of a few dozen terms in another order.
+    close = {"float16": 0.05, "float32": 1e-5, "float64": 1e-12}[dtype]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, close, close), found, gradients(cropped_before))

@@ -139,6 +139,16 @@ def test_adaptive_pool_refuses_what_does_not_fit():
         adaptive_max_pool(jnp.ones((1, 4, 1)), (-1,))
     with pytest.raises(TypeError, match="`inputs`"):
         adaptive_avg_pool(jnp.ones((1, 4, 1), jnp.int32), (2,))
+    with pytest.raises(TypeError, match=r"`inputs` \(dtype=complex64\) must be real numbers"):
+        adaptive_max_pool(jnp.ones((1, 4, 1), jnp.complex64), (2,))
+    for wrong in (None, 2.5, "2"):
+        with pytest.raises(TypeError, match="`output_shape`"):
+            adaptive_avg_pool(jnp.ones((1, 4, 1)), wrong)
+
+
+def test_adaptive_maxima_of_integers():
+    values, argmax = adaptive_max_pool(jnp.array([3, 1, 4, 1, 5]).reshape(1, 5, 1), np.int64(2), return_argmax=True)
+    assert (values.ravel().tolist(), argmax.ravel().tolist()) == ([4, 5], [2, 4])
 
 
 @pytest.mark.parametrize("pool", POOLS)
