@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp.custom_vjp import custom_vjp
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
@@ -41,7 +42,7 @@ def covered(extent: int, outputs: int) -> np.ndarray:
 # --- mean -----------------------------------------------------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(custom_vjp, nondiff_argnums=(1,))
 def adaptive_mean(x: Array, outputs: Ints) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *outputs, channels)`."""
     return adaptive_mean_fwd(x, outputs)[0]
@@ -92,7 +93,7 @@ adaptive_mean_op = jax.jit(adaptive_mean, static_argnums=1, inline=True)
 # --- max ------------------------------------------------------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(custom_vjp, nondiff_argnums=(1,))
 def adaptive_max(x: Array, outputs: Ints) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> values and flat positions of the maxima, `(batch, *outputs, channels)`."""
     return adaptive_max_forward(x, outputs)

@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcnnbp.custom_vjp import custom_vjp
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.activation import Rule, rule_named
 from jaxcnnbp.ops.apart import computed_apart
@@ -109,7 +110,7 @@ class BlockResiduals(NamedTuple):
     slope_from: Array | None  # what f' is written from, by `Block.slope_from`; pooled where there are winners
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(custom_vjp, nondiff_argnums=(3,))
 def block(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
     """`(batch, *spatial, in)` -> `(batch, *output, out)`."""
     return block_fwd(x, kernel, bias, plan)[0]

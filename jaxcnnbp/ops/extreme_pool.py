@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from jaxcnnbp.custom_vjp import custom_vjp
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
@@ -44,7 +45,7 @@ class Recorded(NamedTuple):
     ties: tuple[Array, ...] | None  # else: one bit a tap, set where the tap holds the extreme value
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+@partial(custom_vjp, nondiff_argnums=(1, 2, 3))
 def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`.
 

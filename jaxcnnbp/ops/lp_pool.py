@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp.custom_vjp import custom_vjp
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
@@ -35,7 +36,7 @@ class LpResiduals(NamedTuple):
     norms: Array  # y, in the type of the sums
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@partial(custom_vjp, nondiff_argnums=(1, 2))
 def lp_pool_rule(x: Array, q: float, window: Window) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""
     return cast(lp_norms(x, q, window), x.dtype)

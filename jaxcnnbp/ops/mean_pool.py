@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnnbp.custom_vjp import custom_vjp
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import dual, keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
@@ -27,7 +28,7 @@ from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
 LONG = 64
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@partial(custom_vjp, nondiff_argnums=(1, 2))
 def mean_pool(x: Array, window: Window, count_padding: bool) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""
     return mean_forward(x, window, count_padding)
@@ -60,13 +61,13 @@ def mean_pool_bwd(window: Window, count_padding: bool, _: None, delta: Array) ->
 mean_pool.defvjp(mean_pool_fwd, mean_pool_bwd)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(custom_vjp, nondiff_argnums=(1,))
 def sum_pool(x: Array, window: Window) -> Array:
     """y[u] = sum_t p[u, t]."""
     return cast(sum_windows(cast(x, wide(x.dtype)), window), x.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@partial(custom_vjp, nondiff_argnums=(1,))
 def copy_to_windows(y: Array, window: Window) -> Array:
     """The transpose of `sum_pool`: every cell of window u gets y[u], and overlapping windows add up."""
     return cast(spread_windows(cast(y, wide(y.dtype)), window), y.dtype)
