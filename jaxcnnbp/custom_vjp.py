@@ -1,172 +1,245 @@
-"""`jax.custom_vjp` that has forward mode too: a rule is written once, backwards, and read in both directions."""
+"""`jax.custom_vjp` with forward mode: a rule is written once, backwards, and read in both directions.
+
+With J the derivative of a rule at a point, its `bwd` is the linear map `delta -> J^T delta`, from what its `fwd` kept.
+JAX refuses to go forward through such a rule, for it does not know `t -> J t`. But `bwd` says it as well: the pullback
+of a linear map is its transpose, so
+
+    J t  =  the pullback of (delta -> bwd(kept, delta)) at t
+
+Which of the two is wanted shows late: under `scan`, `checkpoint` or `jit` JAX first goes forward and then transposes
+what it wrote down. So what is written down is one equation, `tangent_p`, that stands for J. Its transpose is `bwd`;
+only where a tangent is really computed does it become the pullback of `bwd`. In reverse mode nothing is computed,
+traced or kept beyond what `jax.custom_vjp` would.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax._src.core import unmapped_aval
+from jax._src.core import unmapped_aval  # has no public name
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
+from jax.dtypes import float0
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-Arrays = Sequence[Any]
+Arrays = list[Any]
 
 
-class custom_vjp:
-    def __init__(self, fun, nondiff_argnums=()):
+class custom_vjp:  # noqa: N801 - stands where `jax.custom_vjp` would
+    """A function with a hand-written backward rule, used as `jax.custom_vjp` is.
+
+    Args:
+      fun: the function, which runs where nothing is differentiated.
+      nondiff_argnums: which arguments are static, the last ones; they must be hashable.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> @custom_vjp
+      ... def square(x):
+      ...   return x * x
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, delta: (2 * x * delta,))
+      >>> jax.grad(square)(3.), jax.jvp(jax.jit(square), (3.,), (1.,))[1]
+      (Array(6., dtype=float32, weak_type=True), Array(6., dtype=float32, weak_type=True))
+    """
+
+    def __init__(self, fun: Callable[..., Any], nondiff_argnums: tuple[int, ...] = ()):
         functools.update_wrapper(self, fun)
-        self.fun, self.static = fun, tuple(nondiff_argnums)
+        self._call = jax.custom_jvp(fun, nondiff_argnums)
 
-    def defvjp(self, fwd, bwd):
-        self.fwd, self.bwd = fwd, bwd
-        self.call = jax.custom_jvp(self.fun, self.static)
-        self.call.defjvp(self.jvp, symbolic_zeros=True)
+    def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
+        """Wires the rule.
 
-    def __call__(self, *args):
-        return self.call(*args)
+        Args:
+          fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
+            output gets a `checkpoint_name`, the rule's and the field's.
+          bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
+            integers. One that nobody asked for is dead code. The delta of an integer output is a `SymbolicZero`.
+        """
+        name = self.__name__.lstrip("_")
 
-    def jvp(self, *args):
-        *static, primals, tangents = args
-        y, kept = self.fwd(*primals, *static)
-        kept, kept_tree = jax.tree.flatten(kept)
-        ys, y_tree = jax.tree.flatten(y)
-        ts, tree = jax.tree.flatten(tangents)
-        perturbed = tuple(type(t) is not SymbolicZero for t in ts)
-        outs = tuple(jax.typeof(a).to_tangent_aval() for a in ys)
-        is_float = [a.dtype != jax.dtypes.float0 for a in outs]
-        linear = Linear(self, tuple(static), tree, perturbed, kept_tree, y_tree, outs)
-        found = iter(tangent_p.bind(*kept, *(t for t, p in zip(ts, perturbed) if p), linear=linear))
-        dys = [next(found) if f else np.zeros(a.shape, a.dtype) for f, a in zip(is_float, outs)]
-        return y, y_tree.unflatten(dys)
+        def jvp(*args: Any) -> tuple[Any, Any]:
+            *static, primals, tangents = args
+            y, kept = fwd(*primals, *static)
+            kept = _named(kept, name, jax.tree.leaves((primals, y)))
+            return y, _tangents(bwd, tuple(static), kept, tangents, y)
+
+        self._call.defjvp(jvp, symbolic_zeros=True)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+
+def _named(kept: Any, rule: str, known: Arrays) -> Any:
+    """What is kept beyond operands and outputs, with names by which a policy of `jax.checkpoint` can save it."""
+    others = {id(a) for a in known}
+
+    def named(path: Any, leaf: Any) -> Any:
+        field = ".".join([rule, *(str(key.name) for key in path[:1] if hasattr(key, "name"))])
+        return leaf if id(leaf) in others else checkpoint_name(leaf, field)
+
+    return jax.tree.map_with_path(named, kept)
+
+
+def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tangents: Any, y: Any) -> Any:
+    """J t in the structure of `y`: an equation that stands for it."""
+    residuals, kept_tree = jax.tree.flatten(kept)
+    ts, operands = jax.tree.flatten(tangents)
+    ys, outputs = jax.tree.flatten(y)
+    types = tuple(jax.typeof(a).to_tangent_aval() for a in ys)
+    wanted = tuple(type(t) is not SymbolicZero and t.dtype != float0 for t in ts)
+    at = Derivative(bwd, static, kept_tree, operands, wanted, outputs, types)
+    found = iter(tangent_p.bind(*residuals, *(t for t, w in zip(ts, wanted, strict=True) if w), at=at))
+    return outputs.unflatten([SymbolicZero(a) if a.dtype == float0 else next(found) for a in types])
+
+
+class Linear(Protocol):
+    """A derivative J, with what was kept as an argument."""
+
+    @property
+    def num_kept(self) -> int:
+        """How many arrays were kept."""
+        ...
+
+    @property
+    def types(self) -> Arrays:
+        """Of the tangents that J gives."""
+        ...
+
+    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        """J^T deltas, for the operands that have a tangent."""
+        ...
 
 
 @dataclass(frozen=True)
-class Linear:
-    rule: Any
-    static: tuple
-    operands: Any
-    perturbed: tuple
+class Derivative:
+    """J of one call of a rule; hashable, so that what was traced and compiled for it is found again.
+
+    Attributes:
+      bwd: the hand-written pullback.
+      static: its first arguments.
+      kept: structure of the residuals.
+      operands: structure of the operands.
+      wanted: which of them have a tangent.
+      outputs: structure of the output.
+      tangents: types of its tangents, `float0` for integers.
+    """
+
+    bwd: Callable[..., Any]
+    static: tuple[Any, ...]
     kept: Any
+    operands: Any
+    wanted: tuple[bool, ...]
     outputs: Any
-    avals: tuple
+    tangents: tuple[Any, ...]
 
     @property
-    def num_kept(self):
+    def num_kept(self) -> int:
         return self.kept.num_leaves
 
     @property
-    def out_avals(self):
-        return [a for a in self.avals if a.dtype != jax.dtypes.float0]
+    def types(self) -> Arrays:
+        return [a for a in self.tangents if a.dtype != float0]
 
-    def pull(self, kept, cts):
-        rest = iter(cts)
-        delta = [np.zeros(a.shape, a.dtype) if a.dtype == jax.dtypes.float0 else next(rest) for a in self.avals]
-        found = self.rule.bwd(*self.static, self.kept.unflatten(kept), self.outputs.unflatten(delta))
-        flat = self.operands.flatten_up_to(found)
-        flat = []
-        for sub, d in zip(self.operands.children(), found, strict=True):
-            flat += [None] * sub.num_leaves if d is None else sub.flatten_up_to(d)
-        return [d for d, p in zip(flat, self.perturbed, strict=True) if p]
+    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        rest = iter(deltas)
+        each = [SymbolicZero(a) if a.dtype == float0 else next(rest) for a in self.tangents]
+        found = self.bwd(*self.static, self.kept.unflatten(kept), self.outputs.unflatten(each))
+        of_each = zip(self.operands.children(), found, strict=True)
+        flat = [d for tree, ds in of_each for d in ([None] * tree.num_leaves if ds is None else tree.flatten_up_to(ds))]
+        return [d for d, wanted in zip(flat, self.wanted, strict=True) if wanted]
 
 
 @dataclass(frozen=True)
-class Batched:
-    inner: Any
-    axes: tuple
-    size: int
-    axis_data: Any
+class Mapped:
+    """J under `vmap`: tangents and deltas have the new axis in front, residuals where they happen to have it."""
+
+    one: Linear
+    axes: tuple[int | None, ...]
+    over: Any  # JAX's `AxisData`: size and names of the axis
 
     @property
-    def num_kept(self):
-        return self.inner.num_kept
+    def num_kept(self) -> int:
+        return self.one.num_kept
 
     @property
-    def out_avals(self):
-        return [unmapped_aval(self.size, 0, a, self.axis_data.explicit_mesh_axis) for a in self.inner.out_avals]
+    def types(self) -> Arrays:
+        return [unmapped_aval(self.over.size, 0, a, self.over.explicit_mesh_axis) for a in self.one.types]
 
-    def pull(self, kept, cts):
-        return jax.vmap(self.inner.pull, (list(self.axes), 0), 0, axis_name=self.axis_data.name, axis_size=self.size,
-            spmd_axis_name=self.axis_data.spmd_name)(kept, cts)
-
-
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def pull(linear, kept, cts):
-    return linear.pull(kept, cts)
+    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        names = dict(axis_name=self.over.name, axis_size=self.over.size, spmd_axis_name=self.over.spmd_name)
+        return jax.vmap(self.one.pull, (list(self.axes), 0), 0, **names)(kept, deltas)
 
 
-def push(linear, kept, tangents):
-    zeros = [jnp.zeros(a.shape, a.dtype) for a in linear.out_avals]
-    return jax.vjp(lambda *cts: linear.pull(kept, list(cts)), *zeros)[1](list(tangents))
-
-
-push_op = jax.jit(push, static_argnums=0, inline=True)
+# --- the equation: residuals and tangents in, tangents out
 
 tangent_p = Primitive("tangent")
 tangent_p.multiple_results = True
 
 
-def split(linear, args):
-    return list(args[: linear.num_kept]), list(args[linear.num_kept :])
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def pull(at: Linear, kept: Arrays, deltas: Arrays) -> Arrays:
+    """J^T deltas, by the hand-written rule: called eagerly it is one dispatch."""
+    return at.pull(kept, deltas)
 
 
-@tangent_p.def_abstract_eval
-def _(*args, linear):
-    return linear.out_avals
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def push(at: Linear, kept: Arrays, tangents: Arrays) -> Arrays:
+    """J tangents, as the pullback of the pullback."""
+    zeros = [ad.zeros_like_aval(a) for a in at.types]
+    (found,) = jax.vjp(functools.partial(at.pull, kept), zeros)[1](tangents)
+    return found
+
+
+def _split(at: Linear, args: Sequence[Any]) -> tuple[Arrays, Arrays]:
+    return list(args[: at.num_kept]), list(args[at.num_kept :])
 
 
 @tangent_p.def_impl
-def impl(*args, linear):
-    return list(push_op(linear, *split(linear, args)))
+def _pushed(*args: Any, at: Linear) -> Arrays:
+    return push(at, *_split(at, args))
 
 
-mlir.register_lowering(tangent_p, mlir.lower_fun(lambda *args, linear: list(push(linear, *split(linear, args))), True))
+@tangent_p.def_abstract_eval
+def _types(*_: Any, at: Linear) -> Arrays:
+    return at.types
 
 
-def jvp(primals, dots, *, linear):
-    kept, ts = split(linear, primals)
-    kept_dot, t_dot = split(linear, dots)
-    out = tangent_p.bind(*primals, linear=linear)
-    total = [ad.Zero(a) for a in linear.out_avals]
-    if any(type(t) is not ad.Zero for t in t_dot):
-        total = tangent_p.bind(*kept, *map(ad.instantiate_zeros, t_dot), linear=linear)
-    moving = [i for i, d in enumerate(kept_dot) if type(d) is not ad.Zero]
+def _transpose(deltas: Arrays, *args: Any, at: Linear) -> Arrays:
+    kept, ts = _split(at, args)
+    found = pull(at, kept, list(map(ad.instantiate_zeros, deltas)))
+    return [None] * len(kept) + [d if ad.is_undefined_primal(t) else None for d, t in zip(found, ts, strict=True)]
+
+
+def _jvp(primals: Sequence[Any], dots: Sequence[Any], *, at: Linear) -> tuple[Arrays, Arrays]:
+    """J is linear in the tangents, and whatever the rule made it in what was kept."""
+    (kept, ts), (kept_dots, t_dots) = _split(at, primals), _split(at, dots)
+    moving = [i for i, dot in enumerate(kept_dots) if type(dot) is not ad.Zero]
+
+    def of_moving(some: Arrays) -> Arrays:
+        return push(at, [*map(dict(zip(moving, some, strict=True)).get, range(len(kept)), kept)], ts)
+
+    found = [ad.Zero(a) for a in at.types]
+    if any(type(t) is not ad.Zero for t in t_dots):
+        found = tangent_p.bind(*kept, *map(ad.instantiate_zeros, t_dots), at=at)
     if moving:
-        def of_kept(*some):
-            here = list(kept)
-            for i, a in zip(moving, some):
-                here[i] = a
-            return push_op(linear, here, ts)
-        more = jax.jvp(of_kept, [kept[i] for i in moving], [kept_dot[i] for i in moving])[1]
-        total = [ad.add_tangents(a, b) for a, b in zip(total, more)]
-    return out, total
+        more = jax.jvp(of_moving, ([kept[i] for i in moving],), ([kept_dots[i] for i in moving],))[1]
+        found = list(map(ad.add_tangents, found, more))
+    return tangent_p.bind(*primals, at=at), found
 
 
-ad.primitive_jvps[tangent_p] = jvp
+def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -> tuple[Arrays, list[int]]:
+    (kept, ts), (kept_axes, t_axes) = _split(at, args), _split(at, axes)
+    front = functools.partial(batching.bdim_at_front, size=over.size, mesh_axis=over.explicit_mesh_axis)
+    found = tangent_p.bind(*kept, *map(front, ts, t_axes), at=Mapped(at, tuple(kept_axes), over))
+    return found, [0] * len(found)
 
 
-def transpose(cts, *args, linear):
-    kept, ts = split(linear, args)
-    cts = [ad.instantiate_zeros(c) for c in cts]
-    found = pull(linear, kept, cts)
-    return [None] * len(kept) + [d if ad.is_undefined_primal(t) else None for d, t in zip(found, ts)]
-
-
-ad.primitive_transposes[tangent_p] = transpose
-
-
-def batch(axis_data, args, dims, *, linear):
-    kept, ts = split(linear, args)
-    axes, t_axes = split(linear, dims)
-    ts = [batching.bdim_at_front(t, d, axis_data.size, axis_data.explicit_mesh_axis) for t, d in zip(ts, t_axes)]
-    batched = Batched(linear, tuple(axes), axis_data.size, axis_data)
-    outs = tangent_p.bind(*kept, *ts, linear=batched)
-    return outs, [0] * len(outs)
-
-
-batching.fancy_primitive_batchers[tangent_p] = batch
+ad.primitive_jvps[tangent_p] = _jvp
+ad.primitive_transposes[tangent_p] = _transpose
+batching.fancy_primitive_batchers[tangent_p] = _batch
+mlir.register_lowering(tangent_p, mlir.lower_fun(_pushed, multiple_results=True))

@@ -14,14 +14,12 @@ kernel gradient is flipped back, and its delta meets the kernel as it stands.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
-from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from jaxcnnbp.custom_vjp import custom_vjp
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
@@ -77,7 +75,7 @@ def conv_fwd(x: Array, kernel: Array, geometry: ConvGeometry) -> tuple[Array, Co
 
 def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Array) -> tuple[Array, Array]:
     """:: (residuals, CT y) -> (CT x, CT kernel); the one that nobody asked for is dead code to the compiler."""
-    return input_grad_op(delta, kept.kernel, geometry), kernel_grad_op(kept.x, delta, geometry)
+    return input_grad(delta, kept.kernel, geometry), kernel_grad(kept.x, delta, geometry)
 
 
 def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:

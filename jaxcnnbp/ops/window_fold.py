@@ -136,6 +136,5 @@ def _is_float(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-# lax keeps one trace of a reducer, so what was compiled for it is found again, outside of jit and backwards too.
-_fold.defvjp(fold_fwd, jax.jit(fold_bwd, static_argnums=(0, 1), inline=True))
+_fold.defvjp(fold_fwd, fold_bwd)
 _fold_op = jax.jit(_fold, static_argnums=(3, 4), inline=True)
