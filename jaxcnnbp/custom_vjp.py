@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
@@ -24,13 +24,13 @@ from jax._src.core import unmapped_aval  # has no public name
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import Primitive
+from jax.extend.core import Primitive, Var
 from jax.interpreters import ad, batching, mlir
 
 Arrays = list[Any]
 
 
-class custom_vjp:  # noqa: N801 - stands where `jax.custom_vjp` would
+class custom_vjp:
     """A function with a hand-written backward rule, used as `jax.custom_vjp` is.
 
     Args:
@@ -50,6 +50,7 @@ class custom_vjp:  # noqa: N801 - stands where `jax.custom_vjp` would
     def __init__(self, fun: Callable[..., Any], nondiff_argnums: tuple[int, ...] = ()):
         functools.update_wrapper(self, fun)
         self._call = jax.custom_jvp(fun, nondiff_argnums)
+        self._name = fun.__name__.lstrip("_")
 
     def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
         """Wires the rule.
@@ -60,12 +61,11 @@ class custom_vjp:  # noqa: N801 - stands where `jax.custom_vjp` would
           bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
             integers. One that nobody asked for is dead code. The delta of an integer output is a `SymbolicZero`.
         """
-        name = self.__name__.lstrip("_")
 
         def jvp(*args: Any) -> tuple[Any, Any]:
             *static, primals, tangents = args
             y, kept = fwd(*primals, *static)
-            kept = _named(kept, name, jax.tree.leaves((primals, y)))
+            kept = _named(kept, self._name, jax.tree.leaves((primals, y)))
             return y, _tangents(bwd, tuple(static), kept, tangents, y)
 
         self._call.defjvp(jvp, symbolic_zeros=True)
@@ -92,9 +92,23 @@ def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tange
     ys, outputs = jax.tree.flatten(y)
     types = tuple(jax.typeof(a).to_tangent_aval() for a in ys)
     wanted = tuple(type(t) is not SymbolicZero and t.dtype != float0 for t in ts)
-    at = Derivative(bwd, static, kept_tree, operands, wanted, outputs, types)
+    at = Derivative(bwd, static, kept_tree, (), operands, wanted, outputs, types)
+    if not all(wanted):
+        needless = _needless(at, residuals, [a for a, t in zip(ys, types, strict=True) if t.dtype != float0])
+        at = replace(at, needless=tuple((i, jax.typeof(residuals[i])) for i in needless))
+        residuals = [a for i, a in enumerate(residuals) if i not in needless]
     found = iter(tangent_p.bind(*residuals, *(t for t, w in zip(ts, wanted, strict=True) if w), at=at))
     return outputs.unflatten([SymbolicZero(a) if a.dtype == float0 else next(found) for a in types])
+
+
+def _needless(at: Derivative, residuals: Arrays, deltas: Arrays) -> list[int]:
+    """The residuals that no wanted gradient is computed from: those of a frozen operand's partner need not be kept."""
+    jaxpr = pull.trace(at, residuals, deltas).jaxpr.jaxpr
+    read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if not read.isdisjoint(eqn.outvars):
+            read.update(atom for atom in eqn.invars if isinstance(atom, Var))
+    return [i for i, var in enumerate(jaxpr.invars[: len(residuals)]) if var not in read]
 
 
 class Linear(Protocol):
@@ -123,6 +137,7 @@ class Derivative:
       bwd: the hand-written pullback.
       static: its first arguments.
       kept: structure of the residuals.
+      needless: places and types of those that were not kept, because no tangent that is wanted needs them.
       operands: structure of the operands.
       wanted: which of them have a tangent.
       outputs: structure of the output.
@@ -132,6 +147,7 @@ class Derivative:
     bwd: Callable[..., Any]
     static: tuple[Any, ...]
     kept: Any
+    needless: tuple[tuple[int, Any], ...]
     operands: Any
     wanted: tuple[bool, ...]
     outputs: Any
@@ -139,16 +155,19 @@ class Derivative:
 
     @property
     def num_kept(self) -> int:
-        return self.kept.num_leaves
+        return self.kept.num_leaves - len(self.needless)
 
     @property
     def types(self) -> Arrays:
         return [a for a in self.tangents if a.dtype != float0]
 
     def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        residuals = list(kept)
+        for place, kind in self.needless:
+            residuals.insert(place, ad.zeros_like_aval(kind))
         rest = iter(deltas)
         each = [SymbolicZero(a) if a.dtype == float0 else next(rest) for a in self.tangents]
-        found = self.bwd(*self.static, self.kept.unflatten(kept), self.outputs.unflatten(each))
+        found = self.bwd(*self.static, self.kept.unflatten(residuals), self.outputs.unflatten(each))
         of_each = zip(self.operands.children(), found, strict=True)
         flat = [d for tree, ds in of_each for d in ([None] * tree.num_leaves if ds is None else tree.flatten_up_to(ds))]
         return [d for d, wanted in zip(flat, self.wanted, strict=True) if wanted]
@@ -218,16 +237,16 @@ def _transpose(deltas: Arrays, *args: Any, at: Linear) -> Arrays:
 def _jvp(primals: Sequence[Any], dots: Sequence[Any], *, at: Linear) -> tuple[Arrays, Arrays]:
     """J is linear in the tangents, and whatever the rule made it in what was kept."""
     (kept, ts), (kept_dots, t_dots) = _split(at, primals), _split(at, dots)
-    moving = [i for i, dot in enumerate(kept_dots) if type(dot) is not ad.Zero]
-
-    def of_moving(some: Arrays) -> Arrays:
-        return push(at, [*map(dict(zip(moving, some, strict=True)).get, range(len(kept)), kept)], ts)
-
     found = [ad.Zero(a) for a in at.types]
     if any(type(t) is not ad.Zero for t in t_dots):
         found = tangent_p.bind(*kept, *map(ad.instantiate_zeros, t_dots), at=at)
+    moving = {i: dot for i, dot in enumerate(kept_dots) if type(dot) is not ad.Zero}
+
+    def along(some: dict[int, Any]) -> Arrays:
+        return push(at, [some.get(i, a) for i, a in enumerate(kept)], ts)
+
     if moving:
-        more = jax.jvp(of_moving, ([kept[i] for i in moving],), ([kept_dots[i] for i in moving],))[1]
+        more = jax.jvp(along, ({i: kept[i] for i in moving},), (moving,))[1]
         found = list(map(ad.add_tangents, found, more))
     return tangent_p.bind(*primals, at=at), found
 
