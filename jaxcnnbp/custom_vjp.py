@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax._src.core import unmapped_aval  # has no public name
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
@@ -57,7 +58,7 @@ class custom_vjp:
 
         Args:
           fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
-            output gets a `checkpoint_name`, the rule's and the field's.
+            output, or is of integers, gets a `checkpoint_name`, the rule's and the field's.
           bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
             integers. One that nobody asked for is dead code. The delta of an integer output is a `SymbolicZero`.
         """
@@ -65,8 +66,7 @@ class custom_vjp:
         def jvp(*args: Any) -> tuple[Any, Any]:
             *static, primals, tangents = args
             y, kept = fwd(*primals, *static)
-            kept = _named(kept, self._name, jax.tree.leaves((primals, y)))
-            return y, _tangents(bwd, tuple(static), kept, tangents, y)
+            return y, _tangents(bwd, tuple(static), _named(kept, self._name, primals, y), tangents, y)
 
         self._call.defjvp(jvp, symbolic_zeros=True)
 
@@ -74,9 +74,9 @@ class custom_vjp:
         return self._call(*args)
 
 
-def _named(kept: Any, rule: str, known: Arrays) -> Any:
-    """What is kept beyond operands and outputs, with names by which a policy of `jax.checkpoint` can save it."""
-    others = {id(a) for a in known}
+def _named(kept: Any, rule: str, operands: Any, y: Any) -> Any:
+    """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
+    others = {id(a) for a in jax.tree.leaves((operands, y)) if jnp.issubdtype(a.dtype, jnp.inexact)}
 
     def named(path: Any, leaf: Any) -> Any:
         field = ".".join([rule, *(str(key.name) for key in path[:1] if hasattr(key, "name"))])
