@@ -58,7 +58,7 @@ class custom_vjp:
 
         Args:
           fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
-            output, or is of integers, gets a `checkpoint_name`, the rule's and the field's.
+            output of floats gets a `checkpoint_name`, such as `extreme_pool.winners`.
           bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
             integers. One that nobody asked for is dead code. The delta of an integer output is a `SymbolicZero`.
         """
@@ -76,7 +76,8 @@ class custom_vjp:
 
 def _named(kept: Any, rule: str, operands: Any, y: Any) -> Any:
     """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
-    others = {id(a) for a in jax.tree.leaves((operands, y)) if jnp.issubdtype(a.dtype, jnp.inexact)}
+    outputs = [a for a in jax.tree.leaves(y) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    others = set(map(id, [*jax.tree.leaves(operands), *outputs]))
 
     def named(path: Any, leaf: Any) -> Any:
         field = ".".join([rule, *(str(key.name) for key in path[:1] if hasattr(key, "name"))])
@@ -251,12 +252,41 @@ def _jvp(primals: Sequence[Any], dots: Sequence[Any], *, at: Linear) -> tuple[Ar
     return tangent_p.bind(*primals, at=at), found
 
 
-def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -> tuple[Arrays, list[int]]:
+def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -> tuple[Arrays, list[Any]]:
+    if all(axis is None for axis in axes):
+        found = tangent_p.bind(*args, at=at)
+        return found, [None] * len(found)
     (kept, ts), (kept_axes, t_axes) = _split(at, args), _split(at, axes)
     front = functools.partial(batching.bdim_at_front, size=over.size, mesh_axis=over.explicit_mesh_axis)
     found = tangent_p.bind(*kept, *map(front, ts, t_axes), at=Mapped(at, tuple(kept_axes), over))
     return found, [0] * len(found)
 
+
+# --- where a mapped axis stands
+
+in_front_p = Primitive("axis_in_front")
+
+
+def axis_in_front(*arrays: Any) -> tuple[Any, ...]:
+    """The same arrays, under `vmap` with the mapped axis in front.
+
+    If `fun` and `fwd` compute the output in different ways, `vmap` may leave its axis at different places in the two,
+    but JAX notes it only once. So both say where it is.
+    """
+    return tuple(map(in_front_p.bind, arrays))
+
+
+def _front(over: Any, args: Sequence[Any], axes: Sequence[Any]) -> tuple[Any, int | None]:
+    if axes[0] is None:
+        return in_front_p.bind(*args), None
+    return in_front_p.bind(batching.bdim_at_front(args[0], axes[0], over.size, over.explicit_mesh_axis)), 0
+
+
+in_front_p.def_impl(lambda x: x)
+in_front_p.def_abstract_eval(lambda x: x)
+ad.deflinear2(in_front_p, lambda delta, _: list(axis_in_front(delta)))
+batching.fancy_primitive_batchers[in_front_p] = _front
+mlir.register_lowering(in_front_p, lambda _, x: [x])
 
 ad.primitive_jvps[tangent_p] = _jvp
 ad.primitive_transposes[tangent_p] = _transpose

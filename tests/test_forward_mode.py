@@ -31,7 +31,7 @@ EACH = (
 
 
 def by_jvp(fun, arrays, tangents):
-    return jax.jvp(jax.jit(lambda *arrays: fun(*arrays)), tuple(arrays), tuple(tangents))
+    return jax.jvp(jax.jit(fun), tuple(arrays), tuple(tangents))
 
 
 @pytest.mark.parametrize("case", EACH, ids=str)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from jaxcnnbp.custom_vjp import custom_vjp
+from jaxcnnbp.custom_vjp import axis_in_front, custom_vjp
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
@@ -53,7 +53,8 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
     the taps, and they are dead code.
     """
     best, taps = folded_winners(x, window, kind)
-    return (extreme_by_lax(x, window, kind), taps) if any(map(any, window.reach)) else (best, taps)
+    y = extreme_by_lax(x, window, kind) if any(map(any, window.reach)) else best
+    return axis_in_front(y, taps)
 
 
 def extreme_by_lax(x: Array, window: Window, kind: str) -> Array:
@@ -143,9 +144,8 @@ def _on_input(window: Window) -> np.ndarray:
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
     """:: x -> ((y, t*), recorded)."""
     best, taps = winners(x, window, kind)
-    if ties == "first":
-        return (best, taps), Recorded(taps, None)
-    return (best, taps), Recorded(None, tied_taps(x, best, window, kind))
+    recorded = Recorded(taps, None) if ties == "first" else Recorded(None, tied_taps(x, best, window, kind))
+    return axis_in_front(best, taps), recorded
 
 
 def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta: tuple[Array, Array]) -> tuple[Array]:
