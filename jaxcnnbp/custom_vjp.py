@@ -76,7 +76,7 @@ class custom_vjp:
 
 def _named(kept: Any, rule: str, operands: Any, y: Any) -> Any:
     """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
-    outputs = [a for a in jax.tree.leaves(y) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    outputs = [a for a in jax.tree.leaves(y) if jnp.issubdtype(jax.typeof(a).dtype, jnp.inexact)]
     others = set(map(id, [*jax.tree.leaves(operands), *outputs]))
 
     def named(path: Any, leaf: Any) -> Any:
@@ -92,7 +92,7 @@ def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tange
     ts, operands = jax.tree.flatten(tangents)
     ys, outputs = jax.tree.flatten(y)
     types = tuple(jax.typeof(a).to_tangent_aval() for a in ys)
-    wanted = tuple(type(t) is not SymbolicZero and t.dtype != float0 for t in ts)
+    wanted = tuple(type(t) is not SymbolicZero and jax.typeof(t).dtype != float0 for t in ts)
     at = Derivative(bwd, static, kept_tree, (), operands, wanted, outputs, types)
     if not all(wanted):
         needless = _needless(at, residuals, [a for a, t in zip(ys, types, strict=True) if t.dtype != float0])
