@@ -154,4 +154,4 @@ def test_a_module_that_is_closed_over_and_changed_is_refused_with_advice():
     norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
     with pytest.raises(errors.TraceContextError) as caught:
         manual_backward(lambda x: norm(2 * x))(jnp.asarray(X, jnp.float32))
-    assert "pass the NNX module to `fun` as an argument" in caught.value.__notes__[-1]
+    assert "pass the NNX module to `fun` as an argument" in caught.value.__notes__[0]
