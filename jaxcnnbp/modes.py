@@ -13,8 +13,6 @@ from typing import Any, TypeVar, cast
 
 import jax
 
-from jaxcnnbp.tracers import in_forward_mode
-
 Op = TypeVar("Op", bound=Callable[..., Any])
 
 mode = jax.make_user_context("manual")
@@ -25,18 +23,13 @@ alternatives: dict[str, dict[str, Callable[..., Any]]] = {"autodiff": {}, "oracl
 
 
 def switchable(op: Op) -> Op:
-    """`op`, except that under `mode(name)` its raw arguments go to `alternatives[name][op.__name__]`.
-
-    A value that carries a forward-mode tangent, which `jax.custom_vjp` refuses, selects "autodiff" by itself.
-    """
+    """`op`, except that under `mode(name)` its raw arguments go to `alternatives[name][op.__name__]`."""
 
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         chosen = cast(str, mode.value)
         if chosen == "manual":
-            if not any(map(in_forward_mode, jax.tree.leaves((args, kwargs)))):
-                return op(*args, **kwargs)
-            chosen = "autodiff"
+            return op(*args, **kwargs)
         return alternative(chosen, op.__name__)(*args, **kwargs)
 
     return cast(Op, call)

@@ -32,17 +32,17 @@ def _window(**changes):
 
 def _unflipped_input_grad(patch):
     right = conv.input_grad
-    patch.setattr(conv, "input_grad_op", lambda d, k, g: right(d, flip(k, g.window.rank), g))
+    patch.setattr(conv, "input_grad", lambda d, k, g: right(d, flip(k, g.window.rank), g))
 
 
 def _unflipped_kernel_grad(patch):
     right = conv.kernel_grad
-    patch.setattr(conv, "kernel_grad_op", lambda x, d, g: flip(right(x, d, g), g.window.rank))
+    patch.setattr(conv, "kernel_grad", lambda x, d, g: flip(right(x, d, g), g.window.rank))
 
 
 def _shifted_padding(patch):
     right, shift = conv.input_grad, _window(padding=((0, 2), (1, 1)))
-    patch.setattr(conv, "input_grad_op", lambda d, k, g: right(d, k, shift(g)))
+    patch.setattr(conv, "input_grad", lambda d, k, g: right(d, k, shift(g)))
 
 
 def _missing_stride(patch):
@@ -53,22 +53,22 @@ def _missing_stride(patch):
         size = spread.window.output
         return right(x, jax.image.resize(d, (d.shape[0], *size, d.shape[-1]), "nearest"), spread)
 
-    patch.setattr(conv, "kernel_grad_op", wrong)
+    patch.setattr(conv, "kernel_grad", wrong)
 
 
 def _dropped_corner(patch):
     right = conv.input_grad
-    patch.setattr(conv, "input_grad_op", lambda d, k, g: right(d, k, g).at[:, -1, -1].set(0))
+    patch.setattr(conv, "input_grad", lambda d, k, g: right(d, k, g).at[:, -1, -1].set(0))
 
 
 def _a_thousandth_too_much(patch):
     right = conv.kernel_grad
-    patch.setattr(conv, "kernel_grad_op", lambda x, d, g: right(x, d, g) * 1.001)
+    patch.setattr(conv, "kernel_grad", lambda x, d, g: right(x, d, g) * 1.001)
 
 
 def _swapped_channels(patch):
     right = conv.kernel_grad
-    patch.setattr(conv, "kernel_grad_op", lambda x, d, g: right(x[..., ::-1], d, g))
+    patch.setattr(conv, "kernel_grad", lambda x, d, g: right(x[..., ::-1], d, g))
 
 
 def _last_winner(patch):

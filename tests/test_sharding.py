@@ -56,6 +56,30 @@ def mean_over_devices(params, x, labels):
 
 assert_same(jax.jit(jax.value_and_grad(mapped(mean_over_devices, P())))(params, x, labels), wanted)
 assert_same(jax.jit(mapped(jax.value_and_grad(mean_over_devices), P()))(params, x, labels), wanted)
+
+# Forward mode, outside and inside.
+wanted = jax.jvp(loss, (params, x, labels), (params, x, np.zeros(8, jax.dtypes.float0)))
+one = mapped(mean_over_devices, P())
+assert_same(jax.jvp(lambda params, x: jax.jit(one)(params, x, labels), (params, x), (params, x)), wanted)
+
+def slope(params, x, labels):
+    found = jax.jvp(lambda params, x: loss(params, x, labels), (params, x), (params, x))
+    return jax.tree.map(lambda a: jax.lax.pmean(a, "images"), found)
+
+assert_same(jax.jit(mapped(slope, P()))(params, x, labels), wanted)
+
+# Where the shardings are part of the types.
+def energy(x):
+    h = jaxcnnbp.conv_block(x, params["mixed"][..., :4, :], params["bias"], activation="silu", pool=2)
+    return jnp.sum(jaxcnnbp.max_pool(h, (2, 2)) ** 2)
+
+wanted = energy(x), jax.grad(energy)(x), np.vdot(jax.grad(energy)(x), x)
+with jax.set_mesh(jax.make_mesh((4, 2), ("images", "maps"), axis_types=(AxisType.Explicit,) * 2)):
+    spread = jax.device_put(np.asarray(x), P("images"))
+    params = jax.tree.map(np.asarray, params)
+    assert_same(jax.jit(jax.value_and_grad(energy))(spread), wanted[:2])
+    assert_same(jax.jvp(jax.jit(energy), (spread,), (spread,)), wanted[::2])
+
 print("same")
 """
 

@@ -1,4 +1,4 @@
-"""jit, scan, cond, checkpoint and abstract evaluation leave a rule what it is; forward mode is refused."""
+"""jit, scan, cond, checkpoint and abstract evaluation leave a rule what it is."""
 
 import jax
 import jax.numpy as jnp
@@ -99,22 +99,6 @@ def test_numpy_arrays_and_lists(case):
     arrays = case.arrays()
     assert_same(case(*map(np.asarray, arrays)), case(*arrays))
     assert_same(case(*(a.tolist() for a in arrays)), case(*arrays))
-
-
-@pytest.mark.parametrize("case", SOME, ids=str)
-def test_forward_mode(case):
-    """Called with tangents a rule steps aside for lax's own; a function staged before is refused, with a way out."""
-    arrays, tangents = case.arrays(), case.arrays(seed=1)
-    delta = delta_like(case, arrays)
-    value, tangent = jax.jvp(case, arrays, tangents)
-    assert_same(value, case(*arrays))
-    gradients = value_and_pullback(case, arrays, delta)[1]
-    assert_same(jnp.vdot(tangent, delta), sum(map(jnp.vdot, gradients, tangents)))
-    staged = jax.jit(case)
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(staged, arrays, tangents)
-    with jaxcnnbp.mode("autodiff"):
-        assert_same(jax.jvp(staged, arrays, tangents), (value, tangent))
 
 
 def test_one_array_in_both_places():

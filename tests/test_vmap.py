@@ -68,6 +68,20 @@ def test_over_another_axis():
     assert_same(found, jnp.stack([case(stacked[:, :, 0]), case(stacked[:, :, 1])], axis=1))
 
 
+@pytest.mark.parametrize("case", [*ONE_ARRAY, *named(BLOCKS, "max")[:1]], ids=str)
+@pytest.mark.parametrize("wrap", [lambda fun: fun, jax.jit], ids=["eager", "jit"])
+def test_gradients_of_a_map_over_any_axis(case, wrap):
+    """The rule's forward pass need not leave the axis where the function without a gradient leaves it."""
+    elements = [case.arrays(seed=seed) for seed in range(2)]
+    axes = tuple(len(shape) // 2 for shape in case.shapes)
+    stacks = [jnp.stack(arrays, axis) for *arrays, axis in zip(*elements, axes, strict=True)]
+    deltas = [delta_like(case, elements[0], seed) for seed in range(2)]
+    value, gradients = value_and_pullback(jax.vmap(wrap(case), axes, -1), stacks, jnp.stack(deltas, -1))
+    for i in range(2):
+        found = value[..., i], tuple(jnp.take(g, i, axis) for g, axis in zip(gradients, axes, strict=True))
+        assert_same(found, value_and_pullback(case, elements[i], deltas[i]))
+
+
 def test_argmax_and_unpool():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(COPIES, 2, 5, 6, 1)))
 

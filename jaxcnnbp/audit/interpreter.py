@@ -2,8 +2,8 @@
 
 Two readings of the same trace serve the judge:
 
-- `Reading()` drops every `jax.custom_vjp` and keeps its forward, so that JAX differentiates what is left by
-  itself.
+- `Reading()` drops every `jax.custom_vjp`, and every rule of this package, and keeps its forward, so that JAX
+  differentiates what is left by itself.
 - `Reading(wide=True)` also carries every float through in float64, whatever dtype the trace says: the
   function that was meant, without the rounding. A `Noise` puts rounding errors of the original precision back
   in, at random.
@@ -29,6 +29,7 @@ from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.noise import Noise, dtype_of
 from jaxcnnbp.audit.oracle.rule import apply, oracle_p
 from jaxcnnbp.audit.ties import record_ties
+from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.interpreter import bind, evaluate
 
 Values = Sequence[Any]
@@ -155,6 +156,8 @@ def _inlined(name: str) -> Callable[..., list[Any]]:
 
 
 def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    if is_of_this_package(eqn):
+        return reading.run(eqn.params["call_jaxpr"], *values)
     if not reading.wide:
         return bind(eqn, values)
     function = jax.custom_jvp(reading.inner(eqn.params["call_jaxpr"]))

@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
@@ -41,6 +42,7 @@ def covered(extent: int, outputs: int) -> np.ndarray:
 # --- mean -----------------------------------------------------------------------------------------------------------
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def adaptive_mean(x: Array, outputs: Ints) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *outputs, channels)`."""
@@ -92,6 +94,7 @@ adaptive_mean_op = jax.jit(adaptive_mean, static_argnums=1, inline=True)
 # --- max ------------------------------------------------------------------------------------------------------------
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def adaptive_max(x: Array, outputs: Ints) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> values and flat positions of the maxima, `(batch, *outputs, channels)`."""

@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.activation import Rule, rule_named
 from jaxcnnbp.ops.apart import computed_apart
@@ -108,6 +109,7 @@ class BlockResiduals(NamedTuple):
     slope_from: Array | None  # what f' is written from, by `Block.slope_from`; pooled where there are winners
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def block(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
     """`(batch, *spatial, in)` -> `(batch, *output, out)`."""

@@ -14,15 +14,14 @@ kernel gradient is flipped back, and its delta meets the kernel as it stands.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
-from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
 from jaxcnnbp.ops.devices import alike
@@ -34,9 +33,9 @@ class ConvResiduals(NamedTuple):
 
     x: Array  # for the kernel gradient
     kernel: Array  # for the input gradient
-    wanted: Any  # (2,) of bool, whether the input and the kernel have a gradient
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`(batch, *spatial, in)`, `(*window, in / groups, out)` -> `(batch, *output, out)`."""
@@ -70,26 +69,14 @@ def kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     return cast(_as_correlation(choose_kernel_grad(x, delta, geometry), geometry), dtype)
 
 
-def conv_fwd(x: CustomVJPPrimal, kernel: CustomVJPPrimal, geometry: ConvGeometry) -> tuple[Array, ConvResiduals]:
-    """:: (x, kernel) -> (y, residuals), each operand with the news whether a gradient of it is wanted."""
-    wanted = np.array([x.perturbed, kernel.perturbed])
-    return forward(x.value, kernel.value, geometry), ConvResiduals(x.value, kernel.value, wanted)
+def conv_fwd(x: Array, kernel: Array, geometry: ConvGeometry) -> tuple[Array, ConvResiduals]:
+    """:: (x, kernel) -> (y, residuals)."""
+    return forward(x, kernel, geometry), ConvResiduals(x, kernel)
 
 
-def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Any) -> tuple[Array | None, Array | None]:
-    """:: (residuals, CT y) -> (CT x, CT kernel).
-
-    The one that nobody asked for is dead code to a compiler; where there is none, outside of `jit`, it is not computed.
-    What was asked for travels as a value and not in the structure of the residuals, which JAX keeps once for all the
-    askers of a trace: inside a trace it is nobody's value, and both are written down.
-    """
-    if isinstance(delta, SymbolicZero):
-        return None, None
-    dx, dk = (True, True) if isinstance(kept.wanted, Tracer) else np.asarray(kept.wanted)
-    return (
-        input_grad_op(delta, kept.kernel, geometry) if dx else None,
-        kernel_grad_op(kept.x, delta, geometry) if dk else None,
-    )
+def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Array) -> tuple[Array, Array]:
+    """:: (residuals, CT y) -> (CT x, CT kernel); the one that nobody asked for is dead code to the compiler."""
+    return input_grad(delta, kept.kernel, geometry), kernel_grad(kept.x, delta, geometry)
 
 
 def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
@@ -107,4 +94,4 @@ conv_op = jax.jit(lambda x, kernel, geometry: conv(*alike(x, kernel), geometry),
 input_grad_op = jax.jit(input_grad, static_argnums=2, inline=True)
 kernel_grad_op = jax.jit(kernel_grad, static_argnums=2, inline=True)
 
-conv.defvjp(conv_fwd, conv_bwd, symbolic_zeros=True)
+conv.defvjp(conv_fwd, conv_bwd)

@@ -17,6 +17,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block_op
 from jaxcnnbp.ops.convolve import check_operands, connect, conv_geometry
+from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.numerics import require_inexact, require_same_dtype
 
 Shape = int | Sequence[int]
@@ -100,7 +101,8 @@ def conv_block(
         count_include_pad=count_include_pad,
     )
     plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled)
-    return block_op(x, kernel, bias, plan)
+    operands = (x, kernel) if bias is None else (x, kernel, bias)
+    return placed_alike(lambda x, kernel, bias=None: block_op(x, kernel, bias, plan), *operands)
 
 
 def parse_activation(activation: Any, argument: Any) -> tuple[str, float | bool | None]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxcnnbp.both_ways import axis_in_front, both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.extreme_fold import along, apart, extremes, extremes_and_taps, identity, is_written_out, steps
@@ -37,13 +38,14 @@ class Recorded(NamedTuple):
     ties: tuple[Array, ...] | None  # else: one bit a tap, set where the tap holds the extreme value
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`.
 
     Without a gradient nobody asks for the taps, and they are dead code.
     """
-    return extremes(x, window, kind), extremes_and_taps(x, window, kind)[1]
+    return axis_in_front(extremes(x, window, kind), extremes_and_taps(x, window, kind)[1])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -62,9 +64,8 @@ def _winners_jvp(window: Window, kind: str, primals: tuple[Array], tangents: tup
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
     """:: x -> ((y, t*), recorded)."""
     best, taps = winners(x, window, kind)
-    if ties == "first":
-        return (best, taps), Recorded(taps, None)
-    return (best, taps), Recorded(None, tied_taps(x, best, window, kind))
+    recorded = Recorded(taps, None) if ties == "first" else Recorded(None, tied_taps(x, best, window, kind))
+    return axis_in_front(best, taps), recorded
 
 
 def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta: tuple[Array, Array]) -> tuple[Array]:

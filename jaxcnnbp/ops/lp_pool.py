@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
@@ -35,6 +36,7 @@ class LpResiduals(NamedTuple):
     norms: Array  # y, in the type of the sums
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def lp_pool_rule(x: Array, q: float, window: Window) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""

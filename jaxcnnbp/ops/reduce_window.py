@@ -20,7 +20,8 @@ from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.devices import placed
-from jaxcnnbp.ops.extreme_pool import extreme_pool_op, identity
+from jaxcnnbp.ops.extreme_fold import identity
+from jaxcnnbp.ops.extreme_pool import extreme_pool_op
 from jaxcnnbp.ops.lax_layout import sized_by_ints, with_type
 from jaxcnnbp.ops.mean_pool import sum_pool_op
 from jaxcnnbp.ops.window_fold import fold_windows

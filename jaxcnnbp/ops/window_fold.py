@@ -22,6 +22,7 @@ from jax import Array, lax
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.taps import gather, scatter
@@ -42,6 +43,7 @@ def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: 
     return _fold_op(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
 
 
+@both_ways
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _fold(operands: Leaves, inits: Leaves, consts: Leaves, reducer: Jaxpr, window: Window) -> Leaves:
     return fold_fwd(operands, inits, consts, reducer, window)[0]
@@ -135,6 +137,5 @@ def _is_float(x: Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
-# lax keeps one trace of a reducer, so what was compiled for it is found again, outside of jit and backwards too.
-_fold.defvjp(fold_fwd, jax.jit(fold_bwd, static_argnums=(0, 1), inline=True))
+_fold.defvjp(fold_fwd, fold_bwd)
 _fold_op = jax.jit(_fold, static_argnums=(3, 4), inline=True)

@@ -1,10 +1,8 @@
 """Functions that bring their own derivative: `jax.custom_vjp` and `jax.custom_jvp`.
 
 A custom derivative stands: it is what its author wants instead of the derivative. So the function itself is read, which
-runs wherever nothing is differentiated, and its fwd and bwd, or its jvp, are bound as they were. They could be read as
-well, for whoever differentiates them once more in reverse mode; but `jax.hessian` goes through them in forward mode,
-which the rules of this package, being `jax.custom_vjp`s, would refuse there, and a jvp is transposed, which they refuse
-too.
+runs wherever nothing is differentiated, and its fwd and bwd, or its jvp, are bound as they were. The rules of this
+package are such functions too (`jaxcnnbp.both_ways`), and are not read.
 """
 
 from __future__ import annotations

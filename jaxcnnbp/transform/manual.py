@@ -13,7 +13,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp.modes import mode
-from jaxcnnbp.tracers import in_forward_mode
 from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.inner import INNER
 from jaxcnnbp.transform.interpreter import bind, evaluate, inner_jaxprs
@@ -39,9 +38,8 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
         (which mean pools are made of) and `"reduce_window"` (every other reducer).
 
     Returns:
-      A function of the same arguments and results. Under `jaxcnnbp.mode("autodiff")` it is `fun` itself, and under
-      `jax.jvp` it leaves `fun` to JAX: `custom_vjp` has no forward mode. If the result was jitted before `jax.jvp`
-      sees it, only the mode helps.
+      A function of the same arguments and results, differentiable in forward and in reverse mode. Under
+      `jaxcnnbp.mode("autodiff")` it is `fun` itself.
 
     Raises:
       ValueError: if `only` names no rule.
@@ -63,8 +61,7 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
             return fun(*args, **kwargs)
         pure, update = lifted(fun, args, kwargs)
         closed, rebuild = trace(pure, named_after=fun)
-        refuses_rules = any(map(in_forward_mode, closed.consts))
-        return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), bind if refuses_rules else reading.equation)))
+        return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), reading.equation)))
 
     return cast(Function, manual)
 

@@ -24,7 +24,7 @@ def lifted(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[[]
     leaves, tree = jax.tree.flatten(call, is_leaf=lambda a: is_node(a) or a is owner)
     nodes = [leaf for leaf in leaves if is_node(leaf)]
     if nnx is None or not nodes:
-        return lambda: fun(*args, **kwargs), lambda result: result
+        return lambda: _advised(fun, args, kwargs), lambda result: result
     structure, state = nnx.split(nodes)
 
     def pure() -> Any:
@@ -38,6 +38,19 @@ def lifted(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[[]
         return result
 
     return pure, update
+
+
+def _advised(fun: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """`fun(*args, **kwargs)`; if it changes a module that is not among the arguments, Flax's error says what to do."""
+    flax = sys.modules.get("flax.errors")
+    refused = () if flax is None else (flax.TraceContextError,)
+    try:
+        return fun(*args, **kwargs)
+    except refused as error:
+        error.add_note(
+            "Under `manual_backward`, pass the NNX module to `fun` as an argument instead of closing over it."
+        )
+        raise
 
 
 def _node_test(nnx: Any) -> Callable[[Any], bool]:

@@ -147,3 +147,11 @@ def test_no_tracer_leaks_and_no_nan_arises():
         jax.jit(gradient)(X, K)
     with jax.debug_nans(True):
         gradient(X, K)
+
+
+def test_a_module_that_is_closed_over_and_changed_is_refused_with_advice():
+    nnx, errors = pytest.importorskip("flax.nnx"), pytest.importorskip("flax.errors")
+    norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+    with pytest.raises(errors.TraceContextError) as caught:
+        manual_backward(lambda x: norm(2 * x))(jnp.asarray(X, jnp.float32))
+    assert "pass the NNX module to `fun` as an argument" in caught.value.__notes__[0]

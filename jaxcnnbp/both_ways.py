@@ -1,0 +1,297 @@
+"""`jax.custom_vjp` with forward mode: a rule is written once, backwards, and read in both directions.
+
+With J the derivative of a rule at a point, its `bwd` is the linear map `delta -> J^T delta`, from what its `fwd` kept.
+JAX refuses to go forward through such a rule, for it does not know `t -> J t`. But `bwd` says it as well: the pullback
+of a linear map is its transpose, so
+
+    J t  =  the pullback of (delta -> bwd(kept, delta)) at t
+
+Which of the two is wanted shows late: under `scan`, `checkpoint` or `jit` JAX first goes forward and then transposes
+what it wrote down. So what is written down is one equation, `tangent_p`, that stands for J. Its transpose is `bwd`;
+only where a tangent is really computed does it become the pullback of `bwd`. In reverse mode nothing is computed,
+traced or kept beyond what `jax.custom_vjp` would.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax._src.core import unmapped_aval  # has no public name
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
+from jax.dtypes import float0
+from jax.extend.core import Primitive, Var
+from jax.interpreters import ad, batching, mlir
+
+Arrays = list[Any]
+
+
+class both_ways:
+    """A `jax.custom_vjp` that forward mode may go through as well; as `rule` it stays what it was.
+
+    Args:
+      rule: the function with its backward rule, which `defvjp` wires; its static arguments are the last ones, and
+        hashable.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> @both_ways
+      ... @jax.custom_vjp
+      ... def square(x):
+      ...   return x * x
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, delta: (2 * x * delta,))
+      >>> jax.grad(square)(3.), jax.jvp(jax.jit(square), (3.,), (1.,))[1]
+      (Array(6., dtype=float32, weak_type=True), Array(6., dtype=float32, weak_type=True))
+    """
+
+    def __init__(self, rule: jax.custom_vjp[Any]):
+        functools.update_wrapper(self, rule)
+        self.rule = rule
+        self._call = jax.custom_jvp(rule.fun, rule.nondiff_argnums)
+        self._name = rule.fun.__name__.lstrip("_")
+
+    def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
+        """Wires the rule.
+
+        Args:
+          fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
+            output of floats gets a `checkpoint_name`, such as `extreme_pool.winners`.
+          bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
+            integers. One that nobody asked for is dead code. The delta of an integer output is not read.
+        """
+
+        def jvp(*args: Any) -> tuple[Any, Any]:
+            *static, primals, tangents = args
+            y, kept = fwd(*primals, *static)
+            return y, _tangents(bwd, tuple(static), _named(kept, self._name, primals, y), tangents, y)
+
+        self.rule.defvjp(fwd, bwd)
+        self._call.defjvp(jvp, symbolic_zeros=True)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+
+def _named(kept: Any, rule: str, operands: Any, y: Any) -> Any:
+    """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
+    outputs = [a for a in jax.tree.leaves(y) if jnp.issubdtype(jax.typeof(a).dtype, jnp.inexact)]
+    others = set(map(id, [*jax.tree.leaves(operands), *outputs]))
+
+    def named(path: Any, leaf: Any) -> Any:
+        field = ".".join([rule, *(str(key.name) for key in path[:1] if hasattr(key, "name"))])
+        return leaf if id(leaf) in others else checkpoint_name(leaf, field)
+
+    return jax.tree.map_with_path(named, kept)
+
+
+def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tangents: Any, y: Any) -> Any:
+    """J t in the structure of `y`: an equation that stands for it."""
+    residuals, kept_tree = jax.tree.flatten(kept)
+    ts, operands = jax.tree.flatten(tangents)
+    ys, outputs = jax.tree.flatten(y)
+    types = tuple(jax.typeof(a).to_tangent_aval() for a in ys)
+    wanted = tuple(type(t) is not SymbolicZero and jax.typeof(t).dtype != float0 for t in ts)
+    at = Derivative(bwd, static, kept_tree, (), operands, wanted, outputs, types)
+    if not all(wanted):
+        needless = _needless(at, residuals, [a for a, t in zip(ys, types, strict=True) if t.dtype != float0])
+        at = replace(at, needless=tuple((i, jax.typeof(residuals[i])) for i in needless))
+        residuals = [a for i, a in enumerate(residuals) if i not in needless]
+    found = iter(tangent_p.bind(*residuals, *(t for t, w in zip(ts, wanted, strict=True) if w), at=at))
+    return outputs.unflatten([SymbolicZero(a) if a.dtype == float0 else next(found) for a in types])
+
+
+def _needless(at: Derivative, residuals: Arrays, deltas: Arrays) -> list[int]:
+    """The residuals that no wanted gradient is computed from: those of a frozen operand's partner need not be kept."""
+    jaxpr = pull.trace(at, residuals, deltas).jaxpr.jaxpr
+    read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if not read.isdisjoint(eqn.outvars):
+            read.update(atom for atom in eqn.invars if isinstance(atom, Var))
+    return [i for i, var in enumerate(jaxpr.invars[: len(residuals)]) if var not in read]
+
+
+class Linear(Protocol):
+    """A derivative J, with what was kept as an argument."""
+
+    @property
+    def num_kept(self) -> int:
+        """How many arrays were kept."""
+        ...
+
+    @property
+    def types(self) -> Arrays:
+        """Of the tangents that J gives."""
+        ...
+
+    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        """J^T deltas, for the operands that have a tangent."""
+        ...
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """J of one call of a rule; hashable, so that what was traced and compiled for it is found again.
+
+    Attributes:
+      bwd: the hand-written pullback.
+      static: its first arguments.
+      kept: structure of the residuals.
+      needless: places and types of those that were not kept, because no tangent that is wanted needs them.
+      operands: structure of the operands.
+      wanted: which of them have a tangent.
+      outputs: structure of the output.
+      tangents: types of its tangents, `float0` for integers.
+    """
+
+    bwd: Callable[..., Any]
+    static: tuple[Any, ...]
+    kept: Any
+    needless: tuple[tuple[int, Any], ...]
+    operands: Any
+    wanted: tuple[bool, ...]
+    outputs: Any
+    tangents: tuple[Any, ...]
+
+    @property
+    def num_kept(self) -> int:
+        return self.kept.num_leaves - len(self.needless)
+
+    @property
+    def types(self) -> Arrays:
+        return [a for a in self.tangents if a.dtype != float0]
+
+    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        residuals = list(kept)
+        for place, kind in self.needless:
+            residuals.insert(place, ad.zeros_like_aval(kind))
+        rest = iter(deltas)
+        each = [SymbolicZero(a) if a.dtype == float0 else next(rest) for a in self.tangents]
+        found = self.bwd(*self.static, self.kept.unflatten(residuals), self.outputs.unflatten(each))
+        of_each = zip(self.operands.children(), found, strict=True)
+        flat = [d for tree, ds in of_each for d in ([None] * tree.num_leaves if ds is None else tree.flatten_up_to(ds))]
+        return [d for d, wanted in zip(flat, self.wanted, strict=True) if wanted]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """J under `vmap`: tangents and deltas have the new axis in front, residuals where they happen to have it."""
+
+    one: Linear
+    axes: tuple[int | None, ...]
+    over: Any  # JAX's `AxisData`: size and names of the axis
+
+    @property
+    def num_kept(self) -> int:
+        return self.one.num_kept
+
+    @property
+    def types(self) -> Arrays:
+        return [unmapped_aval(self.over.size, 0, a, self.over.explicit_mesh_axis) for a in self.one.types]
+
+    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        names = dict(axis_name=self.over.name, axis_size=self.over.size, spmd_axis_name=self.over.spmd_name)
+        return jax.vmap(self.one.pull, (list(self.axes), 0), 0, **names)(kept, deltas)
+
+
+# --- the equation: residuals and tangents in, tangents out
+
+tangent_p = Primitive("tangent")
+tangent_p.multiple_results = True
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def pull(at: Linear, kept: Arrays, deltas: Arrays) -> Arrays:
+    """J^T deltas, by the hand-written rule: called eagerly it is one dispatch."""
+    return at.pull(kept, deltas)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def push(at: Linear, kept: Arrays, tangents: Arrays) -> Arrays:
+    """J tangents, as the pullback of the pullback."""
+    zeros = [ad.zeros_like_aval(a) for a in at.types]
+    (found,) = jax.vjp(functools.partial(at.pull, kept), zeros)[1](tangents)
+    return found
+
+
+def _split(at: Linear, args: Sequence[Any]) -> tuple[Arrays, Arrays]:
+    return list(args[: at.num_kept]), list(args[at.num_kept :])
+
+
+@tangent_p.def_impl
+def _pushed(*args: Any, at: Linear) -> Arrays:
+    return push(at, *_split(at, args))
+
+
+@tangent_p.def_abstract_eval
+def _types(*_: Any, at: Linear) -> Arrays:
+    return at.types
+
+
+def _transpose(deltas: Arrays, *args: Any, at: Linear) -> Arrays:
+    kept, ts = _split(at, args)
+    found = pull(at, kept, list(map(ad.instantiate_zeros, deltas)))
+    return [None] * len(kept) + [d if ad.is_undefined_primal(t) else None for d, t in zip(found, ts, strict=True)]
+
+
+def _jvp(primals: Sequence[Any], dots: Sequence[Any], *, at: Linear) -> tuple[Arrays, Arrays]:
+    """J is linear in the tangents, and whatever the rule made it in what was kept."""
+    (kept, ts), (kept_dots, t_dots) = _split(at, primals), _split(at, dots)
+    found = [ad.Zero(a) for a in at.types]
+    if any(type(t) is not ad.Zero for t in t_dots):
+        found = tangent_p.bind(*kept, *map(ad.instantiate_zeros, t_dots), at=at)
+    moving = {i: dot for i, dot in enumerate(kept_dots) if type(dot) is not ad.Zero}
+
+    def along(some: dict[int, Any]) -> Arrays:
+        return push(at, [some.get(i, a) for i, a in enumerate(kept)], ts)
+
+    if moving:
+        more = jax.jvp(along, ({i: kept[i] for i in moving},), (moving,))[1]
+        found = list(map(ad.add_tangents, found, more))
+    return tangent_p.bind(*primals, at=at), found
+
+
+def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -> tuple[Arrays, list[Any]]:
+    if all(axis is None for axis in axes):
+        found = tangent_p.bind(*args, at=at)
+        return found, [None] * len(found)
+    (kept, ts), (kept_axes, t_axes) = _split(at, args), _split(at, axes)
+    front = functools.partial(batching.bdim_at_front, size=over.size, mesh_axis=over.explicit_mesh_axis)
+    found = tangent_p.bind(*kept, *map(front, ts, t_axes), at=Mapped(at, tuple(kept_axes), over))
+    return found, [0] * len(found)
+
+
+# --- where a mapped axis stands
+
+in_front_p = Primitive("axis_in_front")
+
+
+def axis_in_front(*arrays: Any) -> tuple[Any, ...]:
+    """The same arrays, under `vmap` with the mapped axis in front.
+
+    If `fun` and `fwd` compute the output in different ways, `vmap` may leave its axis at different places in the two,
+    but JAX notes it only once. So both say where it is.
+    """
+    return tuple(map(in_front_p.bind, arrays))
+
+
+def _front(over: Any, args: Sequence[Any], axes: Sequence[Any]) -> tuple[Any, int | None]:
+    if axes[0] is None:
+        return in_front_p.bind(*args), None
+    return in_front_p.bind(batching.bdim_at_front(args[0], axes[0], over.size, over.explicit_mesh_axis)), 0
+
+
+in_front_p.def_impl(lambda x: x)
+in_front_p.def_abstract_eval(lambda x: x)
+ad.deflinear2(in_front_p, lambda delta, _: list(axis_in_front(delta)))
+batching.fancy_primitive_batchers[in_front_p] = _front
+mlir.register_lowering(in_front_p, lambda _, x: [x])
+
+ad.primitive_jvps[tangent_p] = _jvp
+ad.primitive_transposes[tangent_p] = _transpose
+batching.fancy_primitive_batchers[tangent_p] = _batch
+mlir.register_lowering(tangent_p, mlir.lower_fun(_pushed, multiple_results=True))
