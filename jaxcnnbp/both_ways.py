@@ -49,7 +49,7 @@ class both_ways:
       (Array(6., dtype=float32, weak_type=True), Array(6., dtype=float32, weak_type=True))
     """
 
-    def __init__(self, rule: jax.custom_vjp[Any]):
+    def __init__(self, rule: Any):
         functools.update_wrapper(self, rule)
         self.rule = rule
         self._call = jax.custom_jvp(rule.fun, rule.nondiff_argnums)

@@ -14,6 +14,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jaxcnnbp
 from jaxcnnbp import mode, nn
 from jaxcnnbp.both_ways import both_ways
+from jaxcnnbp.ops.conv import conv
+from jaxcnnbp.ops.convolve import conv_geometry
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -211,3 +213,12 @@ def test_the_transpose_of_a_linear_function():
     (transposed,) = jax.linear_transpose(lambda x: jaxcnnbp.correlate(x, K, padding="SAME"), X)(delta)
     (wanted,) = value_and_pullback(lambda x: jaxcnnbp.correlate(x, K, padding="SAME"), [X], delta)[1]
     assert_same(transposed, wanted)
+
+
+def test_the_rule_itself_is_a_custom_vjp():
+    """What `both_ways` wraps works alone, with the same gradients."""
+    assert isinstance(conv.rule, jax.custom_vjp)
+    geometry = conv_geometry(X, K, stride=1, padding="SAME", dilation=1, groups=1, mirrored=False)
+    delta = delta_like(layer, [X, K])
+    alone, wrapped = (value_and_pullback(lambda x, k, f=f: f(x, k, geometry), [X, K], delta) for f in (conv.rule, conv))
+    assert_same(alone, wrapped)

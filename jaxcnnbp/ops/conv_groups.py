@@ -23,8 +23,8 @@ def each_group(
 ) -> Array:
     """Any of the three rules: channels of the operands, and of the result, lie group by group on the last axis."""
     one = replace(geometry, groups=1)
-    pairs = zip(*(jnp.split(operand, geometry.groups, -1) for operand in (a, b)), strict=True)
-    return lax.concatenate([rule(*pair, one) for pair in pairs], a.ndim - 1)
+    of_a, of_b = (jnp.split(operand, geometry.groups, -1) for operand in (a, b))
+    return lax.concatenate([rule(p, q, one) for p, q in zip(of_a, of_b, strict=True)], a.ndim - 1)
 
 
 def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:

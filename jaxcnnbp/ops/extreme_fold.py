@@ -51,14 +51,13 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
     """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
     if not is_written_out(window):
         return _by_reduction(x, window, kind)
-    below: tuple[Array, ...] = ()
-    weight = 1
+    weight, found = 1, list[Array]()
     for step in steps(window):
         best = apart(partial(_values, window=step, kind=kind), x)
         numbers = (np.arange(step.taps).reshape(step.size) * weight).astype(tap_dtype(window.taps))
-        below = (_holders(best, x, *below, window=step, numbers=numbers),)
+        found = [_holders(best, x, *found, window=step, numbers=numbers)]
         x, weight = best, weight * step.taps
-    return x, below[0]
+    return x, found[0]
 
 
 def is_written_out(window: Window) -> bool:
