@@ -21,6 +21,7 @@ WINDOWS = {
     "ceil": ((7, 6), (3, 3), dict(stride=(2, 2), padding=[(1, 1), (1, 1)], ceil_mode=True)),
     "cropped": ((7, 6), (3, 3), dict(padding=[(-1, 1), (2, -2)])),
     "256 taps": ((9, 9), (16, 16), dict(padding=[(8, 7), (8, 7)])),
+    "gaps": ((4, 3), (3, 2), dict(stride=(2, 1), input_dilation=(2, 3), padding=[(1, 1), (0, 2)])),
     "wholly on padding": ((3, 3), (2, 2), dict(padding=[(3, 3), (2, 3)])),
 }
 

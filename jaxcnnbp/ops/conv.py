@@ -45,7 +45,7 @@ def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 @jax.named_scope("conv.forward")
 def forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """y[u] = sum_t p[u, t] k[t]."""
-    if x.size == 0 or 0 in geometry.window.output:
+    if x.size == 0 or kernel.size == 0 or 0 in geometry.window.output:
         return jnp.zeros((x.shape[0], *geometry.window.output, kernel.shape[-1]), geometry.output_dtype or x.dtype)
     return choose_forward(x, _as_correlation(kernel, geometry), geometry)
 

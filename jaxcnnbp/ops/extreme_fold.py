@@ -62,7 +62,12 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
 
 def is_written_out(window: Window) -> bool:
     """Whether windows are folded tap by tap: few along every axis, over an input without gaps."""
-    return max(window.size, default=1) <= LONG and all(step == 1 for step in window.input_dilation)
+    return is_short(window) and all(step == 1 for step in window.input_dilation)
+
+
+def is_short(window: Window) -> bool:
+    """Whether the taps along each axis are few enough to be written out."""
+    return max(window.size, default=1) <= LONG
 
 
 def steps(window: Window) -> list[Window]:

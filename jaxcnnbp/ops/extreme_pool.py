@@ -22,7 +22,7 @@ from jax import Array, lax
 from jaxcnnbp.both_ways import axis_in_front, both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.extreme_fold import along, apart, extremes, extremes_and_taps, identity, is_written_out, steps
+from jaxcnnbp.ops.extreme_fold import along, apart, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, cells, crop_to_input, gather, phase_counts, scatter
 
@@ -78,7 +78,7 @@ def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta
 @jax.named_scope("extreme_pool.send_to_winners")
 def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), in the form that stays quick to compile for this window."""
-    if prod(window.stride) <= FEW_PHASES and is_written_out(window):
+    if prod(window.stride) <= FEW_PHASES and is_short(window):
         return _send_by_phases(delta, taps, window)
     return (_send_to_blocks if window.tiles else _send_by_index)(delta, taps, window)
 
@@ -216,7 +216,7 @@ def flat_argmax(taps: Array, window: Window) -> Array:
     for axis in reversed(range(window.rank)):
         tap, remaining = remaining % window.size[axis], remaining // window.size[axis]
         start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis] - window.padding[axis][0]
-        position = tap * window.dilation[axis] + along(start, axis, window.rank)
+        position = (tap * window.dilation[axis] + along(start, axis, window.rank)) // window.input_dilation[axis]
         index, weight = index + position * weight, weight * window.spatial[axis]
         on_input = np.asarray(window.inside(axis).any(1))
         if not on_input.all():
