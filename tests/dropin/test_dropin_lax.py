@@ -137,6 +137,18 @@ def test_reduce_window(monoid, shapes, padding, base, dilation):
     check_grads(weighed, (x,), order=1, modes=["rev"])
 
 
+@pytest.mark.parametrize("reducer, init", [(lax.add, 0.0), (lax.max, -np.inf)], ids=["sum", "max"])
+def test_windows_side_by_side_over_gaps(reducer, init):
+    """The size is the stride, and yet no block is copied: there are gaps between the cells."""
+    arguments = init, reducer, (2, 1), (2, 1), "VALID", (2, 3)
+
+    def finite(x):
+        y = reduce_window(x, *arguments)
+        return jnp.where(jnp.isfinite(y), y, 0.0)
+
+    check_grads(finite, (_draw(0, 4, 6),), order=1, modes=["fwd", "rev"])
+
+
 REDUCERS = {
     "mul": (1.0, lax.mul),
     "logaddexp": (-jnp.inf, jnp.logaddexp),
