@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.devices import alike_zeros, may_be_partitioned
 
 
 def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
@@ -28,7 +28,7 @@ def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
     """
     shapes = jax.eval_shape(fun, *args)
 
-    def apart(first: Array, *args: Array) -> Any:
+    def guarded(first: Array, *args: Array) -> Any:
         impossible = jnp.isnan(first) & jnp.isinf(first)
         return lax.cond(impossible, lambda *a: jax.tree.map(lambda s: alike_zeros(s, *a), shapes), fun, *args)
 
@@ -36,7 +36,17 @@ def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
         return fun(*args)
     # Elsewhere a conditional makes the processor wait for the device, and fusion is better at it.
     first = guard[(0,) * guard.ndim]
-    return lax.platform_dependent(first, *args, cpu=apart, default=lambda _, *args: fun(*args))
+    return lax.platform_dependent(first, *args, cpu=guarded, default=lambda _, *args: fun(*args))
+
+
+def apart(fun: Callable[..., Array], x: Array, *others: Array) -> Array:
+    """`computed_apart`, guarded by `x`, where there are cells to look at and the compiler need not partition it.
+
+    Computed again in a backward pass, it would also keep its arguments alive until then.
+    """
+    if x.size == 0 or may_be_partitioned(x):
+        return fun(x, *others)
+    return computed_apart(fun, x, *others, guard=x)
 
 
 def if_ever(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:

@@ -26,7 +26,6 @@ only rounding made f(u) equal, this is the cell that exact arithmetic takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -38,11 +37,11 @@ from jax import Array
 from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.activation import Rule, rule_named
-from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops.apart import apart
 from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.devices import alike, may_be_partitioned
+from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import read_winners, send_to_winners, where_cells, winners
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
@@ -178,7 +177,7 @@ def _pool_and_activate(terms: Terms, plan: Block, pool: Pool) -> Stage:
 
 def _activate_and_pool(terms: Terms, plan: Block, pool: Pool) -> Stage:
     best, taps = winners(_activation(terms, plan), pool.window, pool.kind)
-    won = _once(lambda sums, taps: read_winners(sums, taps, pool.window), terms[0], taps)
+    won = apart(lambda sums, taps: read_winners(sums, taps, pool.window), terms[0], taps)
     return best, taps, _kept(best, (won, *terms[1:]), plan)
 
 
@@ -194,7 +193,7 @@ def _activation(terms: Terms, plan: Block) -> Array:
     def f(*terms: Array) -> Array:
         return cast(plan.rule.f(_u(*terms)), terms[0].dtype)
 
-    return _once(f, *terms) if plan.slope_from == "output" else f(*terms)
+    return apart(f, *terms) if plan.slope_from == "output" else f(*terms)
 
 
 def _kept(f: Array, terms: Terms, plan: Block) -> Array | None:
@@ -202,7 +201,7 @@ def _kept(f: Array, terms: Terms, plan: Block) -> Array | None:
     if plan.slope_from == "output":
         return f
     if plan.slope_from == "signs":
-        return _once(lambda *terms: _pack_signs(cast(_u(*terms), terms[0].dtype)), *terms)
+        return apart(lambda *terms: _pack_signs(cast(_u(*terms), terms[0].dtype)), *terms)
     return cast(_u(*terms), terms[0].dtype) if plan.slope_from == "input" else None
 
 
@@ -221,13 +220,6 @@ def _unpack_signs(bits: Array, like: Array) -> Array:
 def _packed_axis(u: Array) -> int:
     """The spatial axis that leaves the fewest bits unused; batch and channels may lie on several devices."""
     return min(range(1, u.ndim - 1), key=lambda axis: -(-u.shape[axis] // 8) * 8 / max(u.shape[axis], 1))
-
-
-def _once(fun: Callable[..., Array], *args: Array) -> Array:
-    """`fun(*args)`, which XLA else computes again in the backward pass, for the sake of which it keeps `args` alive."""
-    if args[0].size == 0 or may_be_partitioned(args[0]):
-        return fun(*args)
-    return computed_apart(fun, *args, guard=args[0])
 
 
 @partial(jax.jit, static_argnums=3, inline=True)

@@ -101,7 +101,7 @@ FORWARD = (
     Row(
         columns.forward_by_columns,
         "3x3/2, 3 to 32: 8.7 -> 4.2 ms; 3x3, 3 to 16 on 32x32: 1.1 -> 0.4 ms",
-        lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
+        lambda a: a.has_columns,
         lambda a: a.depth <= 4 and a.taps * a.depth <= 80,
     ),
     Row(
@@ -200,7 +200,7 @@ KERNEL_GRAD = (
     Row(
         columns.kernel_grad_by_columns,
         "3x3, 1 to 32 on 28x28: 3.3 -> 1.3 ms; 4x4/4, 3 to 96: 5.2 -> 2.2 ms",
-        lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
+        lambda a: a.has_columns,
         lambda a: a.depth <= 4 and a.taps * a.depth <= 64 and a.shares_columns,
         alone=True,
     ),
@@ -232,7 +232,7 @@ KERNEL_GRAD = (
     Row(
         columns.kernel_grad_by_pairs,
         "3x3, 64 to 64 on 16x16: 3.4 -> 2.5 ms",
-        lambda a: a.dense and a.few_taps and a.spatial and not a.dilated,
+        lambda a: a.has_columns,
         lambda a: a.pairs_fill_cores,
         alone=True,
     ),

@@ -114,6 +114,11 @@ class Layer:
         return self.images * math.prod(self.geometry.window.output) <= self.width
 
     @property
+    def has_columns(self) -> bool:
+        """Whether `conv_columns` means the rule: its blocks are of neighbouring columns."""
+        return self.dense and self.few_taps and self.spatial and not self.dilated
+
+    @property
     def shares_columns(self) -> bool:
         """Whether `conv_columns` has blocks to put its outputs in, by pairs or by strides."""
         return self.strided or self.geometry.window.output[-1] % 2 == 0

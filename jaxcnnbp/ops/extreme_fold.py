@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.apart import computed_apart, if_ever
+from jaxcnnbp.ops.apart import apart, if_ever
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
@@ -72,8 +72,8 @@ def is_short(window: Window) -> bool:
 
 def steps(window: Window) -> list[Window]:
     """What is folded one after the other."""
-    apart = all(k == 1 or s > d == 1 for k, s, d in zip(window.size, window.stride, window.dilation, strict=True))
-    if window.taps <= FEW_TAPS and apart:
+    separate = all(k == 1 or s > d == 1 for k, s, d in zip(window.size, window.stride, window.dilation, strict=True))
+    if window.taps <= FEW_TAPS and separate:
         return [window]
     parts, spatial = [], window.spatial
     for axis in reversed(range(window.rank)):
@@ -130,13 +130,6 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
     if best.size == 0 or may_be_partitioned(x):
         return with_nans(best, x, *below)
     return if_ever(jnp.isnan(jnp.max(best)), with_nans, first, best, x, *below)
-
-
-def apart(fun: Callable[..., Array], x: Array, *others: Array) -> Array:
-    """`fun(x, *others)`, which its many readers do not compute again."""
-    if x.size == 0 or may_be_partitioned(x):
-        return fun(x, *others)
-    return computed_apart(fun, x, *others, guard=x)
 
 
 def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:

@@ -22,7 +22,8 @@ from jax import Array, lax
 from jaxcnnbp.both_ways import axis_in_front, both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.extreme_fold import along, apart, extremes, extremes_and_taps, identity, is_short, steps
+from jaxcnnbp.ops.apart import apart
+from jaxcnnbp.ops.extreme_fold import along, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, cells, crop_to_input, gather, phase_counts, scatter
 
