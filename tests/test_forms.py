@@ -48,6 +48,8 @@ TRANSPOSED = (
 )
 CASES = tuple(c for c in CONVOLUTIONS if c.op == "correlate" or "strided" in c.name or "groups" in c.name) + TRANSPOSED
 CASES += tuple(c for c in LAX_CONVOLUTIONS if c.name.startswith("no spatial axis"))
+# Two blocks of four output columns, the taps reaching into the next one.
+CASES += (_dilated((1, 3, 8, 2), (2, 3, 2, 3), ((1, 0), (1, 1))),)
 
 Rules = dict[str, tuple[tuple[Row, ...], Callable[..., Any]]]
 RULES: Rules = {
@@ -218,6 +220,8 @@ def test_precision_asks_for_the_plain_form(precision):
         ((64, 64), conv_choice.FORWARD, conv_long_rows.forward_in_long_rows),
         ((64, 64), conv_choice.INPUT_GRAD, conv_long_rows.input_grad_in_long_rows),
         ((3, 64), conv_choice.FORWARD, conv_columns.forward_by_columns),
+        ((3, 32), conv_choice.INPUT_GRAD, conv_columns.input_grad_by_columns),
+        ((3, 64), conv_choice.INPUT_GRAD, conv_patches.input_grad_by_patches),
         ((3, 64), conv_choice.KERNEL_GRAD, conv_columns.kernel_grad_by_columns),
         ((32, 64), conv_choice.KERNEL_GRAD, conv_columns.kernel_grad_by_pairs),
     ],

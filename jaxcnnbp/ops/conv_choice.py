@@ -102,7 +102,7 @@ FORWARD = (
         columns.forward_by_columns,
         "3x3/2, 3 to 32: 8.7 -> 4.2 ms; 3x3, 3 to 16 on 32x32: 1.1 -> 0.4 ms",
         lambda a: a.has_columns,
-        lambda a: a.depth <= 4 and a.taps * a.depth <= 80,
+        lambda a: a.depth <= 8 and a.taps * a.depth <= 80,
     ),
     Row(
         partial(volumes.forward_by_slices, forward_of_parts),
@@ -145,10 +145,16 @@ INPUT_GRAD = (
     ),
     Row(plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms", lambda a: a.pointwise and a.dense),
     Row(
+        columns.input_grad_by_columns,
+        "LeNet-5, 5x5, 6 to 16: 1.7 -> 0.5 ms; 3x3x3, 3 to 64: 282 -> 16 ms",
+        lambda a: a.has_columns,
+        lambda a: a.little_to_send_back and not a.steps and (a.width <= 32 or a.volumes),
+    ),
+    Row(
         patches.input_grad_by_patches,
-        "3x3 on 2x2, 512: 280 -> 3.7 ms; LeNet-5, 5x5, 6 to 16: 1.9 -> 0.9 ms",
+        "3x3 on 2x2, 512: 280 -> 3.7 ms; 3x3, 3 to 64 on 112x112: 48 -> 7.3 ms",
         lambda a: a.dense and a.few_taps,
-        lambda a: a.exceeds_output or (a.little_to_send_back and not a.strided and a.gapless),
+        lambda a: a.exceeds_output or (a.little_to_send_back and a.gapless),
     ),
     Row(
         partial(volumes.input_grad_by_slices, forward_of_parts),
@@ -201,7 +207,7 @@ KERNEL_GRAD = (
         columns.kernel_grad_by_columns,
         "3x3, 1 to 32 on 28x28: 3.3 -> 1.3 ms; 4x4/4, 3 to 96: 5.2 -> 2.2 ms",
         lambda a: a.has_columns,
-        lambda a: a.depth <= 4 and a.taps * a.depth <= 64 and a.shares_columns,
+        lambda a: a.depth <= 6 and a.taps * a.depth <= 64 and a.shares_columns,
         alone=True,
     ),
     Row(

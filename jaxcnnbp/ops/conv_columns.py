@@ -1,13 +1,14 @@
-"""Convolutions of few input channels on CPUs: two output columns at a time.
+"""Convolutions of few input channels on CPUs: two or four output columns at a time.
 
-With few channels the patches of all taps are narrow, and taking them apart costs more than multiplying them. Two
-neighbouring outputs share most of their patch: with `r = 0 .. R-1` the column in a block of R, `c = r s + t` the input
+With few channels the patches of all taps are narrow, and taking them apart costs more than multiplying them.
+Neighbouring outputs share most of their patch: with `r = 0 .. R-1` the column in a block of R, `c = r s + t` the input
 column that it reads with tap t, and the taps of the other axes and the channels as rows,
 
     forward      Y[m, (r, o)] = P[m, (c, i)] K[(c, i), (r, o)],   K[(r s + t, i), (r, o)] = k[t, i, o], else 0
+    input grad   dx = scatter(D K^T)
     kernel grad  dk[t, i, o]  = sum_r (P^T D)[(r s + t, i), (r, o)],   D[m, (r, o)] = delta[m R + r, o]
 
-which copies a third less and makes products twice as wide, at the price of some products with zeros. The same pairs
+which for pairs copies a third less and makes products twice as wide, at the price of some products with zeros. The same pairs
 make XLA's own kernel gradient wide enough for two cores where there are 64 output channels, with no patches. Each form
 has the signature and the meaning of the plain form in `conv_forms`.
 """
@@ -15,12 +16,15 @@ has the signature and the meaning of the plain form in `conv_forms`.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Window
+from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_forms import kernel_grad_by_lax
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.numerics import wide
@@ -28,21 +32,34 @@ from jaxcnnbp.ops.numerics import wide
 
 def forward_by_columns(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """Y = P K."""
-    blocks = Blocks(geometry.window)
+    blocks = Blocks(geometry.window, kernel.shape[-1])
     y = _dot(blocks.patches(x), blocks.widened(kernel), ((1,), (0,)), geometry)
     return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
 
 
+def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """dx = scatter(D K^T)."""
+    channels = delta.shape[-1]
+
+    def sent_back(delta: Array, kernel: Array) -> Array:
+        blocks = Blocks(geometry.window, channels)
+        deltas = delta.reshape(-1, blocks.columns * channels)
+        return blocks.scattered(_dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
+
+    # A gradient of a pool that reads the sums would add them up again in each of its phases.
+    return computed_apart(sent_back, delta, kernel, guard=kernel)
+
+
 def kernel_grad_by_columns(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dK = P^T D, whose entries for the same tap add up."""
-    blocks = Blocks(geometry.window)
+    blocks = Blocks(geometry.window, delta.shape[-1])
     deltas = delta.reshape(-1, blocks.columns * delta.shape[-1])
     return blocks.narrowed(_dot(blocks.patches(x), deltas, ((0,), (0,)), geometry), x.shape[-1])
 
 
 def kernel_grad_by_pairs(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """lax's kernel gradient of a convolution to pairs of columns: `delta` as it lies has twice the channels."""
-    blocks = Blocks(geometry.window)
+    blocks = Blocks(geometry.window, delta.shape[-1])
     deltas = delta.reshape(*delta.shape[:-2], blocks.count, blocks.columns * delta.shape[-1])
     grad = kernel_grad_by_lax(x, deltas, replace(geometry, window=blocks.wide_window()))
     return blocks.narrowed(grad, x.shape[-1])
@@ -51,32 +68,58 @@ def kernel_grad_by_pairs(x: Array, delta: Array, geometry: ConvGeometry) -> Arra
 class Blocks:
     """Blocks of output columns, and the input columns that they read."""
 
-    def __init__(self, window: Window):
+    def __init__(self, window: Window, outputs: int):
         self.window = window
         self.stride, self.taps = window.stride[-1], window.size[-1]
-        # With a stride there is less to share.
-        self.columns = 2 if self.stride == 1 and window.output[-1] % 2 == 0 else 1
+        # With a stride there is less to share; very few output channels make narrow products even in pairs.
+        sizes = () if self.stride > 1 else (4, 2) if outputs <= 8 else (2,)
+        self.columns = next((size for size in sizes if window.output[-1] % size == 0), 1)
         self.count = window.output[-1] // self.columns
         self.read = (self.columns - 1) * self.stride + self.taps
         self.step = self.columns * self.stride
         self.reach = -(-self.read // self.step)  # a block reads this many times as far as its neighbour is away
+        lead = zip(window.output[:-1], window.stride, window.extent, strict=False)
+        self.extents = (*((o - 1) * s + e for o, s, e in lead), (self.count + self.reach - 1) * self.step)
 
     def patches(self, x: Array) -> Array:
         """`[blocks x (leading taps, columns read, in)]`."""
         window, (batch, channels) = self.window, (x.shape[0], x.shape[-1])
-        extents = [(o - 1) * s + e for o, s, e in zip(window.output, window.stride, window.extent, strict=True)]
-        extents[-1] = (self.count + self.reach - 1) * self.step
-        edges = [(low, n - low - m, 0) for (low, _), n, m in zip(window.padding, extents, x.shape[1:-1], strict=True)]
+        edges = [(low, high, 0) for low, high in self._edges()]
         padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-        stepped = padded.reshape(batch, *extents[:-1], self.count + self.reach - 1, self.step * channels)
+        stepped = padded.reshape(batch, *self.extents[:-1], self.count + self.reach - 1, self.step * channels)
         pieces = []
-        for tap in itertools.product(*map(range, window.size[:-1])):
+        for tap, q, columns in self._pieces():
             stops = [t + (o - 1) * s + 1 for t, o, s in zip(tap, window.output, window.stride, strict=False)]
-            for q in range(self.reach):
-                width = min(self.step, self.read - q * self.step) * channels
-                limits = (batch, *stops, q + self.count, width)
-                pieces.append(lax.slice(stepped, (0, *tap, q, 0), limits, (1, *window.stride[:-1], 1, 1)))
+            limits = (batch, *stops, q + self.count, columns * channels)
+            pieces.append(lax.slice(stepped, (0, *tap, q, 0), limits, (1, *window.stride[:-1], 1, 1)))
         return lax.concatenate(pieces, x.ndim - 1).reshape(-1, sum(p.shape[-1] for p in pieces))
+
+    def scattered(self, sent: Array, batch: int) -> Array:
+        """What was read from x by patches, added up where it was read: the transpose of `patches`."""
+        window = self.window
+        by_block = sent.reshape(batch, *window.output[:-1], self.count, -1)
+        channels = by_block.shape[-1] // (math.prod(window.size[:-1]) * self.read)
+        total, zero, start = None, jnp.zeros((), sent.dtype), 0
+        for tap, q, columns in self._pieces():
+            piece = by_block[..., start : start + columns * channels]
+            rows = zip(tap, self.extents, window.output, window.stride, strict=False)
+            edges = [(t, e - t - (o - 1) * s - 1, s - 1) for t, e, o, s in rows]
+            within = [(q, self.reach - 1 - q, 0), (0, (self.step - columns) * channels, 0)]
+            laid = lax.pad(piece, zero, [(0, 0, 0), *edges, *within])
+            total, start = laid if total is None else total + laid, start + columns * channels
+        crop = [(-low, -high, 0) for low, high in self._edges()]
+        return lax.pad(total.reshape(batch, *self.extents, channels), zero, [(0, 0, 0), *crop, (0, 0, 0)])
+
+    def _pieces(self) -> Iterator[tuple[Ints, int, int]]:
+        """The leading taps, how many blocks further, and how many columns of that block are read."""
+        for tap in itertools.product(*map(range, self.window.size[:-1])):
+            for q in range(self.reach):
+                yield tap, q, min(self.step, self.read - q * self.step)
+
+    def _edges(self) -> list[tuple[int, int]]:
+        """What stands around the input where blocks read whole steps."""
+        rows = zip(self.window.padding, self.extents, self.window.spatial, strict=True)
+        return [(low, n - low - m) for (low, _), n, m in rows]
 
     def wide_window(self) -> Window:
         """What a block reads, as the window of one output."""

@@ -104,9 +104,9 @@ class Layer:
 
     @property
     def little_to_send_back(self) -> bool:
-        """Few input channels, and patches of all outputs that stay in the cache."""
+        """Few input channels, and patches of all outputs that stay in the cache or are not much more than delta."""
         patches = self.images * math.prod(self.geometry.window.output) * self.taps * self.depth
-        return self.depth < 8 and patches <= 2e6
+        return self.depth <= 12 and (patches <= 3e6 or self.taps * self.depth <= 2 * self.width)
 
     @property
     def few_positions(self) -> bool:
