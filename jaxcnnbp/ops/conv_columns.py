@@ -8,9 +8,9 @@ column that it reads with tap t, and the taps of the other axes and the channels
     input grad   dx = scatter(D K^T)
     kernel grad  dk[t, i, o]  = sum_r (P^T D)[(r s + t, i), (r, o)],   D[m, (r, o)] = delta[m R + r, o]
 
-which for pairs copies a third less and makes products twice as wide, at the price of some products with zeros. The same pairs
-make XLA's own kernel gradient wide enough for two cores where there are 64 output channels, with no patches. Each form
-has the signature and the meaning of the plain form in `conv_forms`.
+which for pairs copies a third less and makes products twice as wide, at the price of some products with zeros. The
+same pairs make XLA's own kernel gradient wide enough for two cores where there are 64 output channels, with no patches.
+Each form has the signature and the meaning of the plain form in `conv_forms`.
 """
 
 from __future__ import annotations
