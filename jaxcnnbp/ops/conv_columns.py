@@ -46,7 +46,7 @@ def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -
         deltas = delta.reshape(-1, blocks.columns * channels)
         return blocks.scattered(_dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
 
-    # A gradient of a pool that reads the sums would add them up again in each of its phases.
+    # The gradient of a pool that reads the sums would add them up again in each of its phases.
     return computed_apart(sent_back, delta, kernel, guard=kernel)
 
 

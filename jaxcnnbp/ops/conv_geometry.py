@@ -45,6 +45,9 @@ def dimension_numbers(rank: int) -> lax.ConvDimensionNumbers:
 
 def swap_group_channels(kernel: Array, groups: int) -> Array:
     """`(*window, in / g, out)` with the channels of each group exchanged: `(*window, out / g, in)`."""
+    if groups == 1:
+        # As a transpose of two axes XLA folds it into the matrix product that reads it.
+        return kernel.swapaxes(-1, -2)
     *size, features_in, features_out = kernel.shape
     split = kernel.reshape(*size, features_in, groups, features_out // groups)
     swapped = split.swapaxes(-1, -3)

@@ -1,9 +1,12 @@
-"""What the tables of forms may ask about a convolution."""
+"""The rows of the tables of forms, and what their conditions may ask about a convolution."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from jax import Array
 
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 
@@ -105,13 +108,23 @@ class Layer:
     @property
     def little_to_send_back(self) -> bool:
         """Few input channels, and patches of all outputs that stay in the cache or are not much more than delta."""
-        patches = self.images * math.prod(self.geometry.window.output) * self.taps * self.depth
+        patches = self._positions * self.taps * self.depth
         return self.depth <= 12 and (patches <= 3e6 or self.taps * self.depth <= 2 * self.width)
 
     @property
     def few_positions(self) -> bool:
         """So few that the patches of all outputs take less memory than the kernel."""
-        return self.images * math.prod(self.geometry.window.output) <= self.width
+        return self._positions <= self.width
+
+    @property
+    def few_to_send_back(self) -> bool:
+        """So few that what is sent back takes less time than to turn the kernel round."""
+        return self._positions <= 2 * self.width
+
+    @property
+    def few_to_read(self) -> bool:
+        """So few that their patches take less time than XLA's convolution needs to lay out the kernel."""
+        return 2 * self._positions < self.width
 
     @property
     def has_columns(self) -> bool:
@@ -174,9 +187,13 @@ class Layer:
         return min(self.depth, self.width) >= 64 and self._products >= 5e8
 
     @property
+    def _positions(self) -> int:
+        return self.images * math.prod(self.geometry.window.output)
+
+    @property
     def _products(self) -> int:
         """Of one group."""
-        return self.images * math.prod(self.geometry.window.output) * self.taps * self.depth * self.width
+        return self._positions * self.taps * self.depth * self.width
 
     @property
     def few_taps(self) -> bool:
@@ -187,3 +204,31 @@ class Layer:
     def many_rows(self) -> bool:
         """More taps than are written out, in rows that are."""
         return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= 128
+
+
+Form = Callable[[Array, Array, ConvGeometry], Array]
+Condition = Callable[[Layer], bool]
+
+
+def _always(_: Layer) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+      form: the function.
+      measured: what it is worth, on which layer.
+      fits: whether it means the rule there.
+      pays: whether it is faster there.
+      alone: whether it is for one device: it works through images in a loop or lays them together, for which several
+        would gather them, or sums more than the gradient.
+    """
+
+    form: Form
+    measured: str
+    fits: Condition
+    pays: Condition = _always
+    alone: bool = False

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import Reader, gather, scatter
@@ -35,14 +36,19 @@ def forward_by_patches(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
 
 def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx = scatter(delta K^T)."""
-    flat = delta.reshape(-1, delta.shape[-1])
-    sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
-    by_tap = sent.reshape(*delta.shape[:-1], *geometry.window.size, kernel.shape[-2])
 
-    def sent_back(tap: Ints, read: Reader) -> Array:
-        return read(by_tap[(..., *tap, slice(None))])
+    def added(delta: Array, kernel: Array) -> Array:
+        flat = delta.reshape(-1, delta.shape[-1])
+        sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
+        by_tap = sent.reshape(*delta.shape[:-1], *geometry.window.size, kernel.shape[-2])
 
-    return scatter(sent_back, geometry.window)
+        def sent_back(tap: Ints, read: Reader) -> Array:
+            return read(by_tap[(..., *tap, slice(None))])
+
+        return scatter(sent_back, geometry.window)
+
+    # The gradient of a pool that reads the sums would add them up again in each of its phases.
+    return computed_apart(added, delta, kernel, guard=kernel)
 
 
 def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
