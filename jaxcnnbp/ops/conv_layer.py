@@ -183,8 +183,9 @@ class Layer:
 
     @property
     def much_work(self) -> bool:
-        """Enough channels for matrix products, enough products to pay for more code to compile."""
-        return min(self.depth, self.width) >= 64 and self._products >= 5e8
+        """Channels for matrix products, products to pay for more code to compile, tiles to pay for 16 kernels."""
+        channels = sorted((self.depth, self.width))
+        return channels[0] >= 64 and self._products >= 5e8 and 4 * self._positions >= 3 * channels[1]
 
     @property
     def _positions(self) -> int:
