@@ -62,7 +62,12 @@ FORWARD = (
         "depthwise 31x31: 260 -> 20 ms",
         lambda a: a.depthwise and a.many_rows,
     ),
-    Row(plain.forward_by_taps, "1x1, 512 to 128: 20 -> 4.6 ms", lambda a: a.pointwise and a.dense),
+    Row(
+        plain.forward_by_taps,
+        "1x1, 512 to 128: 20 -> 4.6 ms",
+        lambda a: a.pointwise and a.dense,
+        lambda a: a.mixes_channels,
+    ),
     Row(
         patches.forward_by_patches,
         "3x3 on 2x2, 256: 20 -> 1.1 ms",
@@ -73,7 +78,8 @@ FORWARD = (
         columns.forward_by_columns,
         "3x3/2, 3 to 32: 8.7 -> 4.2 ms; 3x3, 3 to 16 on 32x32: 1.1 -> 0.4 ms",
         lambda a: a.has_columns,
-        lambda a: a.depth <= 8 and a.taps * a.depth <= 80,
+        lambda a: a.reads_little,
+        alone=True,
     ),
     Row(
         partial(volumes.forward_by_slices, forward_of_parts),
@@ -120,7 +126,12 @@ INPUT_GRAD = (
         "depthwise 31x31: 264 -> 20 ms",
         lambda a: a.depthwise and a.many_rows,
     ),
-    Row(plain.input_grad_by_taps, "1x1, 512 to 128: 8.6 -> 4.7 ms", lambda a: a.pointwise and a.dense),
+    Row(
+        plain.input_grad_by_taps,
+        "1x1, 512 to 128: 8.6 -> 4.7 ms",
+        lambda a: a.pointwise and a.dense,
+        lambda a: a.mixes_channels,
+    ),
     Row(
         columns.input_grad_by_columns,
         "LeNet-5, 5x5, 6 to 16: 1.7 -> 0.5 ms; 3x3x3, 3 to 64: 282 -> 16 ms",

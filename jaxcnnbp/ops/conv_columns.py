@@ -27,14 +27,20 @@ from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_forms import kernel_grad_by_lax
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.conv_patches import images_a_block, over_images, sum_over_images
 from jaxcnnbp.ops.numerics import wide
 
 
 def forward_by_columns(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """Y = P K."""
     blocks = Blocks(geometry.window, kernel.shape[-1])
-    y = _dot(blocks.patches(x), blocks.widened(kernel), ((1,), (0,)), geometry)
-    return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+    widened = blocks.widened(kernel)
+
+    def of_images(x: Array) -> Array:
+        y = _dot(blocks.patches(x), widened, ((1,), (0,)), geometry)
+        return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+
+    return over_images(of_images, x, blocks.bytes_an_image(x))
 
 
 def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -53,8 +59,13 @@ def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -
 def kernel_grad_by_columns(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dK = P^T D, whose entries for the same tap add up."""
     blocks = Blocks(geometry.window, delta.shape[-1])
-    deltas = delta.reshape(-1, blocks.columns * delta.shape[-1])
-    return blocks.narrowed(_dot(blocks.patches(x), deltas, ((0,), (0,)), geometry), x.shape[-1])
+
+    def of_images(x: Array, delta: Array) -> Array:
+        deltas = delta.reshape(-1, blocks.columns * delta.shape[-1])
+        return _dot(blocks.patches(x), deltas, ((0,), (0,)), geometry)
+
+    total = sum_over_images(of_images, x, delta, images_a_block(x, blocks.bytes_an_image(x)))
+    return blocks.narrowed(total, x.shape[-1])
 
 
 def kernel_grad_by_pairs(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
@@ -80,6 +91,11 @@ class Blocks:
         self.reach = -(-self.read // self.step)  # a block reads this many times as far as its neighbour is away
         lead = zip(window.output[:-1], window.stride, window.extent, strict=False)
         self.extents = (*((o - 1) * s + e for o, s, e in lead), (self.count + self.reach - 1) * self.step)
+
+    def bytes_an_image(self, x: Array) -> int:
+        """What the patches of one image take."""
+        rows = math.prod(self.window.output[:-1]) * self.count
+        return rows * math.prod(self.window.size[:-1]) * self.read * x.shape[-1] * x.dtype.itemsize
 
     def patches(self, x: Array) -> Array:
         """`[blocks x (leading taps, columns read, in)]`."""

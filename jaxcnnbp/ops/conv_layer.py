@@ -38,6 +38,11 @@ class Layer:
         return self.taps == 1
 
     @property
+    def mixes_channels(self) -> bool:
+        """A matrix product wide enough to be faster than XLA's convolution, or a stride that makes that slow."""
+        return self.steps or min(self.depth, self.width) >= 16
+
+    @property
     def depthwise(self) -> bool:
         return self.depth == self.width == 1
 
@@ -92,13 +97,17 @@ class Layer:
 
     @property
     def exceeds_input(self) -> bool:
-        """A window that spans more than the whole input: XLA's convolution then runs a plain loop."""
-        return any(e > n for e, n in zip(self.geometry.window.extent, self.geometry.window.dilated, strict=True))
+        """A window without gaps that spans more than the whole input: XLA's convolution then runs a plain loop."""
+        return math.prod(self.geometry.window.dilation) == 1 and any(
+            e > n for e, n in zip(self.geometry.window.extent, self.geometry.window.dilated, strict=True)
+        )
 
     @property
     def exceeds_output(self) -> bool:
         """The same for the convolution that carries delta back."""
-        return any(e > o for e, o in zip(self.geometry.window.extent, self.geometry.window.output, strict=True))
+        return math.prod(self.geometry.window.dilation) == 1 and any(
+            e > o for e, o in zip(self.geometry.window.extent, self.geometry.window.output, strict=True)
+        )
 
     @property
     def dilated(self) -> bool:
@@ -137,6 +146,14 @@ class Layer:
         return self.strided or self.geometry.window.output[-1] % 2 == 0
 
     @property
+    def reads_little(self) -> bool:
+        """So few input channels that patches cost less than XLA's convolution of few channels."""
+        single = self.steps or self.geometry.window.output[-1] % 2 == 1
+        # There XLA fills its registers, and the rest is too little work for a copy.
+        lax_is_ahead = self.planar and (self._products < 5e6 or (single and 32 < self.width <= 64))
+        return self.depth <= 8 and self.taps * self.depth <= 80 and not lax_is_ahead
+
+    @property
     def planar(self) -> bool:
         """Two spatial axes."""
         return self.geometry.window.rank == 2
@@ -144,18 +161,27 @@ class Layer:
     @property
     def has_short_rows(self) -> bool:
         """So few channels that XLA's convolution leaves the rows of an image to one core, and enough work to share."""
-        return self._is_short(self.depth, self.width, self.geometry.window.output[-1])
+        return self._more_padded <= 0 and self._is_short(self.width, self.geometry.window.output[-1])
 
     @property
     def carries_back_short_rows(self) -> bool:
-        """The same for the convolution that carries delta back."""
-        return self._is_short(self.width, self.depth, self.geometry.window.spatial[-1])
+        """The same for the convolution that carries delta back, which is padded where the forward one is not."""
+        return self._less_padded <= 0 and self._is_short(self.depth, self.geometry.window.spatial[-1])
 
-    def _is_short(self, inputs: int, outputs: int, columns: int) -> bool:
-        products = self.taps * inputs * outputs
-        few_channels = outputs <= 64 or inputs * outputs <= (12288 if inputs <= 64 else 9216)
-        too_short = columns <= 32 or columns * products < 4e6
-        return few_channels and too_short and products >= 6000 and self._products >= 2e7
+    @property
+    def _more_padded(self) -> int:
+        """By how much the padding is wider than keeps the size: it is laid between the images and multiplied there."""
+        window = self.geometry.window
+        return max(low + high - (e - 1) for (low, high), e in zip(window.padding, window.extent, strict=True))
+
+    @property
+    def _less_padded(self) -> int:
+        window = self.geometry.window
+        return max((e - 1) - low - high for (low, high), e in zip(window.padding, window.extent, strict=True))
+
+    def _is_short(self, outputs: int, columns: int) -> bool:
+        short = outputs <= 64 and 5 <= columns <= 64 and not self.steps
+        return short and self.taps * self.depth * self.width >= 6000 and self._products >= 5e7
 
     @property
     def has_long_rows(self) -> bool:

@@ -57,7 +57,7 @@ def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
     def of_images(x: Array, delta: Array) -> Array:
         return _dot(patches(x, geometry), delta.reshape(-1, delta.shape[-1]), ((0,), (0,)), geometry)
 
-    total = sum_over_images(of_images, x, delta, _images_a_block(x, geometry))
+    total = sum_over_images(of_images, x, delta, images_a_block(x, patch_bytes(x, geometry)))
     return total.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
@@ -87,8 +87,23 @@ def sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta:
     return lax.scan(lambda sum_, block: (sum_ + of_images(*block), None), total, tuple(blocks))[0]
 
 
-def _images_a_block(x: Array, geometry: ConvGeometry) -> int:
-    return max(1, min(x.shape[0], BLOCK_BYTES // max(patch_bytes(x, geometry), 1)))
+def over_images(of_images: Callable[[Array], Array], x: Array, bytes_an_image: int) -> Array:
+    """`of_images(x)`, over blocks of equally many images whose patches take no more than `BLOCK_BYTES`."""
+    size = largest_divisor(x.shape[0], images_a_block(x, bytes_an_image))
+    if size == x.shape[0]:
+        return of_images(x)
+    blocks = lax.map(of_images, x.reshape(-1, size, *x.shape[1:]))
+    return blocks.reshape(-1, *blocks.shape[2:])
+
+
+def images_a_block(x: Array, bytes_an_image: int) -> int:
+    """How many images make patches of `BLOCK_BYTES`."""
+    return max(1, min(x.shape[0], BLOCK_BYTES // max(bytes_an_image, 1)))
+
+
+def largest_divisor(n: int, limit: int) -> int:
+    """The largest divisor of `n` up to `limit`."""
+    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
 
 
 def _dot(a: Array, b: Array, contracted: tuple[Ints, Ints], geometry: ConvGeometry) -> Array:

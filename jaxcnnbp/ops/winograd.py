@@ -32,6 +32,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual
+from jaxcnnbp.ops.conv_patches import largest_divisor
 from jaxcnnbp.ops.devices import alike_zeros
 from jaxcnnbp.ops.numerics import cast, wide
 
@@ -107,9 +108,9 @@ class _Strips:
         self.batch, self.features_out = x.shape[0], features_out
         self.high, self.wide = (-(-o // 2) for o in window.output)  # tiles along each axis
         bytes_a_row = 16 * self.wide * (x.shape[-1] + features_out) * self.sum_type.itemsize
-        self.rows = _largest_divisor(self.high, max(1, BLOCK_BYTES // bytes_a_row))
+        self.rows = largest_divisor(self.high, max(1, BLOCK_BYTES // bytes_a_row))
         self.count = self.high // self.rows
-        self.size = _largest_divisor(self.batch * self.count, max(1, BLOCK_BYTES // (bytes_a_row * self.rows)))
+        self.size = largest_divisor(self.batch * self.count, max(1, BLOCK_BYTES // (bytes_a_row * self.rows)))
         self.x = x
 
     def blocks(self) -> Array:
@@ -149,10 +150,6 @@ class _Strips:
         """The strips as images, without what an odd output has too much."""
         images = y.reshape(self.batch, 2 * self.high, 2 * self.wide, self.features_out)
         return images[:, : self.window.output[0], : self.window.output[1]]
-
-
-def _largest_divisor(n: int, limit: int) -> int:
-    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
 
 
 def _dot(a: Array, b: Array, contracted: tuple[int, int], geometry: ConvGeometry) -> Array:
