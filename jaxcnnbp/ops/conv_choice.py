@@ -85,6 +85,7 @@ FORWARD = (
         partial(volumes.forward_by_slices, forward_of_parts),
         "3x3x3, 16 to 32: 24 -> 10 ms",
         lambda a: a.volumes and a.dense,
+        lambda a: a.width >= 16 or a.taps > 8,
     ),
     Row(
         long_rows.forward_in_long_rows,
@@ -110,8 +111,14 @@ FORWARD = (
         partial(grouped.each_group, forward_of_parts),
         "5x5, 2 groups of 48 to 128: 45 -> 23 ms; 1x1, 8 groups of 60: 2.5 -> 1.4 ms",
         lambda a: a.few_groups,
+        lambda a: a.shares_cells or not a.thin,
     ),
-    Row(grouped.forward_by_group, "32 groups of 8: 39 -> 5.6 ms", lambda a: a.grouped and a.few_taps),
+    Row(
+        grouped.forward_by_group,
+        "32 groups of 8: 39 -> 5.6 ms",
+        lambda a: a.grouped and a.few_taps,
+        lambda a: a.shares_cells or not a.thin,
+    ),
 )
 INPUT_GRAD = (
     Row(
@@ -186,8 +193,14 @@ INPUT_GRAD = (
         partial(grouped.each_group, input_grad_of_parts),
         "5x5, 2 groups of 48 to 128: 75 -> 38 ms",
         lambda a: a.few_groups,
+        lambda a: not (a.thin and a.pointwise and not a.steps),
     ),
-    Row(grouped.input_grad_by_group, "32 groups of 8: as the forward", lambda a: a.grouped and a.few_taps),
+    Row(
+        grouped.input_grad_by_group,
+        "32 groups of 8: as the forward",
+        lambda a: a.grouped and a.few_taps,
+        lambda a: not (a.thin and a.pointwise and not a.steps),
+    ),
 )
 KERNEL_GRAD = (
     Row(
@@ -221,6 +234,7 @@ KERNEL_GRAD = (
         partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts),
         "3x3x3, 16 to 32: 44 -> 20 ms",
         lambda a: a.volumes and a.dense,
+        lambda a: a.width >= 16 or a.taps > 8,
     ),
     Row(
         winograd.kernel_grad_by_winograd,

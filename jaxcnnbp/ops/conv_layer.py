@@ -61,6 +61,17 @@ class Layer:
         return self.grouped and (groups <= 16 or (groups <= 32 and self._products >= 1.5e6))
 
     @property
+    def thin(self) -> bool:
+        """Groups of so few channels that taking them apart is most of the work."""
+        return min(self.depth, self.width) < 4
+
+    @property
+    def shares_cells(self) -> bool:
+        """Whether neighbouring outputs read the same cells."""
+        window = self.geometry.window
+        return any(k > s for k, s in zip(window.size, window.stride, strict=True))
+
+    @property
     def steps(self) -> bool:
         """A stride of more than one on any axis."""
         return max(self.geometry.window.stride, default=1) > 1
