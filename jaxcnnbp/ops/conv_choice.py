@@ -214,7 +214,7 @@ KERNEL_GRAD = (
         columns.kernel_grad_by_columns,
         "3x3, 1 to 32 on 28x28: 3.3 -> 1.3 ms; 4x4/4, 3 to 96: 5.2 -> 2.2 ms",
         lambda a: a.has_columns,
-        lambda a: a.depth <= 6 and a.taps * a.depth <= 64 and a.shares_columns,
+        lambda a: a.depth <= 6 and a.taps * a.depth <= 64 and a.shares_columns and a.width >= (16 if a.steps else 4),
         alone=True,
     ),
     Row(

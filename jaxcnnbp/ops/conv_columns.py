@@ -27,7 +27,7 @@ from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_forms import kernel_grad_by_lax
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.conv_patches import images_a_block, over_images, sum_over_images
+from jaxcnnbp.ops.conv_patches import by_blocks, images_a_block
 from jaxcnnbp.ops.numerics import wide
 
 
@@ -40,7 +40,8 @@ def forward_by_columns(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
         y = _dot(blocks.patches(x), widened, ((1,), (0,)), geometry)
         return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
 
-    return over_images(of_images, x, blocks.bytes_an_image(x))
+    y = by_blocks(of_images, images_a_block(x, blocks.bytes_an_image(x)), x)
+    return y.reshape(-1, *y.shape[2:])
 
 
 def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -64,8 +65,8 @@ def kernel_grad_by_columns(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
         deltas = delta.reshape(-1, blocks.columns * delta.shape[-1])
         return _dot(blocks.patches(x), deltas, ((0,), (0,)), geometry)
 
-    total = sum_over_images(of_images, x, delta, images_a_block(x, blocks.bytes_an_image(x)))
-    return blocks.narrowed(total, x.shape[-1])
+    sums = by_blocks(of_images, images_a_block(x, blocks.bytes_an_image(x)), x, delta)
+    return blocks.narrowed(sums.sum(0), x.shape[-1])
 
 
 def kernel_grad_by_pairs(x: Array, delta: Array, geometry: ConvGeometry) -> Array:

@@ -87,13 +87,12 @@ def sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta:
     return lax.scan(lambda sum_, block: (sum_ + of_images(*block), None), total, tuple(blocks))[0]
 
 
-def over_images(of_images: Callable[[Array], Array], x: Array, bytes_an_image: int) -> Array:
-    """`of_images(x)`, over blocks of equally many images whose patches take no more than `BLOCK_BYTES`."""
-    size = largest_divisor(x.shape[0], images_a_block(x, bytes_an_image))
-    if size == x.shape[0]:
-        return of_images(x)
-    blocks = lax.map(of_images, x.reshape(-1, size, *x.shape[1:]))
-    return blocks.reshape(-1, *blocks.shape[2:])
+def by_blocks(of_images: Callable[..., Array], size: int, *arrays: Array) -> Array:
+    """`of_images(*arrays)` of one block of at most `size` images after the other, `(blocks, ...)`; all are as large."""
+    size = largest_divisor(arrays[0].shape[0], size)
+    if size == arrays[0].shape[0]:
+        return of_images(*arrays)[None]
+    return lax.map(lambda block: of_images(*block), tuple(a.reshape(-1, size, *a.shape[1:]) for a in arrays))
 
 
 def images_a_block(x: Array, bytes_an_image: int) -> int:
