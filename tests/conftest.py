@@ -7,17 +7,31 @@ from pathlib import Path
 import jax
 import pytest
 
-# Tests of several folders share `cases` and `check`; with `--import-mode=importlib` no folder is on the path by itself.
+# Tests of several folders share modules of this one; with `--import-mode=importlib` no folder is on the path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("check")
+
+from running import CACHE, HALF_WRITTEN  # noqa: E402 - found on the path above
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """What every test runs under; programs are compiled once for all workers and for the next run."""
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    config.addinivalue_line("filterwarnings", f"ignore:{HALF_WRITTEN}:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """LLVM writes plain machine code, which takes a third less: for what programs compute, put together from rules.
+
+    The rules themselves, alone and in every form and type, are compiled as users have them compiled.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """`nn.backprop`, the document's algorithm, agrees with `jax.grad` in every gradient and every delta."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +32,8 @@ SMALL = nn.Sequential(
         nn.Dense(3),
     )
 )
+pytestmark = pytest.mark.usefixtures("quick")
+
 LOSSES = [nn.squared_error, nn.softmax_cross_entropy]
 
 
@@ -38,11 +43,29 @@ def data(shape, classes, dtype="float64"):
     return jnp.asarray(generator.normal(size=shape), dtype), labels
 
 
+def drawn(model, input_shape, dtype="float32"):
+    """Parameters of the size that layers begin with; `init` would compile a program for every shape."""
+    shapes = jax.eval_shape(lambda key: model.init(key, input_shape), jax.random.key(0))
+    generator = np.random.default_rng(1)
+
+    def leaf(like):
+        return jnp.asarray(generator.normal(size=like.shape) / np.sqrt(max(1, math.prod(like.shape[:-1]))), dtype)
+
+    return jax.tree.map(leaf, shapes)
+
+
+@functools.cache
+def by_backprop(loss):
+    """Parameters, inputs, labels, and the whole algorithm on them, in float64."""
+    inputs, labels = data((3, 12, 12, 2), 3)
+    params = drawn(SMALL, inputs.shape, "float64")
+    found = jax.jit(lambda p, x: nn.backprop(SMALL, p, x, labels, loss))(params, inputs)
+    return params, inputs, labels, found
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients(loss, x64):
-    inputs, labels = data((3, 12, 12, 2), 3)
-    params = SMALL.init(jax.random.key(0), inputs.shape, jnp.float64)
-    found = jax.jit(lambda p, x: nn.backprop(SMALL, p, x, labels, loss))(params, inputs)
+    params, inputs, labels, found = by_backprop(loss)
     value, (gradients, at_input) = jax.jit(
         jax.value_and_grad(lambda p, x: loss(SMALL.apply(p, x), labels), argnums=(0, 1))
     )(params, inputs)
@@ -54,9 +77,7 @@ def test_gradients(loss, x64):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_deltas(loss, x64):
     """The delta of a layer is the gradient by something added to its output."""
-    inputs, labels = data((2, 12, 12, 2), 3)
-    params = SMALL.init(jax.random.key(0), inputs.shape, jnp.float64)
-    found = jax.jit(lambda p: nn.backprop(SMALL, p, inputs, labels, loss))(params)
+    params, inputs, labels, found = by_backprop(loss)
 
     def with_additions(additions):
         x = inputs + additions["input"]
@@ -98,7 +119,7 @@ def test_in_the_order_of_the_layers():
 def test_shipped_models(name):
     spec = MODELS[name]
     model, (inputs, labels) = spec.build(), data((2, *spec.input_shape), 10, "float32")
-    params = model.init(jax.random.key(0), inputs.shape)
+    params = drawn(model, inputs.shape)
     found = jax.jit(lambda p: nn.backprop(model, p, inputs, labels, spec.loss))(params)
     with jaxcnnbp.mode("autodiff"):
         wanted = jax.jit(jax.value_and_grad(lambda p: spec.loss(model.apply(p, inputs), labels)))(params)
@@ -108,7 +129,7 @@ def test_shipped_models(name):
 
 def test_no_gradient_of_an_empty_batch():
     inputs, labels = data((0, 12, 12, 2), 3, "float32")
-    params = SMALL.init(jax.random.key(0), (1, 12, 12, 2))
+    params = drawn(SMALL, (1, 12, 12, 2))
     found = jax.jit(lambda p: nn.backprop(SMALL, p, inputs, labels, nn.softmax_cross_entropy))(params)
     assert float(found.loss) == 0
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(found.gradients))
@@ -116,7 +137,7 @@ def test_no_gradient_of_an_empty_batch():
 
 def test_a_step_downhill():
     inputs, labels = data((8, 12, 12, 2), 3, "float32")
-    params = SMALL.init(jax.random.key(0), inputs.shape)
+    params = drawn(SMALL, inputs.shape)
     step = jax.jit(lambda p: nn.backprop(SMALL, p, inputs, labels, nn.softmax_cross_entropy))
     before = step(params)
     after = step(jax.tree.map(lambda p, g: p - jnp.asarray(0.05, p.dtype) * g, params, before.gradients))

@@ -17,7 +17,7 @@ from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.ops.conv import conv
 from jaxcnnbp.ops.convolve import conv_geometry
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 EACH = (
     *{case.op: case for case in reversed(ALL)}.values(),

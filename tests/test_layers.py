@@ -11,6 +11,8 @@ from check import assert_same
 from jaxcnnbp import nn
 from jaxcnnbp.nn.layer import glorot_uniform, he_normal
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 TABLE = ((True, False, True), (False, True, True))
 IMAGES, LINES, VOLUMES, VECTORS = (2, 6, 6, 2), (2, 8, 2), (1, 4, 4, 3, 2), (3, 5)
 
@@ -56,10 +58,14 @@ LAYERS = [
 each_layer = pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: str(value)[:60])
 
 
+def started(layer, shape, dtype=jnp.float32):
+    """Shapes and dtypes of fresh parameters; to draw them takes longer to compile than the layer."""
+    return jax.eval_shape(lambda key: layer.init(key, shape, dtype), jax.random.key(0))
+
+
 def drawn(layer, shape):
     """Parameters, none of them zero, an input and a delta."""
-    params = layer.init(jax.random.key(0), shape, jnp.float64)
-    leaves, tree = jax.tree.flatten(params)
+    leaves, tree = jax.tree.flatten(started(layer, shape, jnp.float64))
     generator = np.random.default_rng(0)
     params = jax.tree.unflatten(tree, [jnp.asarray(generator.normal(size=leaf.shape)) for leaf in leaves])
     x = jnp.asarray(np.round(generator.normal(size=shape), 1))
@@ -87,9 +93,9 @@ def test_backward_is_the_gradient(layer, shape, x64):
 
 @each_layer
 def test_shapes(layer, shape):
-    params = layer.init(jax.random.key(0), shape)
+    params = started(layer, shape)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype(jnp.float32)}
-    assert layer.apply(params, jnp.ones(shape)).shape == layer.output_shape(shape)
+    assert jax.eval_shape(layer.apply, params, jnp.ones(shape)).shape == layer.output_shape(shape)
     assert layer.output_shape((0, *shape[1:])) == (0, *layer.output_shape(shape)[1:])
 
 
@@ -108,7 +114,7 @@ def test_names_and_shapes_of_parameters():
     model = nn.Sequential(
         (nn.Conv(6, 5), nn.Relu(), nn.Subsample(2), nn.CombineMaps(4, (3, 3)), nn.Flatten(), nn.Dense(10))
     )
-    params = model.init(jax.random.key(0), (1, 28, 28, 3))
+    params = started(model, (1, 28, 28, 3))
     assert model.names == ("conv1", "relu1", "subsample1", "combine1", "flatten1", "dense1")
     assert jax.tree.map(jnp.shape, params) == {
         "conv1": {"kernel": (5, 5, 3, 6), "bias": (6,)},

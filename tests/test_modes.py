@@ -41,7 +41,7 @@ SOME = (
 )
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("quick", "x64")
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_autodiff_agrees(case):
     arrays, delta = case.arrays(), delta_like(case, case.arrays())

@@ -20,7 +20,7 @@ from check import assert_same
 
 from jaxcnnbp import mode, nn
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 # Thousands of terms, three products deep.
 ROUNDING = 1e-9

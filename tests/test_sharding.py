@@ -1,8 +1,6 @@
 """Sharded over eight devices, over images or over channels, the rules give the same numbers."""
 
-import os
-import subprocess
-import sys
+from running import environment, python
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
@@ -85,6 +83,5 @@ print("same")
 
 
 def test_eight_devices():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=False)
+    done = python("-c", PROGRAM, env=environment(devices=8, quick=True))
     assert done.stdout.strip() == "same", done.stderr[-2000:]

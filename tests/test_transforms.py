@@ -9,7 +9,7 @@ from check import assert_same, delta_like, value_and_pullback
 
 import jaxcnnbp
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 SOME = (
     *named(CONVOLUTIONS, "stride 2 of 3x3", "depthwise strided"),

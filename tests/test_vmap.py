@@ -11,7 +11,7 @@ from check import assert_same, delta_like, value_and_pullback
 
 import jaxcnnbp
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 COPIES = 3
 ONE_ARRAY = (

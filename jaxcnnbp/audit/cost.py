@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import jax
 
-BUDGET_SECONDS = 0.5
-MOST_ROUNDS = 21
+from jaxcnnbp.timing import Plan, side_by_side
+
+# A glance beside the numbers, and no benchmark: `jaxcnnbp bench` takes its time. The call before the timed ones warms.
+PLAN = Plan(seconds=0.5, least=3, most=21, warm=0, rouse=0.0)
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,13 @@ class Cost:
 
 def cost_of(manual: Any, autodiff: Any, args: Sequence[Any]) -> Cost:
     """The cost of two functions compiled by `jax.jit(f).lower(...).compile()`."""
-    first = [_seconds(f, args) for f in (manual, autodiff)]
-    rounds = int(min(MOST_ROUNDS, max(3, BUDGET_SECONDS / max(sum(first), 1e-6))))
-    times: list[list[float]] = [[], []]
-    for turn in range(rounds):
-        order = (0, 1) if turn % 2 == 0 else (1, 0)
-        for which in order:
-            times[which].append(_seconds((manual, autodiff)[which], args))
-    return Cost(median(times[0]), median(times[1]), _memory(manual), _memory(autodiff), rounds)
-
-
-def _seconds(function: Callable[..., Any], args: Sequence[Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    return time.perf_counter() - start
+    calls = {
+        "manual": lambda: jax.block_until_ready(manual(*args)),
+        "autodiff": lambda: jax.block_until_ready(autodiff(*args)),
+    }
+    times = side_by_side([calls], PLAN)
+    manual_time, autodiff_time = times["manual"], times["autodiff"]
+    return Cost(manual_time.median, autodiff_time.median, _memory(manual), _memory(autodiff), manual_time.calls)
 
 
 def _memory(compiled: Any) -> int | None:

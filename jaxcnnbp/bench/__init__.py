@@ -8,7 +8,7 @@ from jaxcnnbp.bench.results import Results, Row, load, save
 from jaxcnnbp.bench.run import run
 from jaxcnnbp.bench.self_check import SelfCheck, check_instrument
 from jaxcnnbp.bench.settings import DTYPES, Settings
-from jaxcnnbp.bench.timing import Clock, Plan, Timing, side_by_side
+from jaxcnnbp.timing import Clock, Plan, Timing, side_by_side
 
 __all__ = [
     "CASES",

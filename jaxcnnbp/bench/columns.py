@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxcnnbp.bench.results import LOSS, Results, Row, geometric_mean, losses, speedups
-from jaxcnnbp.bench.timing import Timing
+from jaxcnnbp.timing import Timing
 
 __all__ = ["COLUMNS", "MEANS", "Column", "Mean", "factor", "headline", "loss_lines", "means", "milliseconds", "verdict"]
 

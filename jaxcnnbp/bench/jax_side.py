@@ -14,7 +14,7 @@ from jax import lax
 
 import jaxcnnbp
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.timing import Call
+from jaxcnnbp.timing import Call
 
 __all__ = ["Program", "arrays", "autodiff_layer", "call_of", "manual_layer", "programs"]
 

@@ -15,8 +15,8 @@ from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes, temporary
 from jaxcnnbp.bench.results import Row
 from jaxcnnbp.bench.settings import Settings
-from jaxcnnbp.bench.timing import Clock, Plan, side_by_side
 from jaxcnnbp.bench.torch_side import torch_calls
+from jaxcnnbp.timing import Clock, Plan, side_by_side
 
 __all__ = ["measure_layer"]
 

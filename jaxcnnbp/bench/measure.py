@@ -10,7 +10,7 @@ import jax
 
 from jaxcnnbp.bench.jax_side import call_of
 from jaxcnnbp.bench.self_check import TOLERANCE
-from jaxcnnbp.bench.timing import SYSTEM, Call, Clock, Plan, Timing, side_by_side
+from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, Timing, side_by_side
 
 __all__ = ["Comparison", "measure"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from jaxcnnbp.bench.timing import Call, Clock, Plan, Timing
+from jaxcnnbp.timing import Call, Clock, Plan, Timing
 
 __all__ = ["Opponent", "better_layout", "blocks"]
 

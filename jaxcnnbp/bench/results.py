@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.self_check import SelfCheck
-from jaxcnnbp.bench.timing import Timing
+from jaxcnnbp.timing import Timing
 
 __all__ = ["LOSS", "SIDES", "Results", "Row", "geometric_mean", "load", "losses", "save", "speedups"]
 

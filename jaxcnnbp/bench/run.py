@@ -16,8 +16,8 @@ from jaxcnnbp.bench.results import Results
 from jaxcnnbp.bench.self_check import SelfCheck, check_instrument
 from jaxcnnbp.bench.settings import Settings
 from jaxcnnbp.bench.step_rows import measure_step
-from jaxcnnbp.bench.timing import SYSTEM, Clock
 from jaxcnnbp.bench.torch_side import why_no_torch
+from jaxcnnbp.timing import SYSTEM, Clock
 
 __all__ = ["run"]
 

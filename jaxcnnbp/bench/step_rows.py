@@ -7,10 +7,10 @@ from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import temporary
 from jaxcnnbp.bench.results import Row
 from jaxcnnbp.bench.settings import Settings
-from jaxcnnbp.bench.timing import Clock, Plan, side_by_side
 from jaxcnnbp.bench.torch_models import torch_step
 from jaxcnnbp.bench.torch_side import layouts, synchronised
 from jaxcnnbp.bench.training import RATE, jax_steps
+from jaxcnnbp.timing import Clock, Plan, side_by_side
 
 __all__ = ["measure_step"]
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.timing import Call
+from jaxcnnbp.timing import Call
 
 __all__ = ["device_of", "layouts", "synchronised", "to_torch", "torch_calls", "torch_layer", "why_no_torch"]
 

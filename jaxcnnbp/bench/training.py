@@ -15,7 +15,7 @@ import jaxcnnbp
 from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.own_models import own_model
 from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes
-from jaxcnnbp.bench.timing import Call
+from jaxcnnbp.timing import Call
 from jaxcnnbp.train.errors import require
 
 __all__ = ["RATE", "Step", "jax_steps"]

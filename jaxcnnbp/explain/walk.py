@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxcnnbp import nn
 from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.explain.shown import Shown, Views
+from jaxcnnbp.explain.walk_picture import picture_of
+from jaxcnnbp.explain.walk_views import page_of, plain_of, rich_of, title_of
 from jaxcnnbp.explain.weights import Trained, default_cache, scaled, trained
 from jaxcnnbp.modes import mode
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class Walk(Shown):
     """What `jaxcnnbp.explain.model` gives: it shows itself in a notebook, and as page, picture and text.
 
     Attributes:
@@ -69,6 +69,8 @@ class Walk:
       steps: the input and every layer, first to last.
       words: where weights and image are from.
     """
+
+    _views: ClassVar[Views] = Views(title_of, page_of, plain_of, rich_of, picture_of)
 
     name: str
     sample: int
@@ -90,38 +92,6 @@ class Walk:
             if step.name == name:
                 return step
         raise KeyError(f"`name` (={name!r}) must be one of {', '.join(step.name for step in self.steps)}.")
-
-    def to_html(self) -> str:
-        """The page, whole: one file that needs no network."""
-        from jaxcnnbp.explain.walk_views import page_of
-
-        return page_of(self)
-
-    def save_html(self, path: str | PathLike[str]) -> None:
-        """Writes `to_html()` to `path`."""
-        Path(path).write_text(self.to_html(), encoding="utf-8")
-
-    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
-        """All pictures on one sheet; needs Matplotlib."""
-        from jaxcnnbp.explain.walk_picture import picture_of
-
-        return picture_of(self, path)
-
-    def _repr_html_(self) -> str:
-        from jaxcnnbp.explain.walk_views import title_of
-        from jaxcnnbp.pages import in_frame
-
-        return in_frame(self.to_html(), title_of(self))
-
-    def __rich__(self) -> Any:
-        from jaxcnnbp.explain.walk_views import rich_of
-
-        return rich_of(self)
-
-    def __str__(self) -> str:
-        from jaxcnnbp.explain.walk_views import plain_of
-
-        return plain_of(self)
 
 
 def model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from click.testing import CliRunner, Result
 
-from jaxcnnbp.bench import CASES, NETWORKS, Settings, check_instrument, load, run
+from jaxcnnbp.bench import CASES, NETWORKS, Settings, check_instrument, limit, load, run
 from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes
 from jaxcnnbp.cli.main import main
 
@@ -19,6 +20,14 @@ HAS_TORCH = Settings().with_torch
 
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(main, ("bench", *arguments), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_limit() -> Iterator[None]:
+    """The limit of a machine takes seconds of all cores at the sizes where it is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limit, "_SIZES", dict.fromkeys(("cpu", "gpu"), (256, 2**20)))
+        yield
 
 
 @pytest.fixture(scope="module")

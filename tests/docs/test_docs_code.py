@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from running import ROOT, STRICT, python
 
 from jaxcnnbp.cli.main import main
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md"))
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
@@ -40,10 +37,7 @@ def runnable(page: Path) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
 def test_code_prints_the_text_below_it(page: Path, tmp_path: Path) -> None:
     program, expected = runnable(page)
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", "-c", program]
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    done = python(*STRICT, "-c", program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = done.stdout.split(MARK)[:-1]
     for number, (found, text) in enumerate(zip(printed, expected, strict=True)):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+from running import ROOT, environment, python
 
-ROOT = Path(__file__).resolve().parents[2]
 # name: the library it needs, how many rules it must swap
 RECIPES = {
     "10_flax_linen_resnet": ("flax", "6 conv, 1 max_pool, 1 sum_pool swapped, 0 left"),
@@ -32,10 +28,7 @@ def test_gradients_are_equal_before_and_after(name: str):
     library, swapped = RECIPES[name]
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHONPATH": path}
-    command = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = python(str(ROOT / "examples" / f"{name}.py"), env=environment(quick=True))
     assert done.returncode == 0, done.stderr[-3000:]
     assert swapped in done.stdout
     found = re.search(r"largest relative difference of \d+ gradients: (\S+)", done.stdout)

@@ -17,7 +17,7 @@ import jaxcnnbp
 from jaxcnnbp.ops.lax_conv import conv_general_dilated, conv_transpose
 from jaxcnnbp.ops.reduce_window import reduce_window
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 # Sums of a few dozen float64 terms in another order.
 CLOSE = dict(rtol=1e-11, atol=1e-11)

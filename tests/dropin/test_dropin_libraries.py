@@ -10,7 +10,7 @@ import pytest
 import jaxcnnbp
 from jaxcnnbp.transform import explain_swaps, manual_backward
 
-pytestmark = pytest.mark.usefixtures("x64", "libraries_promotion")
+pytestmark = pytest.mark.usefixtures("quick", "x64", "libraries_promotion")
 
 X = np.random.default_rng(0).normal(size=(2, 7, 6, 4))
 # Sums of a few dozen float64 terms in another order.

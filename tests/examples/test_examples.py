@@ -1,14 +1,10 @@
 """The examples 01 to 09, 16 and 17 run as a reader runs them, without a warning, and print what they promise."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from running import ROOT, STRICT, environment, python
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 # Lines that each example must print, as regular expressions.
@@ -83,10 +79,8 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("name", sorted(PRINTED))
 def test_example_prints(name: str) -> None:
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")]
-    environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    # Those of whole runs are about bits and exchanges, and compile the same step many times over.
+    done = python(*STRICT, str(EXAMPLES / f"{name}.py"), env=environment(quick=name >= "16"))
     assert done.returncode == 0, done.stderr
     for pattern in PRINTED[name]:
         assert re.search(pattern, done.stdout, re.MULTILINE), f"{pattern!r} is not in:\n{done.stdout}"

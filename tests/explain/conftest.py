@@ -1,1 +1,9 @@
+"""Pictures of numbers."""
+
+import pytest
 from browsing import browser as browser
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick(quick: None) -> None:
+    """See `quick`."""

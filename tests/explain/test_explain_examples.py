@@ -1,14 +1,10 @@
 """The examples on pictures run as a reader runs them."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from running import ROOT, STRICT, python
 
-ROOT = Path(__file__).parents[2]
 PRINTED = {
     "21_look_at_a_layer": [
         r"^dk\[0,2\] = .* = ",
@@ -22,10 +18,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_example_prints(name: str) -> None:
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py")]
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = python(*STRICT, str(ROOT / "examples" / f"{name}.py"))
     assert done.returncode == 0, done.stderr
     for pattern in PRINTED[name]:
         assert re.search(pattern, done.stdout, re.MULTILINE), f"{pattern!r} is not in:\n{done.stdout}"

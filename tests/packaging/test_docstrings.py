@@ -26,6 +26,7 @@ def public(namespace: ModuleType) -> list[tuple[str, object]]:
     return [(name, value) for name, value in own if getattr(value, "__module__", "").startswith("jaxcnnbp.")]
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", sorted(modules(jaxcnnbp)))
 def test_docstring_examples(name: str) -> None:
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)

@@ -1,15 +1,11 @@
 """What the README says is so: its code prints what stands below it, and its table names what exists."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from running import ROOT, STRICT, python
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -24,10 +20,7 @@ FORMULAS = re.findall(r"^\|.*\| \[.*?\]\((jaxcnnbp/.*?\.py)\) \| (`.*`) \|$", RE
 def test_code_runs_and_prints_the_text_below_it(block: tuple[str, str, str]) -> None:
     indent, code, text = block
     lines = (line.removeprefix(indent) for line in code.splitlines())
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", "-c", "\n".join(lines)]
-    environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = python(*STRICT, "-c", "\n".join(lines))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == text.split()
 

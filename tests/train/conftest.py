@@ -39,6 +39,11 @@ def tiny() -> nn.Sequential:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _quick(quick: None) -> None:
+    """See `quick`."""
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _tiny_model() -> Iterator[None]:
     """Lets the options name `tiny` as a model."""
     with pytest.MonkeyPatch.context() as patch:

@@ -112,6 +112,8 @@ def test_damaged_file_is_one_line_and_exit_code_2(mnist_like: Path) -> None:
 def test_divergence_is_one_sentence(mnist_like: Path) -> None:
     result = call(
         "train",
+        "--model",
+        "tiny",
         "--data-dir",
         str(mnist_like),
         "--optimizer",

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from running import STRICT, environment, python
 
 PROGRAM = """
 import dataclasses, importlib.util, json, re, sys, tempfile
@@ -81,14 +77,8 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
-    }
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(Path(__file__).with_name("conftest.py"))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    drawn = str(Path(__file__).with_name("conftest.py"))
+    done = python(*STRICT, "-c", PROGRAM, drawn, env=environment(devices=8, quick=True))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

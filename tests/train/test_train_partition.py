@@ -8,15 +8,12 @@ activations, and any other collective, is a gather in disguise.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import types
 from pathlib import Path
 
 from cases import ALL, Case
+from running import environment, python
 
-ROOT = Path(__file__).parents[2]
 DEVICES = 8
 
 PROGRAM = """
@@ -107,13 +104,9 @@ planted = Planted()
 
 def test_no_activation_leaves_its_device() -> None:
     """One program for all of them: it takes half a minute to begin, and each worker would begin its own."""
-    flags = f"--xla_force_host_platform_device_count={DEVICES}"
-    folders = (ROOT, ROOT / "tests", ROOT / "tests" / "train")
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(
-        command, input=json.dumps(SPREAD), capture_output=True, text=True, env=environment, check=False
+    here = Path(__file__).parent
+    done = python(
+        "-c", PROGRAM, input=json.dumps(SPREAD), env=environment(here, here.parent, devices=DEVICES, quick=True)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     exchanged = dict(map(json.loads, done.stdout.splitlines()))

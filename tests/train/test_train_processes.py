@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -13,30 +12,26 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from running import environment
 
 from jaxcnnbp.train import InputError, Run, load_params
 from jaxcnnbp.train.processes import LOST_EXIT_CODE
 
-ROOT = Path(__file__).parents[2]
 # Six steps an epoch of scikit-learn's digits; the toolbox's mistakes are not the point here.
 TASK = ["--batch", "256", "--ema", "0.9", "--augment", "affine", "--quiet"]
 
 
-def start(count: int, *options: str) -> list[subprocess.Popen]:
+def start(count: int, *options: str, quick: bool = False) -> list[subprocess.Popen]:
     """`jaxcnnbp train` in `count` processes, or in one without a coordinator."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
-    }
+    variables = environment(quick=quick, JAX_PLATFORMS="cpu")
     command = [sys.executable, "-m", "jaxcnnbp", "train", *TASK, *options]
     joined = ["--coordinator", address, "--num-processes", str(count), "--time-limit", "120"]
     own = [[*joined, "--process-id", str(number)] if count > 1 else [] for number in range(count)]
     return [
-        subprocess.Popen([*command, *mine], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, *mine], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for mine in own
     ]
 
@@ -75,7 +70,7 @@ def test_two_processes_stopped_by_one_and_resumed_train_what_one_trains(tmp_path
 
 def test_nobody_waits_for_a_dead_process(tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
-    two = start(2, "--epochs", "2000", "--checkpoints", str(checkpoints), "--checkpoint-every", "6")
+    two = start(2, "--epochs", "2000", "--checkpoints", str(checkpoints), "--checkpoint-every", "6", quick=True)
     wait_for(checkpoints / "best.npz", two[0])
     two[1].kill()
     (code, errors), _ = ended(two)

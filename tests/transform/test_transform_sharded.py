@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from running import environment, python
 
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
@@ -82,10 +79,6 @@ print("same gradients")
 
 
 def test_gradients_over_eight_devices():
-    root = Path(__file__).resolve().parents[2]
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
-    environment = os.environ | flags | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = python("-c", PROGRAM, env=environment(devices=8, quick=True, JAX_ENABLE_X64="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "same gradients" in done.stdout
