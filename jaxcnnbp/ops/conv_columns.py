@@ -15,6 +15,7 @@ Each form has the signature and the meaning of the plain form in `conv_forms`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -116,16 +117,17 @@ class Blocks:
         window = self.window
         by_block = sent.reshape(batch, *window.output[:-1], self.count, -1)
         channels = by_block.shape[-1] // (math.prod(window.size[:-1]) * self.read)
-        total, zero, start = None, jnp.zeros((), sent.dtype), 0
+        zero, start, laid = jnp.zeros((), sent.dtype), 0, []
         for tap, q, columns in self._pieces():
             piece = by_block[..., start : start + columns * channels]
             rows = zip(tap, self.extents, window.output, window.stride, strict=False)
             edges = [(t, e - t - (o - 1) * s - 1, s - 1) for t, e, o, s in rows]
             within = [(q, self.reach - 1 - q, 0), (0, (self.step - columns) * channels, 0)]
-            laid = lax.pad(piece, zero, [(0, 0, 0), *edges, *within])
-            total, start = laid if total is None else total + laid, start + columns * channels
+            laid.append(lax.pad(piece, zero, [(0, 0, 0), *edges, *within]))
+            start += columns * channels
         crop = [(-low, -high, 0) for low, high in self._edges()]
-        return lax.pad(total.reshape(batch, *self.extents, channels), zero, [(0, 0, 0), *crop, (0, 0, 0)])
+        positions = functools.reduce(jnp.add, laid).reshape(batch, *self.extents, channels)
+        return lax.pad(positions, zero, [(0, 0, 0), *crop, (0, 0, 0)])
 
     def _pieces(self) -> Iterator[tuple[Ints, int, int]]:
         """The leading taps, how many blocks further, and how many columns of that block are read."""
