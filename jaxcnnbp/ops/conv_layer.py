@@ -172,23 +172,18 @@ class Layer:
     @property
     def has_short_rows(self) -> bool:
         """So few channels that XLA's convolution leaves the rows of an image to one core, and enough work to share."""
-        return self._more_padded <= 0 and self._is_short(self.width, self.geometry.window.output[-1])
+        return max(self._padded_beyond) <= 0 and self._is_short(self.width, self.geometry.window.output[-1])
 
     @property
     def carries_back_short_rows(self) -> bool:
         """The same for the convolution that carries delta back, which is padded where the forward one is not."""
-        return self._less_padded <= 0 and self._is_short(self.depth, self.geometry.window.spatial[-1])
+        return min(self._padded_beyond) >= 0 and self._is_short(self.depth, self.geometry.window.spatial[-1])
 
     @property
-    def _more_padded(self) -> int:
+    def _padded_beyond(self) -> list[int]:
         """By how much the padding is wider than keeps the size: it is laid between the images and multiplied there."""
         window = self.geometry.window
-        return max(low + high - (e - 1) for (low, high), e in zip(window.padding, window.extent, strict=True))
-
-    @property
-    def _less_padded(self) -> int:
-        window = self.geometry.window
-        return max((e - 1) - low - high for (low, high), e in zip(window.padding, window.extent, strict=True))
+        return [low + high - (e - 1) for (low, high), e in zip(window.padding, window.extent, strict=True)]
 
     def _is_short(self, outputs: int, columns: int) -> bool:
         between = 4 * (self.geometry.window.extent[-1] - 1)  # zeros between two images: no more than a quarter

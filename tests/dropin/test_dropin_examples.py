@@ -28,7 +28,7 @@ def test_gradients_are_equal_before_and_after(name: str):
     library, swapped = RECIPES[name]
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    done = python(str(ROOT / "examples" / f"{name}.py"), env=environment(quick=True))
+    done = python(str(ROOT / "examples" / f"{name}.py"), env=environment(quick=True), timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert swapped in done.stdout
     found = re.search(r"largest relative difference of \d+ gradients: (\S+)", done.stdout)

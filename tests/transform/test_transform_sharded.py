@@ -79,6 +79,6 @@ print("same gradients")
 
 
 def test_gradients_over_eight_devices():
-    done = python("-c", PROGRAM, env=environment(devices=8, quick=True, JAX_ENABLE_X64="1"))
+    done = python("-c", PROGRAM, env=environment(devices=8, quick=True, JAX_ENABLE_X64="1"), timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "same gradients" in done.stdout
