@@ -14,6 +14,12 @@ and channels are 16 matrix products. The map is bilinear, so its transposes are 
     input grad     the forward of delta with the flipped kernel
     kernel grad    dK = G^T [ sum over tiles (B^T X B)^T (A delta A^T) ] G
 
+XLA makes a loop for every array that is computed, and each takes its time to compile. So the four products of an axis
+stand in two arrays, the two `ends` (o0, o3) and the two `middles` (o1, o2), and every line of sums is one expression:
+
+    B^T x   ends x0 - x2, x1 - x3   middles x2 +- x1            A d     ends d0, -d1   middles d0 +- d1
+    G k     ends k0, k2             middles (k0 + k2 +- k1) / 2  A^T o   y = o1 +- (o2 + ends)
+
 The sums round: results differ from the plain form by two or three units in the last place of the largest product, and a
 NaN or an infinity reaches the whole tile. `precision=jax.lax.Precision.HIGHEST` asks for the plain form.
 
@@ -36,8 +42,7 @@ from jaxcnnbp.ops.conv_patches import largest_divisor
 from jaxcnnbp.ops.devices import alike_zeros
 from jaxcnnbp.ops.numerics import cast, wide
 
-Grid = list[list[Array]]
-Sums = Callable[[list[Array]], list[Array]]
+Parts = list[Array]  # ends and middles of one axis, or of both: [ends of ends, middles of ends, ...]
 
 # Bytes of transformed tiles that are worked on at a time: they stay in the cache, and in memory that the process holds.
 BLOCK_BYTES = 16 << 20
@@ -45,26 +50,22 @@ BLOCK_BYTES = 16 << 20
 
 def forward_by_winograd(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """Y = A^T [(G K G^T) (B^T X B)] A."""
-    taps = [[kernel[i, j] for j in range(3)] for i in range(3)]
-    return _filtered(x, taps, geometry, kernel.shape[-1], contracted=0)
+    return _filtered(x, kernel, geometry, kernel.shape[-1], contracted=0)
 
 
 def input_grad_by_winograd(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The full convolution of delta with the flipped kernel, whose outputs are summed over and not its inputs."""
-    flipped = [[kernel[2 - i, 2 - j] for j in range(3)] for i in range(3)]
-    return _filtered(delta, flipped, dual(geometry), kernel.shape[-2], contracted=1)
+    return _filtered(delta, lax.rev(kernel, (0, 1)), dual(geometry), kernel.shape[-2], contracted=1)
 
 
-def _filtered(x: Array, taps: Grid, geometry: ConvGeometry, features_out: int, contracted: int) -> Array:
-    """The convolution of `x`, whose channels meet axis `contracted` of every tap."""
+def _filtered(x: Array, kernel: Array, geometry: ConvGeometry, features_out: int, contracted: int) -> Array:
+    """The convolution of `x`, whose channels meet channel axis `contracted` of the kernel."""
     strips = _Strips(x, geometry.window, features_out)
-    products = _on_both_axes(_g, [[cast(tap, strips.sum_type) for tap in row] for row in taps])
+    filters = _on_both_axes(_g, cast(kernel, strips.sum_type), 0, 1)
 
     def of_strips(inputs: Array) -> Array:
-        tiles = _on_both_axes(_b_transposed, strips.tiles(inputs))
-        rows = zip(tiles, products, strict=True)
-        mixed = [[_dot(v, u, (1, contracted), geometry) for v, u in zip(*row, strict=True)] for row in rows]
-        return strips.outputs(_on_both_axes(_a_transposed, mixed))
+        pairs = zip(strips.tiles(inputs), filters, strict=True)
+        return strips.outputs([_dot(tiles, u, (3, contracted + 2), geometry) for tiles, u in pairs])
 
     return strips.joined(lax.map(of_strips, strips.blocks()))
 
@@ -73,17 +74,15 @@ def kernel_grad_by_winograd(x: Array, delta: Array, geometry: ConvGeometry) -> A
     """dK = G^T [sum over tiles (B^T X B)^T (A delta A^T)] G."""
     strips = _Strips(x, geometry.window, delta.shape[-1])
 
-    def add(sums: Grid, block: tuple[Array, Array]) -> tuple[Grid, None]:
-        tiles = _on_both_axes(_b_transposed, strips.tiles(block[0]))
-        deltas = _on_both_axes(_a, strips.pairs(block[1]))
-        rows = zip(tiles, deltas, strict=True)
-        more = [[_dot(v, d, (0, 0), geometry) for v, d in zip(*row, strict=True)] for row in rows]
+    def add(sums: Parts, block: tuple[Array, Array]) -> tuple[Parts, None]:
+        pairs = zip(strips.tiles(block[0]), strips.deltas(block[1]), strict=True)
+        more = [_dot(tiles, deltas, (2, 2), geometry) for tiles, deltas in pairs]
         return jax.tree.map(jnp.add, sums, more), None
 
-    shape = jax.ShapeDtypeStruct((x.shape[-1], delta.shape[-1]), strips.sum_type)
-    nothing = [[alike_zeros(shape, x, delta)] * 4] * 4
+    shape = jax.ShapeDtypeStruct((2, 2, x.shape[-1], delta.shape[-1]), strips.sum_type)
+    nothing = [alike_zeros(shape, x, delta)] * 4
     total, _ = lax.scan(add, nothing, (strips.blocks(), strips.blocks_of_outputs(delta)))
-    return jnp.stack([jnp.stack(row) for row in _on_both_axes(_g_transposed, total)])
+    return _back_from_both_axes(_g_transposed, total, 0, 1)
 
 
 def fits(geometry: ConvGeometry) -> bool:
@@ -130,21 +129,19 @@ class _Strips:
         padded = lax.pad(cast(delta, self.sum_type), jnp.zeros((), self.sum_type), [(0, 0, 0), *edges, (0, 0, 0)])
         return padded.reshape(-1, self.size, 2 * self.rows, 2 * self.wide, delta.shape[-1])
 
-    def tiles(self, inputs: Array) -> Grid:
-        """The 4x4 cells of every tile, each `[tiles x in]`; tiles overlap by two."""
-        height, width = 2 * self.rows, 2 * self.wide
-        cells = [[inputs[:, a : a + height - 1 : 2, b : b + width - 1 : 2] for b in range(4)] for a in range(4)]
-        return [[cell.reshape(-1, cell.shape[-1]) for cell in row] for row in cells]
+    def tiles(self, inputs: Array) -> Parts:
+        """B^T X B of every tile, each part `(2, 2, tiles, in)`: a tile is two pairs, and shares one."""
+        return [_side_by_side(part) for part in _on_both_axes(_b_transposed, _in_pairs(inputs), 2, 4)]
 
-    def pairs(self, delta: Array) -> Grid:
-        """The 2x2 cells of every tile of outputs, each `[tiles x out]`."""
-        return [[delta[:, a::2, b::2].reshape(-1, delta.shape[-1]) for b in range(2)] for a in range(2)]
+    def deltas(self, delta: Array) -> Parts:
+        """A delta A^T of every tile, each part `(2, 2, tiles, out)`."""
+        return [_side_by_side(part) for part in _on_both_axes(_a, _in_pairs(delta), 2, 4)]
 
-    def outputs(self, cells: Grid) -> Array:
-        """2x2 cells of every tile, laid side by side: columns first, then rows."""
-        line = (self.size, self.rows, 1, 2 * self.wide * self.features_out)
-        rows = [lax.concatenate(row, 1).reshape(line) for row in cells]
-        return lax.concatenate(rows, 2).reshape(self.size, 2 * self.rows, 2 * self.wide, self.features_out)
+    def outputs(self, products: Parts) -> Array:
+        """Y = A^T [products] A, laid out as strips."""
+        tiles = (2, 2, self.size, self.rows, self.wide, self.features_out)
+        y = _back_from_both_axes(_a_transposed, [part.reshape(tiles) for part in products], 0, 1)
+        return y.transpose(2, 3, 0, 4, 1, 5).reshape(self.size, 2 * self.rows, 2 * self.wide, self.features_out)
 
     def joined(self, y: Array) -> Array:
         """The strips as images, without what an odd output has too much."""
@@ -152,32 +149,66 @@ class _Strips:
         return images[:, : self.window.output[0], : self.window.output[1]]
 
 
+def _in_pairs(strips: Array) -> Array:
+    """`(strips, rows, 2, columns, 2, channels)`."""
+    images, rows, columns, channels = strips.shape
+    return strips.reshape(images, rows // 2, 2, columns // 2, 2, channels)
+
+
+def _side_by_side(part: Array) -> Array:
+    """`(2, 2, tiles, channels)`, for a matrix product each."""
+    return part.transpose(2, 4, 0, 1, 3, 5).reshape(2, 2, -1, part.shape[-1])
+
+
 def _dot(a: Array, b: Array, contracted: tuple[int, int], geometry: ConvGeometry) -> Array:
+    """A matrix product for every pair of the first two axes."""
     of_a, of_b = contracted
-    return lax.dot_general(a, b, (((of_a,), (of_b,)), ((), ())), geometry.precision)
+    return lax.dot_general(a, b, (((of_a,), (of_b,)), ((0, 1), (0, 1))), geometry.precision)
 
 
-def _on_both_axes(sums: Sums, grid: Grid) -> Grid:
-    """`sums` along the columns of `grid`, then along its rows."""
-    columns = [sums([row[b] for row in grid]) for b in range(len(grid[0]))]
-    return [sums([column[i] for column in columns]) for i in range(len(columns[0]))]
+def _on_both_axes(sums: Callable[[Array, int], Parts], x: Array, rows: int, columns: int) -> Parts:
+    return [part for half in sums(x, rows) for part in sums(half, columns)]
 
 
-def _b_transposed(x: list[Array]) -> list[Array]:
-    return [x[0] - x[2], x[1] + x[2], x[2] - x[1], x[1] - x[3]]
+def _back_from_both_axes(sums: Callable[[Array, Array, int], Array], parts: Parts, rows: int, columns: int) -> Array:
+    ends, middles = (sums(*half, columns) for half in (parts[:2], parts[2:]))
+    return sums(ends, middles, rows)
 
 
-def _a_transposed(m: list[Array]) -> list[Array]:
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+def _b_transposed(pairs: Array, axis: int) -> Parts:
+    """A tile is a pair of cells at `axis`, (x0, x1), and the next pair along the axis before it, (x2, x3)."""
+    count = pairs.shape[axis - 1] - 1
+    first, second = (lax.slice_in_dim(pairs, i, count + i, axis=axis - 1) for i in (0, 1))
+    return [first - second, _sum_and_difference(_at(second, 0, axis), _at(first, 1, axis), axis)]
 
 
-def _a(d: list[Array]) -> list[Array]:
-    return [d[0], d[0] + d[1], d[0] - d[1], -d[1]]
+def _g(taps: Array, axis: int) -> Parts:
+    first, second, third = (_at(taps, i, axis) for i in range(3))
+    return [lax.slice_in_dim(taps, 0, 3, stride=2, axis=axis), _sum_and_difference(first + third, second, axis) / 2]
 
 
-def _g(k: list[Array]) -> list[Array]:
-    return [k[0], (k[0] + k[1] + k[2]) / 2, (k[0] - k[1] + k[2]) / 2, k[2]]
+def _a(pairs: Array, axis: int) -> Parts:
+    return [pairs * _signs(pairs, axis), _sum_and_difference(_at(pairs, 0, axis), _at(pairs, 1, axis), axis)]
 
 
-def _g_transposed(m: list[Array]) -> list[Array]:
-    return [m[0] + (m[1] + m[2]) / 2, (m[1] - m[2]) / 2, (m[1] + m[2]) / 2 + m[3]]
+def _a_transposed(ends: Array, middles: Array, axis: int) -> Array:
+    return _at(middles, 0, axis) + _signs(ends, axis) * (_at(middles, 1, axis) + ends)
+
+
+def _g_transposed(ends: Array, middles: Array, axis: int) -> Array:
+    half_sum, half_difference = ((_at(middles, 0, axis) + s * _at(middles, 1, axis)) / 2 for s in (1, -1))
+    return lax.concatenate([_at(ends, 0, axis) + half_sum, half_difference, half_sum + _at(ends, 1, axis)], axis)
+
+
+def _at(x: Array, index: int, axis: int) -> Array:
+    return lax.slice_in_dim(x, index, index + 1, axis=axis)
+
+
+def _sum_and_difference(a: Array, b: Array, axis: int) -> Array:
+    """`a + b` and `a - b`, at `axis`, where both have one."""
+    return a + _signs(a, axis) * b
+
+
+def _signs(x: Array, axis: int) -> Array:
+    """1 and -1 at `axis`."""
+    return jnp.array([1, -1], x.dtype).reshape([2 if i == axis else 1 for i in range(x.ndim)])
