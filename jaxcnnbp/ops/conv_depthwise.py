@@ -41,7 +41,7 @@ def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
         for tap, spans in reached(window):
             p = take_reached(x, window, tap, spans)
             total = total + lay(_weighted(p, kernel[tap], sum_type), window, spans)
-        return total
+        return cast(total, geometry.output_dtype or x.dtype)
 
     return computed_apart(shifted, x, kernel, guard=kernel)
 
@@ -58,14 +58,19 @@ def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) ->
             rows = zip(first, last, window.spatial, window.stride, strict=True)
             edges = [(a, n - 1 - b, s - 1) for a, b, n, s in rows]
             total = total + _laid(_weighted(delta, kernel[tap], sum_type), edges)
-        return total
+        return cast(total, delta.dtype)
 
     return computed_apart(shifted, delta, kernel, guard=kernel)
 
 
 def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The plain form: with many taps one padded copy costs less than as many edges."""
-    return computed_apart(lambda x, k: forward_by_taps(x, k, geometry), x, kernel, guard=kernel)
+    dtype, sum_type = geometry.output_dtype or x.dtype, wide(x.dtype)
+
+    def padded(x: Array, kernel: Array) -> Array:
+        return cast(forward_by_taps(cast(x, sum_type), cast(kernel, sum_type), geometry), dtype)
+
+    return computed_apart(padded, x, kernel, guard=kernel)
 
 
 def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -133,8 +138,10 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
     Whole rows of (last spatial axis, channels) add up vectorised, which a reduction to the channels alone does not; the
     last spatial axis is summed over in the end.
     """
-    padded, window = pad_once(x, geometry.window)
     sum_type, channels = wide(x.dtype), x.shape[-1]
+    # Widened here: inside the loop XLA would widen every row for itself, and round it again.
+    padded, window = pad_once(cast(x, sum_type), geometry.window)
+    delta = cast(delta, sum_type)
     lead = (x.shape[0], *window.output[:-1])
     images, deltas = _with_flat_rows(padded, window), _with_flat_rows(delta, window)
     rows = tuple(map(max, window.extent[:-1], (1,) * window.rank))
@@ -144,10 +151,8 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
         place = _unravel(number, lead)
         corner = [place[0], *(i * s for i, s in zip(place[1:], window.stride, strict=False))]
         here = _block(images, corner, (1, *rows), ends)[0]
-        row = cast(_block(deltas, place, (1,) * len(lead), ends).reshape(sums[0].shape), sum_type)
-        return tuple(
-            s + cast(_line(here, t, window), sum_type) * row for s, t in zip(sums, window.tap_indices(), strict=True)
-        )
+        row = _block(deltas, place, (1,) * len(lead), ends).reshape(sums[0].shape)
+        return tuple(s + _line(here, t, window) * row for s, t in zip(sums, window.tap_indices(), strict=True))
 
     empty = alike_zeros(jax.ShapeDtypeStruct(deltas.shape[len(lead) :], sum_type), x, delta)
     sums = lax.fori_loop(0, math.prod(lead), add_row, (empty,) * window.taps)

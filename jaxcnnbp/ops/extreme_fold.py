@@ -27,7 +27,7 @@ from jaxcnnbp.geometry.window import keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.apart import apart, if_ever
 from jaxcnnbp.ops.devices import may_be_partitioned
-from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.ops.numerics import cast, cast_exact, wide
 from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
 
 # With more taps than this each axis is folded for itself, and so it is where every tap of a window is one of the next:
@@ -98,11 +98,12 @@ def tap_dtype(taps: int) -> DTypeLike:
 
 
 def _values(x: Array, window: Window, kind: str) -> Array:
-    outside = identity(x.dtype, kind)
+    # Compared wide: XLA rounds the result of every operation on narrow floats, which here takes most of the time.
+    outside, dtype = identity(x.dtype, kind), wide(x.dtype)
     better = lax.max if kind == "max" else lax.min
-    nothing = jnp.full((x.shape[0], *window.output, x.shape[-1]), outside, x.dtype)
-    taps = (lay(take_reached(x, window, tap, spans), window, spans, outside) for tap, spans in reached(window))
-    return reduce(better, taps, nothing)
+    nothing = jnp.full((x.shape[0], *window.output, x.shape[-1]), outside, dtype)
+    read = ((cast(take_reached(x, window, tap, spans), dtype), spans) for tap, spans in reached(window))
+    return cast_exact(reduce(better, (lay(p, window, spans, outside) for p, spans in read), nothing), x.dtype)
 
 
 def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.ndarray) -> Array:

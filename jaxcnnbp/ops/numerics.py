@@ -20,6 +20,14 @@ def cast(x: Array, dtype: DTypeLike) -> Array:
     return lax.convert_element_type(x, dtype)
 
 
+def cast_exact(x: Array, dtype: DTypeLike) -> Array:
+    """`x` as `dtype`, which holds its values as they are: a bfloat16 is the upper half of a float32, nothing rounds."""
+    if x.dtype == jnp.float32 and dtype == jnp.bfloat16:
+        bits = lax.bitcast_convert_type(x, jnp.uint32)
+        return lax.bitcast_convert_type(cast(lax.shift_right_logical(bits, np.uint32(16)), jnp.uint16), dtype)
+    return cast(x, dtype)
+
+
 def require_inexact(array: Array, name: str) -> None:
     """Refuses integers where a gradient is asked for."""
     if not jnp.issubdtype(array.dtype, jnp.inexact):
