@@ -200,9 +200,12 @@ def test_patches_in_blocks_of_images(images, monkeypatch):
     )
     geometry = conv_geometry(x, kernel, **DEFAULTS)
     monkeypatch.setattr(conv_patches, "BLOCK_BYTES", 2 * conv_patches.patch_bytes(x, geometry))
-    assert_same(
-        conv_patches.kernel_grad_by_patches(x, delta, geometry), conv_forms.kernel_grad_by_taps(x, delta, geometry)
-    )
+    for form, meaning, operands in (
+        (conv_patches.forward_by_patches, conv_forms.forward_by_taps, (x, kernel)),
+        (conv_patches.input_grad_by_patches_of_delta, conv_forms.input_grad_by_taps, (delta, kernel)),
+        (conv_patches.kernel_grad_by_patches, conv_forms.kernel_grad_by_taps, (x, delta)),
+    ):
+        assert_same(form(*operands, geometry), meaning(*operands, geometry))
 
 
 @pytest.mark.parametrize("precision", ["highest", jax.lax.Precision.HIGHEST, (None, jax.lax.Precision.HIGH)])
@@ -231,6 +234,27 @@ def test_layers_have_the_form_that_pays(channels, rows, form):
     x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, depth), (3, 3, depth, width)))
     layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME"))), depth, width, 8)
     assert next(row.form for row in rows if row.fits(layer) and row.pays(layer)) is form
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "rows", "form"),
+    [
+        (((2, 99, 32), (3, 32, 32)), {}, conv_choice.FORWARD, conv_patches.forward_by_patches),
+        (((2, 99, 32), (3, 32, 32)), {}, conv_choice.KERNEL_GRAD, conv_patches.kernel_grad_by_patches),
+        (
+            ((2, 28, 28, 32), (3, 3, 32, 32)),
+            {},
+            conv_choice.INPUT_GRAD,
+            conv_patches.input_grad_by_patches_of_delta,
+        ),
+        (((2, 28, 28, 32), (3, 3, 32, 32)), dict(padding="SAME"), conv_choice.INPUT_GRAD, None),
+    ],
+)
+def test_doubles_have_the_form_that_pays(shapes, options, rows, form):
+    """XLA's convolution of doubles is fast on two axes and with padding that keeps the size, and slow otherwise."""
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float64) for s in shapes)
+    layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | options)), 32, 32, 2, 8)
+    assert next((row.form for row in rows if row.fits(layer) and row.pays(layer)), None) is form
 
 
 def test_computed_apart_is_kept_apart():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from jax import Array
 
+from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 
 
@@ -19,6 +20,7 @@ class Layer:
     depth: int  # input channels a group
     width: int  # output channels a group
     images: int
+    itemsize: int = 4  # bytes of an element
 
     @property
     def spatial(self) -> bool:
@@ -129,7 +131,8 @@ class Layer:
     def little_to_send_back(self) -> bool:
         """Few input channels, and patches of all outputs that stay in the cache or are not much more than delta."""
         patches = self._positions * self.taps * self.depth
-        return self.depth <= 12 and (patches <= 3e6 or self.taps * self.depth <= 2 * self.width)
+        slow_otherwise = self.itemsize > 4 and self.depth <= 4  # doubles, which XLA's convolution handles in loops
+        return self.depth <= 12 and (patches <= 3e6 or self.taps * self.depth <= 2 * self.width or slow_otherwise)
 
     @property
     def few_positions(self) -> bool:
@@ -189,6 +192,29 @@ class Layer:
         between = 4 * (self.geometry.window.extent[-1] - 1)  # zeros between two images: no more than a quarter
         short = outputs <= 64 and between < columns <= 64 and not self.steps
         return short and self.taps * self.depth * self.width >= 6000 and self._products >= 5e7
+
+    @property
+    def runs_plain_loops(self) -> bool:
+        """Whether XLA's convolution of doubles is its slow one: on other than two axes, few channels, odd padding."""
+        return self._loops_over_doubles([max(n, -low, -high) for n, (low, high) in self._edges])
+
+    @property
+    def carries_back_in_plain_loops(self) -> bool:
+        """The same for the convolution that carries delta back, whose padding is what the forward one lacks."""
+        return not self.steps and self._loops_over_doubles([-n for n, _ in self._edges])
+
+    @property
+    def corrects_in_plain_loops(self) -> bool:
+        """The same for the kernel gradient."""
+        return self.itemsize > 4 and self.spatial and not self.planar
+
+    def _loops_over_doubles(self, padded_beyond: list[int]) -> bool:
+        odd = not self.planar or max(self.depth, self.width) <= 16 or max(padded_beyond) > 0
+        return self.itemsize > 4 and self.spatial and odd
+
+    @property
+    def _edges(self) -> list[tuple[int, Ints]]:
+        return list(zip(self._padded_beyond, self.geometry.window.padding, strict=True))
 
     @property
     def has_long_rows(self) -> bool:

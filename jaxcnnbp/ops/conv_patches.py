@@ -19,7 +19,8 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.apart import computed_apart
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import Reader, gather, scatter
 
@@ -29,9 +30,20 @@ BLOCK_BYTES = 8 << 20
 
 
 def forward_by_patches(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """Y = P K."""
-    y = _dot(patches(x, geometry), kernel.reshape(-1, kernel.shape[-1]), ((1,), (0,)), geometry)
-    return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+    """Y = P K, block by block of images."""
+    flat = kernel.reshape(-1, kernel.shape[-1])
+
+    def of_images(x: Array) -> Array:
+        return _dot(patches(x, geometry), flat, ((1,), (0,)), geometry)
+
+    # Images on several devices are not taken apart, which would gather them.
+    size = x.shape[0] if may_be_partitioned(x) else images_a_block(x, patch_bytes(x, geometry))
+    return by_blocks(of_images, size, x).reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+
+
+def input_grad_by_patches_of_delta(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
+    return forward_by_patches(delta, transposed_kernel(kernel, geometry), dual(geometry))
 
 
 def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:

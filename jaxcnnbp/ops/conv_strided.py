@@ -14,14 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops.conv_forms import forward_by_lax
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
 from jaxcnnbp.taps import crop_to_input, interleave, phase_counts
 
 Form = Callable[[Array, Array, ConvGeometry], Array]
 
 
-def input_grad_by_phases(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+def input_grad_by_phases(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """One stride-1 convolution a phase of the stride: no multiplication by the zeros between the deltas.
 
     Padded position `n + low = s m + r` is reached by the taps `t = s q + r` alone, so phase r is the full convolution
@@ -32,7 +31,7 @@ def input_grad_by_phases(delta: Array, kernel: Array, geometry: ConvGeometry) ->
 
     def phase(offset: Ints) -> Array | None:
         taps = transposed[tuple(slice(r, None, s) for r, s in zip(offset, window.stride, strict=True))]
-        return None if taps.size == 0 else _full_convolution(forward_by_lax, delta, taps, geometry)
+        return None if taps.size == 0 else _full_convolution(forward_form, delta, taps, geometry)
 
     return crop_to_input(interleave(phase, window), window)
 
