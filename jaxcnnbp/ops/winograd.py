@@ -171,7 +171,7 @@ def _on_both_axes(sums: Callable[[Array, int], Parts], x: Array, rows: int, colu
 
 
 def _back_from_both_axes(sums: Callable[[Array, Array, int], Array], parts: Parts, rows: int, columns: int) -> Array:
-    ends, middles = (sums(*half, columns) for half in (parts[:2], parts[2:]))
+    ends, middles = (sums(parts[i], parts[i + 1], columns) for i in (0, 2))
     return sums(ends, middles, rows)
 
 
