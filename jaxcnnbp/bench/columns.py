@@ -75,7 +75,7 @@ def _torch_factor(row: Row) -> str:
 
 
 COLUMNS = (
-    Column("layer", False, lambda row: row.case),
+    Column("layer", False, lambda row: row.name),
     Column("pass", False, lambda row: row.step),
     Column("ours\nms", True, lambda row: milliseconds(row.times["jaxcnnbp"])),
     Column("autodiff\nms", True, lambda row: milliseconds(row.times.get("autodiff"))),
@@ -111,12 +111,12 @@ MEANS = (
 
 
 def means(results: Results) -> Iterator[Mean]:
-    """Geometric means of the speedups by pass: of convolutions, pools, and training steps."""
-    kinds = {
-        "convolutions": [row for row in results.rows if not _is_pool(row)],
-        "pools": [row for row in results.rows if _is_pool(row)],
-        "training steps": list(results.steps),
-    }
+    """Geometric means of the speedups by dtype and pass: of convolutions, pools, and training steps."""
+    kinds: dict[str, list[Row]] = {}
+    layers = sorted(results.rows, key=lambda row: (row.suffix, _is_pool(row)))
+    for row in (*layers, *sorted(results.steps, key=lambda row: row.suffix)):
+        kind = "training steps" if row in results.steps else "pools" if _is_pool(row) else "convolutions"
+        kinds.setdefault(f"{kind}{row.suffix}", []).append(row)
     for kind, rows in kinds.items():
         for step in dict.fromkeys(row.step for row in rows):
             here = [row for row in rows if row.step == step]
@@ -147,12 +147,12 @@ def loss_lines(results: Results) -> Iterator[str]:
     everything = (*results.rows, *results.steps)
     for side, name in OTHERS.items():
         slower = losses(everything, side)
-        listed = "; ".join(f"{row.case} {row.step} {factor(row.speedup(side))}" for row in slower)
+        listed = "; ".join(f"{row.name} {row.step} {factor(row.speedup(side))}" for row in slower)
         if any(side in row.times for row in everything):
             yield f"Slower than {name} ({len(slower)}): {listed or 'nothing'}."
     missing: dict[tuple[str, str, str], list[str]] = {}
     for row in everything:
         for side, note in row.notes.items():
-            missing.setdefault((side, row.case, note), []).append(row.step)
+            missing.setdefault((side, row.name, note), []).append(row.step)
     for (side, case, note), steps in missing.items():
         yield f"No {OTHERS.get(side, side)} for {case} ({', '.join(steps)}): {note}"

@@ -62,6 +62,6 @@ def changes(now: Results, before: Results) -> str:
     slower = [c for c in found if c.own < 1 - NOTEWORTHY]
     faster = [c for c in reversed(found) if c.own > 1 + NOTEWORTHY]
     for word, part in (("Slower", slower), ("Faster", faster)):
-        listed = "; ".join(f"{c.row.case} {c.row.step} {c.own:.2f}x" for c in part)
+        listed = "; ".join(f"{c.row.name} {c.row.step} {c.own:.2f}x" for c in part)
         lines.append(f"{word} than before: {listed or 'nothing'}.")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ def plot_speedups(path: Path | str, results: Results) -> None:
     figures = require("matplotlib.figure", "Matplotlib", "plot")
     longest = max(len(rows) for _, rows in panels)
     figure = figures.Figure(figsize=(3.2 * len(panels) + 1.6, _ROW_INCHES * longest + 1.6), layout="constrained")
-    names = list(dict.fromkeys(row.case for _, rows in panels for row in rows))
+    names = list(dict.fromkeys(row.name for _, rows in panels for row in rows))
     axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for axis, (title, rows) in zip(axes, panels, strict=True):
         _draw(axis, title, rows, names)
@@ -57,7 +57,7 @@ def _draw(axis: Any, title: str, rows: Sequence[Row], names: Sequence[str]) -> N
     places = {name: len(names) - number for number, name in enumerate(names)}
     axis.axvline(1, color="black", linewidth=0.8)
     for side, (label, colour, marker) in _SIDES.items():
-        here = [(row.speedup(side), places[row.case]) for row in rows if side in row.times]
+        here = [(row.speedup(side), places[row.name]) for row in rows if side in row.times]
         axis.plot(*zip(*here, strict=True) if here else ([], []), marker, color=colour, markersize=4, label=label)
     axis.set_xscale("log")
     axis.set_title(title, fontsize=9)

@@ -21,6 +21,7 @@ __all__ = ["LOSS", "SIDES", "Results", "Row", "geometric_mean", "load", "losses"
 SIDES = ("jaxcnnbp", "autodiff", "nn", "alone", "torch")
 # Below this the other side counts as faster: 5 % are within what a quiet machine varies by.
 LOSS = 0.95
+_SHORT = {"bfloat16": "bf16", "float64": "f64"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Row:
     def key(self) -> tuple[str, str, str]:
         """What identifies a row from run to run."""
         return self.case, self.step, self.dtype
+
+    @property
+    def name(self) -> str:
+        """The case, with the dtype where that is not float32."""
+        return f"{self.case}{self.suffix}"
+
+    @property
+    def suffix(self) -> str:
+        """What tells rows of another dtype than float32 apart, short enough for a table."""
+        return "" if self.dtype == "float32" else f" {_SHORT.get(self.dtype, self.dtype)}"
 
     def speedup(self, side: str) -> float | None:
         """How many times longer the other side takes than this package did under the same circumstances."""

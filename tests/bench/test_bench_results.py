@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from jaxcnnbp.bench import Results, Row, SelfCheck, Timing, load, markdown, save
+from jaxcnnbp.bench.columns import means
 from jaxcnnbp.bench.compare import changed, changes
 from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.plot import plot_speedups
@@ -71,6 +72,13 @@ def test_torch_is_compared_with_the_block_of_its_kind():
     assert ROWS[2].speedup("torch") is None
     assert speedups(ROWS, "torch") == pytest.approx([3, 0.5])
     assert geometric_mean([2.0, 8.0]) == pytest.approx(4)
+
+
+def test_dtypes_are_told_apart():
+    narrow = dataclasses.replace(ROWS[0], dtype="bfloat16")
+    assert (ROWS[0].name, narrow.name) == (ROWS[0].case, f"{ROWS[0].case} bf16")
+    both = dataclasses.replace(RESULTS, rows=(ROWS[0], narrow), steps=())
+    assert [(mean.kind, mean.rows) for mean in means(both)] == [("convolutions", 1), ("convolutions bf16", 1)]
 
 
 def test_losses_are_named_the_worst_first():
