@@ -98,6 +98,7 @@ class Mean(NamedTuple):
     step: str
     autodiff: float | None
     torch: float | None
+    bound: float | None
     rows: int
 
 
@@ -106,6 +107,7 @@ MEANS = (
     Column("pass", False, lambda mean: mean.step),
     Column("than\nautodiff", True, lambda mean: factor(mean.autodiff), lambda mean: mean.autodiff),
     Column("than\nPyTorch", True, lambda mean: factor(mean.torch), lambda mean: mean.torch),
+    Column("limit than\nautodiff", True, lambda mean: factor(mean.bound)),
     Column("rows", True, lambda mean: str(mean.rows)),
 )
 
@@ -120,7 +122,8 @@ def means(results: Results) -> Iterator[Mean]:
     for kind, rows in kinds.items():
         for step in dict.fromkeys(row.step for row in rows):
             here = [row for row in rows if row.step == step]
-            yield Mean(kind, step, _mean(here, "autodiff"), _mean(here, "torch"), len(here))
+            bounds = [row.bound for row in here if row.bound is not None]
+            yield Mean(kind, step, _mean(here, "autodiff"), _mean(here, "torch"), _mean_of(bounds), len(here))
 
 
 def _is_pool(row: Row) -> bool:
@@ -128,7 +131,10 @@ def _is_pool(row: Row) -> bool:
 
 
 def _mean(rows: Sequence[Row], side: str) -> float | None:
-    values = speedups(rows, side)
+    return _mean_of(speedups(rows, side))
+
+
+def _mean_of(values: Sequence[float]) -> float | None:
     return geometric_mean(values) if values else None
 
 

@@ -77,6 +77,13 @@ class Row:
         return self.times[side].median / (self.alone if side == "torch" else self.times["jaxcnnbp"]).median
 
     @property
+    def bound(self) -> float | None:
+        """How many times faster than autodiff the limit of the machine is; None if either is not known."""
+        if "autodiff" not in self.times or not self.roofline_fraction:
+            return None
+        return self.times["autodiff"].median / (self.times["jaxcnnbp"].median * self.roofline_fraction)
+
+    @property
     def alone(self) -> Timing:
         """The time of this package, undisturbed if that was measured."""
         return self.times.get("alone", self.times["jaxcnnbp"])

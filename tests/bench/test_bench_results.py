@@ -74,6 +74,14 @@ def test_torch_is_compared_with_the_block_of_its_kind():
     assert geometric_mean([2.0, 8.0]) == pytest.approx(4)
 
 
+def test_limit_bounds_the_speedup():
+    """Half the limit in 2 ms: 1 ms there, 8 times faster than autodiff's 8 ms."""
+    assert ROWS[0].bound == pytest.approx(8)
+    assert dataclasses.replace(ROWS[0], roofline_fraction=None).bound is None
+    assert ROWS[3].bound is None
+    assert [mean.bound for mean in means(RESULTS)][:2] == pytest.approx([8, 1])
+
+
 def test_dtypes_are_told_apart():
     narrow = dataclasses.replace(ROWS[0], dtype="bfloat16")
     assert (ROWS[0].name, narrow.name) == (ROWS[0].case, f"{ROWS[0].case} bf16")
@@ -114,7 +122,7 @@ def test_table_fits_and_tells():
     lines = [line.split() for line in text.splitlines()]
     assert ["conv", "forward", "2.00", "8.00", "4.00", "1.00", "3.00", "3.00"] in [line[:8] for line in lines]
     assert ["net", "step", "10.0", "50.0", "5.00", "9.00", "10.0", "12.0", "1.20"] in [line[:9] for line in lines]
-    assert ["convolutions", "forward", "4.00", "3.00", "1"] in lines
+    assert ["convolutions", "forward", "4.00", "3.00", "8.00", "1"] in lines
 
 
 def test_longest_case_fits():
@@ -141,7 +149,7 @@ def test_markdown(tmp_path):
     text = markdown(tmp_path / "a.json")
     assert "| conv | 2x8x8x3 -> 4, 3x3 | together | 2.00 | 1.00 | **0.50** |" in text
     assert "- Slower than PyTorch (1): conv together 0.50." in text
-    assert "| training steps | step | 5.00 | 1.20 | 1 |" in text
+    assert "| training steps | step | 5.00 | 1.20 | 10.0 | 1 |" in text
     tables_only = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in tables_only[-3:]}) == 1
 
