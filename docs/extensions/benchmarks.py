@@ -21,7 +21,7 @@ class Benchmarks(SphinxDirective):
 
 def stored(folder=STORED):
     """The files, in the order of their names."""
-    return sorted(folder.glob("*.json"))
+    return sorted(folder.glob("*.json"), key=lambda path: path.stem)
 
 
 def renderer():
