@@ -115,10 +115,8 @@ MEANS = (
 def means(results: Results) -> Iterator[Mean]:
     """Geometric means of the speedups by dtype and pass: of convolutions, pools, and training steps."""
     kinds: dict[str, list[Row]] = {}
-    layers = sorted(results.rows, key=lambda row: (row.suffix, _is_pool(row)))
-    for row in (*layers, *sorted(results.steps, key=lambda row: row.suffix)):
-        kind = "training steps" if row in results.steps else "pools" if _is_pool(row) else "convolutions"
-        kinds.setdefault(f"{kind}{row.suffix}", []).append(row)
+    for row in sorted((*results.rows, *results.steps), key=lambda row: (row.suffix, _kind(row))):
+        kinds.setdefault(f"{_kind(row)}{row.suffix}", []).append(row)
     for kind, rows in kinds.items():
         for step in dict.fromkeys(row.step for row in rows):
             here = [row for row in rows if row.step == step]
@@ -126,8 +124,11 @@ def means(results: Results) -> Iterator[Mean]:
             yield Mean(kind, step, _mean(here, "autodiff"), _mean(here, "torch"), _mean_of(bounds), len(here))
 
 
-def _is_pool(row: Row) -> bool:
-    return ", max " in row.layer or ", mean " in row.layer
+def _kind(row: Row) -> str:
+    """In the order of the alphabet, which is that of the table."""
+    if row.step == "step":
+        return "training steps"
+    return "pools" if ", max " in row.layer or ", mean " in row.layer else "convolutions"
 
 
 def _mean(rows: Sequence[Row], side: str) -> float | None:

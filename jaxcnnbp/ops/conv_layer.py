@@ -23,6 +23,11 @@ class Layer:
     itemsize: int = 4  # bytes of an element
 
     @property
+    def doubles(self) -> bool:
+        """Elements wider than float32, which XLA's fast convolution is not for."""
+        return self.itemsize > 4
+
+    @property
     def spatial(self) -> bool:
         return self.geometry.window.rank > 0
 
@@ -131,7 +136,7 @@ class Layer:
     def little_to_send_back(self) -> bool:
         """Few input channels, and patches of all outputs that stay in the cache or are not much more than delta."""
         patches = self._positions * self.taps * self.depth
-        slow_otherwise = self.itemsize > 4 and self.depth <= 4  # doubles, which XLA's convolution handles in loops
+        slow_otherwise = self.doubles and self.depth <= 4
         return self.depth <= 12 and (patches <= 3e6 or self.taps * self.depth <= 2 * self.width or slow_otherwise)
 
     @property
@@ -206,11 +211,11 @@ class Layer:
     @property
     def corrects_in_plain_loops(self) -> bool:
         """The same for the kernel gradient."""
-        return self.itemsize > 4 and self.spatial and not self.planar
+        return self.doubles and self.spatial and not self.planar
 
     def _loops_over_doubles(self, padded_beyond: list[int]) -> bool:
         odd = not self.planar or max(self.depth, self.width) <= 16 or max(padded_beyond) > 0
-        return self.itemsize > 4 and self.spatial and odd
+        return self.doubles and self.spatial and odd
 
     @property
     def _edges(self) -> list[tuple[int, Ints]]:
