@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 
-from jaxcnnbp.ops import conv_choice, conv_columns, conv_forms, conv_long_rows, conv_patches, winograd
+from jaxcnnbp.ops import conv_choice, conv_columns, conv_forms, conv_long_rows, conv_patches, processor, winograd
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_choice import Layer, Row
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
@@ -233,7 +234,7 @@ def test_layers_have_the_form_that_pays(channels, rows, form):
     depth, width = channels
     x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, depth), (3, 3, depth, width)))
     layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME"))), depth, width, 8)
-    assert next(row.form for row in rows if row.fits(layer) and row.pays(layer)) is form
+    assert form_that_serves(rows, layer) is form
 
 
 @pytest.mark.parametrize(
@@ -247,14 +248,78 @@ def test_layers_have_the_form_that_pays(channels, rows, form):
             conv_choice.INPUT_GRAD,
             conv_patches.input_grad_by_patches_of_delta,
         ),
-        (((2, 28, 28, 32), (3, 3, 32, 32)), dict(padding="SAME"), conv_choice.INPUT_GRAD, None),
+        (
+            ((2, 28, 28, 32), (3, 3, 32, 32)),
+            dict(padding="SAME"),
+            conv_choice.INPUT_GRAD,
+            conv_forms.input_grad_as_forward,
+        ),
     ],
 )
 def test_doubles_have_the_form_that_pays(shapes, options, rows, form):
     """XLA's convolution of doubles is fast on two axes and with padding that keeps the size, and slow otherwise."""
     x, kernel = (jax.ShapeDtypeStruct(s, np.float64) for s in shapes)
     layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | options)), 32, 32, 2, 8)
-    assert next((row.form for row in rows if row.fits(layer) and row.pays(layer)), None) is form
+    assert form_that_serves(rows, layer) is form
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "form"),
+    [
+        ((64, 128), dict(padding=[(1, 1), (1, 1)], stride=(2, 2)), conv_patches.kernel_grad_by_patches),
+        ((64, 64), {}, conv_patches.kernel_grad_by_patches),
+        ((64, 64), dict(padding="SAME"), conv_columns.kernel_grad_by_pairs),
+        ((64, 24), dict(padding="SAME"), conv_forms.kernel_grad_as_forward),
+    ],
+)
+def test_short_vectors_have_the_form_that_pays(channels, options, form):
+    depth, width = channels
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, depth), (3, 3, depth, width)))
+    layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | options)), depth, width, 8, short_vectors=True)
+    assert form_that_serves(conv_choice.KERNEL_GRAD, layer) is form
+
+
+@pytest.mark.parametrize(
+    ("found", "short"),
+    [
+        (["SSE42", "AVX2", "FMA3"], True),
+        (["X86_V3"], True),
+        (["X86_V3", "X86_V4"], False),
+        (["AVX2", "AVX512F"], False),
+        (["NEON", "ASIMD"], False),
+        ([], False),
+    ],
+)
+def test_short_vectors_are_told_from_long_ones(found, short, monkeypatch):
+    monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": {"found": found}})
+    assert processor.has_short_vectors.__wrapped__() is short
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", ["input grad", "kernel grad"])
+def test_gradients_in_loops_keep_the_fast_layout(rule, dtype):
+    """XLA rearranges a convolution that is laid out otherwise only outside of loops, and inside runs a plain loop."""
+    x, kernel = np.ones((2, 6, 6, 2), dtype), np.ones((3, 3, 2, 3), dtype)
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME")))
+    delta = np.ones((2, 6, 6, 3), dtype)
+    arrays = {"input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
+    in_lax, ours = OTHERWISE[rule], RULES[rule][0][-1].form
+
+    def in_loop(form):
+        def summed(a, b):
+            return jax.lax.fori_loop(0, 3, lambda i, s: s + form(a * i, b, geometry), form(a, b, geometry))
+
+        return jax.jit(summed).lower(*map(jax.numpy.asarray, arrays))
+
+    def layouts(text: str) -> set[str]:
+        return set(re.findall("dim_labels=(\\S+?),? ", text + " "))
+
+    assert layouts(in_loop(ours).compile().as_text()) == {"b01f_01io->b01f"}
+    assert layouts(in_loop(in_lax).as_text(dialect="hlo")) - {"b01f_01io->b01f"}
+
+
+def form_that_serves(table, layer):
+    return next(row.form for row in table if row.fits(layer) and row.pays(layer))
 
 
 def test_computed_apart_is_kept_apart():

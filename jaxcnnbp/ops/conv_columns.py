@@ -26,7 +26,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops.apart import computed_apart
-from jaxcnnbp.ops.conv_forms import kernel_grad_by_lax
+from jaxcnnbp.ops.conv_forms import kernel_grad_as_forward
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_patches import by_blocks, images_a_block
 from jaxcnnbp.ops.numerics import wide
@@ -74,7 +74,7 @@ def kernel_grad_by_pairs(x: Array, delta: Array, geometry: ConvGeometry) -> Arra
     """lax's kernel gradient of a convolution to pairs of columns: `delta` as it lies has twice the channels."""
     blocks = Blocks(geometry.window, delta.shape[-1])
     deltas = delta.reshape(*delta.shape[:-2], blocks.count, blocks.columns * delta.shape[-1])
-    grad = kernel_grad_by_lax(x, deltas, replace(geometry, window=blocks.wide_window()))
+    grad = kernel_grad_as_forward(x, deltas, replace(geometry, window=blocks.wide_window()))
     return blocks.narrowed(grad, x.shape[-1])
 
 

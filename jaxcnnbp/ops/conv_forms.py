@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv_geometry import (
     ConvGeometry,
@@ -73,21 +73,41 @@ def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any 
 def input_grad_by_lax(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel (`dual`)."""
     if geometry.groups > 1:
-        return forward_by_lax(delta, transposed_kernel(kernel, geometry), dual(geometry))
+        return input_grad_as_forward(delta, kernel, geometry)
     # The layout says that in and out change places: nothing has to be moved for it.
     numbers, last = dimension_numbers(geometry.window.rank), geometry.window.rank + 1
     exchanged = numbers._replace(rhs_spec=(last - 1, last, *range(last - 1)))
     return forward_by_lax(delta, flip(kernel, geometry.window.rank), dual(geometry), exchanged)
 
 
+def input_grad_as_forward(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The same, the kernel laid out as a forward one's.
+
+    On CPUs XLA exchanges the channels itself, but inside loops it runs the exchanged layout as a plain loop instead.
+    """
+    return forward_by_lax(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
 def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """A convolution whose window is delta: batch and channels of `x` change places, stride and dilation too."""
     x, window = without_crop(x, geometry.window)
-    image = dimension_numbers(window.rank)
-    spatial, last = image.lhs_spec[2:], window.rank + 1
-    numbers = lax.ConvDimensionNumbers(
-        (last, 0, *spatial), (last, 0, *spatial), (window.rank, last, *range(window.rank))
-    )
+    rank, last = window.rank, window.rank + 1
+    spatial = tuple(range(1, last))
+    numbers = lax.ConvDimensionNumbers((last, 0, *spatial), (last, 0, *spatial), (rank, last, *range(rank)))
+    return _convolved_with_delta(x, delta, window, geometry, numbers)
+
+
+def kernel_grad_as_forward(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The same, operands and gradient laid out as a forward convolution's; for CPUs, as `input_grad_as_forward`."""
+    x, window = without_crop(x, geometry.window)
+    images, filters = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(delta, 0, -2)
+    grad = _convolved_with_delta(images, filters, window, geometry, dimension_numbers(window.rank))
+    return jnp.moveaxis(grad, 0, -2)
+
+
+def _convolved_with_delta(
+    x: Array, delta: Array, window: Window, geometry: ConvGeometry, numbers: lax.ConvDimensionNumbers
+) -> Array:
     return lax_itself.conv_general_dilated(
         x,
         delta,

@@ -21,6 +21,7 @@ class Layer:
     width: int  # output channels a group
     images: int
     itemsize: int = 4  # bytes of an element
+    short_vectors: bool = False  # whether the processor is one that `processor.has_short_vectors` knows
 
     @property
     def doubles(self) -> bool:
@@ -173,6 +174,22 @@ class Layer:
         return self.depth <= 8 and self.taps * self.depth <= 80 and not lax_is_ahead
 
     @property
+    def corrects_from_columns(self) -> bool:
+        """So few input channels that the kernel gradient from patches is faster than XLA's."""
+        xla_is_slow = self.short_vectors and (self.steps or self.itemsize >= 4)
+        few = self.depth <= 6 and (xla_is_slow or self.taps * self.depth <= 64)
+        return few and self.shares_columns and self.width >= (16 if self.steps else 4)
+
+    @property
+    def corrects_in_short_vectors(self) -> bool:
+        """Where XLA's kernel gradient in vectors of 256 bits takes far more time than to copy the patches."""
+        unpadded = not any(map(any, self.geometry.window.padding))
+        narrow_steps = self.steps and self.taps <= 9
+        wide = self.width >= 32 and (narrow_steps or (not self.steps and (unpadded or self.dilated)))
+        many = self.images >= 32 and unpadded
+        return self.short_vectors and self.planar and (wide or many)
+
+    @property
     def planar(self) -> bool:
         """Two spatial axes."""
         return self.geometry.window.rank == 2
@@ -239,6 +256,7 @@ class Layer:
         # Without padding XLA is faster on single columns.
         return (
             pairs_share
+            and (self.planar or not self.short_vectors)
             and any(map(any, window.padding))
             and 32 < self.width <= 64
             and self.depth >= 16

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops.apart import apart, computed_apart
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import wide
@@ -69,8 +69,11 @@ def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
     def of_images(x: Array, delta: Array) -> Array:
         return _dot(patches(x, geometry), delta.reshape(-1, delta.shape[-1]), ((0,), (0,)), geometry)
 
-    total = sum_over_images(of_images, x, delta, images_a_block(x, patch_bytes(x, geometry)))
-    return total.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+    def summed(x: Array, delta: Array) -> Array:
+        return sum_over_images(of_images, x, delta, images_a_block(x, patch_bytes(x, geometry)))
+
+    # The activation that x comes from would be computed again for every tap.
+    return apart(summed, x, delta).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
 def patches(x: Array, geometry: ConvGeometry) -> Array:

@@ -6,7 +6,6 @@ Each has the signature and the meaning of the plain form in `conv_forms`, and se
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -45,14 +44,14 @@ def input_grad_by_depth_to_space(forward_form: Form, delta: Array, kernel: Array
     window = geometry.window
     fills = [(0, -k % s, 0) for k, s in zip(window.size, window.stride, strict=True)]
     filled = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*fills, (0, 0, 0), (0, 0, 0)])
-    features_in, features_out = kernel.shape[-2:]
+    rank, groups = window.rank, geometry.groups
     counts = [n // s for n, s in zip(filled.shape, window.stride, strict=False)]
-    split = filled.reshape(*itertools.chain(*zip(counts, window.stride, strict=True)), features_in, features_out)
-    rank = window.rank
-    order = (*range(0, 2 * rank, 2), 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
-    taps = split.transpose(order).reshape(*counts, features_out, math.prod(window.stride) * features_in)
+    split = filled.reshape(*itertools.chain(*zip(counts, window.stride, strict=True)), kernel.shape[-2], groups, -1)
+    channel = 2 * rank  # then group, feature
+    order = (*range(0, channel, 2), channel + 2, channel + 1, *range(1, channel, 2), channel)
+    taps = split.transpose(order).reshape(*counts, kernel.shape[-1] // groups, -1)
     phases = _full_convolution(forward_form, delta, taps, geometry)
-    return crop_to_input(_spread_channels(phases, window.stride, features_in), window)
+    return crop_to_input(_spread_channels(phases, window.stride, groups), window)
 
 
 def transposed_forward(input_grad_form: Form, x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -77,10 +76,10 @@ def _full_convolution(forward_form: Form, delta: Array, taps: Array, geometry: C
     return forward_form(delta, flip(taps, window.rank), replace(geometry, window=plain, output_dtype=None))
 
 
-def _spread_channels(phases: Array, stride: Ints, features: int) -> Array:
-    """`(batch, *m, (*stride, features))` -> `(batch, *(m * stride), features)`."""
+def _spread_channels(phases: Array, stride: Ints, groups: int) -> Array:
+    """`(batch, *m, (groups, *stride, features))` -> `(batch, *(m * stride), (groups, features))`."""
     batch, *counts, _ = phases.shape
     rank = len(stride)
-    split = phases.reshape(batch, *counts, *stride, features)
-    order = (0, *itertools.chain(*((1 + a, 1 + rank + a) for a in range(rank))), 1 + 2 * rank)
-    return split.transpose(order).reshape(batch, *(m * s for m, s in zip(counts, stride, strict=True)), features)
+    split = phases.reshape(batch, *counts, groups, *stride, -1)
+    order = (0, *itertools.chain(*((1 + a, 2 + rank + a) for a in range(rank))), 1 + rank, 2 + 2 * rank)
+    return split.transpose(order).reshape(batch, *(m * s for m, s in zip(counts, stride, strict=True)), -1)
