@@ -312,7 +312,7 @@ def test_gradients_in_loops_keep_the_fast_layout(rule, dtype):
         return jax.jit(summed).lower(*map(jax.numpy.asarray, arrays))
 
     def layouts(text: str) -> set[str]:
-        return set(re.findall("dim_labels=(\\S+?),? ", text + " "))
+        return set(re.findall(r"dim_labels=(\S+?),?\s", text))
 
     assert layouts(in_loop(ours).compile().as_text()) == {"b01f_01io->b01f"}
     assert layouts(in_loop(in_lax).as_text(dialect="hlo")) - {"b01f_01io->b01f"}
