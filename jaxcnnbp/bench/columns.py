@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jaxcnnbp.bench.results import LOSS, Results, Row, geometric_mean, losses, speedups
+from jaxcnnbp.bench.results import LOOP, LOSS, STEP, Results, Row, geometric_mean, losses, speedups
 from jaxcnnbp.timing import Timing
 
 __all__ = ["COLUMNS", "MEANS", "Column", "Mean", "factor", "headline", "loss_lines", "means", "milliseconds", "verdict"]
@@ -126,7 +126,7 @@ def means(results: Results) -> Iterator[Mean]:
 
 def _kind(row: Row) -> str:
     """In the order of the alphabet, which is that of the table."""
-    if row.step == "step":
+    if row.step.endswith((STEP, LOOP)):
         return "training steps"
     return "pools" if ", max " in row.layer or ", mean " in row.layer else "convolutions"
 

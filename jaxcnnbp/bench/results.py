@@ -14,13 +14,15 @@ from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.self_check import SelfCheck
 from jaxcnnbp.timing import Timing
 
-__all__ = ["LOSS", "SIDES", "Results", "Row", "geometric_mean", "load", "losses", "save", "speedups"]
+__all__ = ["LOOP", "LOSS", "SIDES", "STEP", "Results", "Row", "geometric_mean", "load", "losses", "save", "speedups"]
 
 # "alone" is this package in a block of its own, as PyTorch is: beside another program a call finds other things in the
 # caches, and other pages in the allocator, than after itself.
 SIDES = ("jaxcnnbp", "autodiff", "nn", "alone", "torch")
 # Below this the other side counts as faster: 5 % are within what a quiet machine varies by.
 LOSS = 0.95
+# The pass of a row of training: one step a call, or behind their number several in a loop.
+STEP, LOOP = "step", "in a loop"
 _SHORT = {"bfloat16": "bf16", "float64": "f64"}
 
 
@@ -31,7 +33,7 @@ class Row:
     Attributes:
       case: its name.
       layer: shapes and parameters, for reading.
-      step: the pass; "step" for a whole training step.
+      step: the pass; of training `STEP`, or the number of steps a call and `LOOP`.
       dtype: of everything.
       times: by side: "jaxcnnbp", "autodiff" and "nn" alternate call by call, "alone" (this package again) and "torch"
         have blocks of their own. A side that is not there was not or could not be measured, see `notes`.

@@ -23,6 +23,7 @@ class Settings:
       passes: some of `PASSES`, for the layers.
       dtype: of everything.
       batch_scale: factor on the number of images.
+      steps_a_call: how many training steps a call takes; more than one are a loop, `lax.scan` in JAX.
       seconds: to spend on the calls of one row; a slow function is called three times at least.
       torch: whether to measure PyTorch where it is installed.
       keep_memory: whether freed memory stays with the process, see `allocator`.
@@ -36,6 +37,7 @@ class Settings:
     passes: tuple[str, ...] = PASSES
     dtype: str = "float32"
     batch_scale: float = 1.0
+    steps_a_call: int = 1
     seconds: float = 2.0
     torch: bool = True
     keep_memory: bool = False
@@ -45,7 +47,7 @@ class Settings:
             raise ValueError(f"`dtype` (={self.dtype!r}) must be one of {', '.join(DTYPES)}.")
         if unknown := set(self.passes) - set(PASSES):
             raise ValueError(f"`passes` (={sorted(unknown)}) must be among {', '.join(PASSES)}.")
-        for name in ("seconds", "batch_scale"):
+        for name in ("seconds", "batch_scale", "steps_a_call"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` (={getattr(self, name)}) must be above 0.")
 

@@ -29,10 +29,10 @@ Loss = Callable[..., tuple[jax.Array, Any]]  # (params, statistics, images, labe
 
 @dataclass(frozen=True)
 class Step:
-    """One training step in JAX, compiled.
+    """One or several training steps in JAX, compiled.
 
     Attributes:
-      call: trains once.
+      call: trains.
       compiled: what the compiler says of it.
       residual_bytes: what waits for the backward pass.
     """
@@ -42,8 +42,8 @@ class Step:
     residual_bytes: int
 
 
-def jax_steps(network: Network, dtype: str) -> Iterator[tuple[str, Step]]:
-    """The step by each side: "jaxcnnbp" and "autodiff" of the Flax model, "nn" of this package's own if it has one.
+def jax_steps(network: Network, dtype: str, count: int = 1) -> Iterator[tuple[str, Step]]:
+    """`count` steps by each side: "jaxcnnbp" and "autodiff" of the Flax model, "nn" of our own if there is one.
 
     Raises:
       jaxcnnbp.train.InputError: Flax is not installed.
@@ -55,12 +55,12 @@ def jax_steps(network: Network, dtype: str) -> Iterator[tuple[str, Step]]:
     labels = _labels(jax.eval_shape(lambda v: model.apply(v, images, mutable=["batch_stats"])[0], variables).shape)
     optimizer = optax.adam(RATE) if network.optimizer == "adam" else optax.sgd(RATE, momentum=0.9)
     loss = _flax_loss(model)
-    yield "jaxcnnbp", _step(jaxcnnbp.manual_backward(loss), params, statistics, images, labels, optimizer)
-    yield "autodiff", _step(loss, params, statistics, images, labels, optimizer)
+    yield "jaxcnnbp", _step(jaxcnnbp.manual_backward(loss), params, statistics, images, labels, optimizer, count)
+    yield "autodiff", _step(loss, params, statistics, images, labels, optimizer, count)
     own = own_model(network)
     if own is not None:
         params = own.init(jax.random.key(0), network.shape, images.dtype)
-        yield "nn", _step(_own_loss(own), params, {}, images, labels, optimizer)
+        yield "nn", _step(_own_loss(own), params, {}, images, labels, optimizer, count)
 
 
 def _labels(logits: tuple[int, ...]) -> jax.Array:
@@ -87,7 +87,9 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def _step(loss: Loss, params: Any, statistics: Any, images: jax.Array, labels: jax.Array, optimizer: Any) -> Step:
+def _step(
+    loss: Loss, params: Any, statistics: Any, images: jax.Array, labels: jax.Array, optimizer: Any, count: int
+) -> Step:
     def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         params, statistics, moments = state
         gradients = jax.value_and_grad(loss, has_aux=True)
@@ -95,10 +97,13 @@ def _step(loss: Loss, params: Any, statistics: Any, images: jax.Array, labels: j
         updates, moments = optimizer.update(slopes, moments, params)
         return (optax.apply_updates(params, updates), statistics, moments), value
 
+    def loop(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        return jax.lax.scan(lambda state, _: step(state, images, labels), state, length=count)
+
     # The step takes its state over, as in any training loop: each side needs arrays of its own.
     state = jax.tree.map(jnp.copy, (params, statistics, optimizer.init(params)))
     kept = residual_bytes(lambda p: loss(p, statistics, images, labels), params, has_aux=True)
-    compiled = compile_cold(jax.jit(step, donate_argnums=0), state, images, labels)
+    compiled = compile_cold(jax.jit(step if count == 1 else loop, donate_argnums=0), state, images, labels)
     return Step(_training(compiled.function, state, images, labels), compiled, kept)
 
 

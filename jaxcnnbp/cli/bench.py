@@ -32,6 +32,7 @@ A name also stands for those that begin with it: --cases vgg --steps u-net."""
 @click.option("--passes", default=",".join(PASSES), show_default=True, help="Passes of the layers.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of everything.")
 @click.option("--batch-scale", type=float, default=1.0, show_default=True, help="Factor on the number of images.")
+@click.option("--steps-a-call", type=int, default=1, show_default=True, help="Training steps in one call (lax.scan).")
 @click.option("--seconds-per-row", type=float, default=2.0, show_default=True, help="Time for the calls of one row.")
 @click.option("--torch/--no-torch", default=True, help="Measure PyTorch where it is installed.")
 @click.option("--keep-memory", is_flag=True, help="Freed memory stays with the process (glibc): no page faults.")

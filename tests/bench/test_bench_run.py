@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jaxcnnbp.bench import CASES, NETWORKS, Settings, check_instrument, limit, load, run
+from jaxcnnbp.bench.columns import means
 from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes
 from jaxcnnbp.cli.main import main
 
@@ -95,6 +96,15 @@ def test_rows_are_appended(tmp_path):
     assert sorted(row.case for row in load(path).rows) == ["resnet-mean-global", "vgg-max-2x2-late"]
 
 
+def test_steps_in_a_loop():
+    networks = tuple(network for network in NETWORKS if network.name == "lenet-5")
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        found = run(Settings(cases=(), networks=networks, batch_scale=0.02, steps_a_call=3, seconds=1e-3))
+    assert [(row.case, row.step) for row in found.steps] == [("lenet-5", "3 in a loop")]
+    assert found.steps[0].times.keys() >= {"jaxcnnbp", "autodiff", "nn"}
+    assert [mean.kind for mean in means(found)] == ["training steps"]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_dtypes(dtype):
     wanted = tuple(case for case in CASES if case.name in ("lenet-c2", "mean-14x14"))
@@ -121,6 +131,7 @@ def test_listing_names_everything():
         (("--cases", "nonsense"), "`cases` (='nonsense') matches none of"),
         (("--steps", "nonsense"), "matches none of: lenet-5, vgg-11"),
         (("--batch-scale", "0"), "`batch_scale` (=0.0) must be above 0."),
+        (("--steps-a-call", "0"), "`steps_a_call` (=0) must be above 0."),
         (("--json", "no/such/folder/a.json"), "`json` (=no/such/folder/a.json) lies in no folder"),
         (("--append",), "`append` (=True) needs a file"),
         (("--plot", "a.xyz"), "must end like a picture"),
