@@ -170,7 +170,8 @@ class Layer:
         """So few input channels that patches cost less than XLA's convolution of few channels."""
         single = self.steps or self.geometry.window.output[-1] % 2 == 1
         # There XLA fills its registers, and the rest is too little work for a copy.
-        lax_is_ahead = self.planar and (self._products < 5e6 or (single and 32 < self.width <= 64))
+        fills_registers = (16 if self.short_vectors else 32) < self.width <= 64
+        lax_is_ahead = self.planar and (self._products < 5e6 or (single and fills_registers))
         return self.depth <= 8 and self.taps * self.depth <= 80 and not lax_is_ahead
 
     @property
