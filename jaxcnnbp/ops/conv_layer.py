@@ -177,7 +177,7 @@ class Layer:
     @property
     def corrects_from_columns(self) -> bool:
         """So few input channels that the kernel gradient from patches is faster than XLA's."""
-        xla_is_slow = self.short_vectors and (self.steps or self.itemsize >= 4)
+        xla_is_slow = self.short_vectors and (self.steps or self._products >= 1e8)
         few = self.depth <= 6 and (xla_is_slow or self.taps * self.depth <= 64)
         return few and self.shares_columns and self.width >= (16 if self.steps else 4)
 
