@@ -177,7 +177,7 @@ class Layer:
     @property
     def corrects_from_columns(self) -> bool:
         """So few input channels that the kernel gradient from patches is faster than XLA's."""
-        xla_is_slow = self.short_vectors and (self.steps or self._products >= 1e8)
+        xla_is_slow = self.short_vectors and (self.steps or self._products >= 5e7)
         few = self.depth <= 6 and (xla_is_slow or self.taps * self.depth <= 64)
         return few and self.shares_columns and self.width >= (16 if self.steps else 4)
 
@@ -187,7 +187,7 @@ class Layer:
         unpadded = not any(map(any, self.geometry.window.padding))
         narrow_steps = self.steps and self.taps <= 9
         wide = self.width >= 32 and (narrow_steps or (not self.steps and (unpadded or self.dilated)))
-        many = self.images >= 32 and unpadded
+        many = self.images >= 32 and unpadded and self._products >= 5e7
         return self.short_vectors and self.planar and (wide or many)
 
     @property
