@@ -64,8 +64,9 @@ def test_two_processes_stopped_by_one_and_resumed_train_what_one_trains(tmp_path
 
     one, other = (jax.tree.leaves(load_params(tmp_path / f"{name}.npz")) for name in ("one", "two"))
     for ours, theirs in zip(one, other, strict=True):
-        # 180 steps of float32 sums in another order; a wrong row or a missing image differs in the second digit.
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=180 * 16 * 2.0**-24)
+        # 180 steps of float32 sums in another order, 2e-4 of them; where one tips a maximum the difference grows (4e-4
+        # seen). A wrong row or a missing image differs in the second digit.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3)
 
 
 def test_nobody_waits_for_a_dead_process(tmp_path: Path) -> None:
