@@ -6,12 +6,13 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax._src import compiler
 
 # Tests of several folders share modules of this one; with `--import-mode=importlib` no folder is on the path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("check")
 
-from running import CACHE, HALF_WRITTEN  # noqa: E402 - found on the path above
+from running import CACHE, HALF_WRITTEN, QUICK  # noqa: E402 - found on the path above
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,13 +26,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
-    """LLVM writes plain machine code, which takes a third less: for what programs compute, put together from rules.
+    """LLVM writes plain machine code, from loops put down directly, in a third of the time: for what programs compute,
+    put together from rules.
 
     The rules themselves, alone and in every form and type, are compiled as users have them compiled.
     """
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with pytest.MonkeyPatch.context() as patch:
+        # JAX has options for one program (`jax.jit(compiler_options=...)`) and none for all.
+        usual = compiler.get_compile_options
+
+        def with_quick(*args: object, env_options_overrides: dict | None = None, **more: object) -> object:
+            return usual(*args, env_options_overrides=QUICK | (env_options_overrides or {}), **more)
+
+        patch.setattr(compiler, "get_compile_options", with_quick)
+        yield
 
 
 @pytest.fixture

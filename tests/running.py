@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".pytest_cache" / "jax"
 
@@ -19,14 +21,17 @@ HALF_WRITTEN = "Error reading persistent compilation cache"
 STRICT = ("-W", "error", "-W", f"ignore:{HALF_WRITTEN}")
 
 # For what does not depend on how LLVM writes the machine code: who exchanges what, which rule is called, whether two
-# runs end alike. It halves the time to compile; the rules themselves are tested as users get them.
-QUICK = "--xla_backend_optimization_level=0"
+# runs end alike. It takes two thirds off the time to compile; the rules themselves are tested as users get them.
+QUICK: dict[str, int | bool] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):  # later ones have no other way to write a fusion
+    QUICK["xla_cpu_use_fusion_emitters"] = False
+QUICK_FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
 
 
 def environment(*folders: Path, devices: int = 1, quick: bool = False, **more: str) -> dict[str, str]:
     """Variables for a process that finds the package, and `folders`, wherever it runs, and has `devices` on the CPU."""
     path = [str(ROOT), *map(str, folders), os.environ.get("PYTHONPATH", "")]
-    flags = [os.environ.get("XLA_FLAGS", ""), QUICK if quick else ""]
+    flags = [os.environ.get("XLA_FLAGS", ""), QUICK_FLAGS if quick else ""]
     if devices > 1:
         flags.append(f"--xla_force_host_platform_device_count={devices}")
         more["JAX_PLATFORMS"] = "cpu"

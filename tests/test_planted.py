@@ -14,7 +14,7 @@ from jaxcnnbp.ops import block, conv, extreme_pool, mean_pool
 from jaxcnnbp.ops.conv_geometry import flip
 from jaxcnnbp.ops.dense import sum_to_channels
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 PADDED = Case("padded", "convolve", ((1, 5, 6, 2), (3, 3, 2, 2)), dict(padding=1))
 STRIDED = Case("strided", "correlate", ((1, 6, 7, 2), (3, 3, 2, 2)), dict(stride=2, padding=1))

@@ -4,7 +4,7 @@ import pytest
 from cases import ACTIVATIONS, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, POOLS, Case, ids
 from check import assert_rule
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=ids(CONVOLUTIONS))

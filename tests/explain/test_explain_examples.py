@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from running import ROOT, STRICT, python
+from running import ROOT, STRICT, environment, python
 
 PRINTED = {
     "21_look_at_a_layer": [
@@ -18,7 +18,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_example_prints(name: str) -> None:
-    done = python(*STRICT, str(ROOT / "examples" / f"{name}.py"))
+    done = python(*STRICT, str(ROOT / "examples" / f"{name}.py"), env=environment(quick=True))
     assert done.returncode == 0, done.stderr
     for pattern in PRINTED[name]:
         assert re.search(pattern, done.stdout, re.MULTILINE), f"{pattern!r} is not in:\n{done.stdout}"

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from running import QUICK
+from running import QUICK_FLAGS
 
 from jaxcnnbp.train.signals import heeded
 
@@ -21,7 +21,7 @@ _SPEC.loader.exec_module(soak)
 
 def test_killed_and_stopped_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times here; `python tests/train/soak.py --kills 40` does it for longer."""
-    monkeypatch.setenv("XLA_FLAGS", QUICK)
+    monkeypatch.setenv("XLA_FLAGS", QUICK_FLAGS)
     options = ["--checkpoint-every", "5", "--epochs", "12"]
     longest = soak.undisturbed(tmp_path / "quiet", options, tmp_path / "cache")
     random.seed(1)
