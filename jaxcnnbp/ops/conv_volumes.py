@@ -6,12 +6,13 @@ The taps of the first spatial axis become channels and its outputs become images
     y[u]  = sum_r sum_(i, c) x_i[u; r, c] k[i, r, c]
 
 is a convolution of the `x_i` side by side, whose channels are the pairs (i, c). The kernel gradient is the same sum the
-other way. XLA has a fast convolution over two axes and none over three. Each form has the signature and the meaning of
-the plain form in `conv_forms`.
+other way. XLA has a fast convolution over two axes and none over three. The `x_i` hold every input cell once a tap, so
+forwards make them block by block of volumes. Each form has the signature and the meaning of the plain form in `conv_forms`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.conv_patches import by_blocks, images_a_block
+from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.taps import gather
 
 Form = Callable[[Array, Array, ConvGeometry], Array]
@@ -27,7 +30,12 @@ Form = Callable[[Array, Array, ConvGeometry], Array]
 
 def forward_by_slices(of_images: Form, x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`of_images` is the rule over one axis less."""
-    y = of_images(_taps_as_channels(x, geometry), _first_into_channels(kernel), _without_first(geometry))
+    folded = _first_into_channels(kernel)
+
+    def of_volumes(x: Array) -> Array:
+        return of_images(_taps_as_channels(x, geometry), folded, _without_first(geometry))
+
+    y = by_blocks(of_volumes, _volumes_a_block(x, geometry), x)
     return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
 
 
@@ -42,6 +50,13 @@ def kernel_grad_by_slices(of_images: Form, x: Array, delta: Array, geometry: Con
     folded = of_images(_taps_as_channels(x, geometry), images, _without_first(geometry))
     split = folded.reshape(*geometry.window.size[1:], geometry.window.size[0], x.shape[-1], delta.shape[-1])
     return jnp.moveaxis(split, geometry.window.rank - 1, 0)
+
+
+def _volumes_a_block(x: Array, geometry: ConvGeometry) -> int:
+    """How many at once; volumes on several devices are not taken apart, which would gather them."""
+    first = geometry.window.along(0)
+    read = first.output[0] * first.size[0] * math.prod(x.shape[2:]) * x.dtype.itemsize
+    return x.shape[0] if may_be_partitioned(x) else images_a_block(x, read)
 
 
 def _taps_as_channels(x: Array, geometry: ConvGeometry) -> Array:
