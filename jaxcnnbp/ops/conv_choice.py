@@ -57,7 +57,12 @@ FORWARD = (
         lambda a: a.depthwise and a.gapless and a.few_taps,
         lambda a: a.taps <= 12,
     ),
-    Row(depthwise.forward_by_padding, "depthwise 7x7: 77 -> 3.8 ms", lambda a: a.depth == 1 and a.few_taps),
+    Row(
+        depthwise.forward_by_padding,
+        "depthwise 7x7: 77 -> 3.8 ms; 3x3, 1 to 128: 1.5 -> 0.7 ms",
+        lambda a: a.depth == 1 and a.few_taps,
+        lambda a: a.depthwise or not a.has_columns or a.taps <= 25,
+    ),
     Row(
         depthwise.forward_by_tap_rows,
         "depthwise 31x31: 260 -> 20 ms",
@@ -188,9 +193,9 @@ INPUT_GRAD = (
     ),
     Row(
         patches.input_grad_by_patches,
-        "3x3 on 7x7, 512, one image: 6.7 -> 1.8 ms; 3x3/2, 256 to 512 on 8x8: 4.2 -> 1.3 ms",
+        "3x3 on 7x7, 512, one image: 6.7 -> 1.8 ms; 256-bit vectors: 3x3/2, 32 to 32 on 28x28: 0.63 -> 0.32 ms",
         lambda a: a.dense and a.few_taps,
-        lambda a: a.few_to_send_back,
+        lambda a: a.few_to_send_back or a.sends_back_in_short_vectors,
     ),
     Row(
         partial(strided.input_grad_by_depth_to_space, forward_of_parts),
@@ -250,6 +255,13 @@ KERNEL_GRAD = (
         alone=True,
     ),
     Row(
+        winograd.kernel_grad_by_winograd,
+        "3x3, 14x14, 512 to 512: 41 -> 24 ms; 4x4, 256 to 512, 32 images: 15 -> 6.2 ms",
+        lambda a: winograd.fits(a.geometry),
+        lambda a: a.much_work,
+        alone=True,
+    ),
+    Row(
         patches.kernel_grad_by_patches,
         "3x3 on 4x4, 256, 8 images: 1.7 -> 1.5 ms, into the gradient as it lies",
         lambda a: a.dense and a.few_taps,
@@ -267,13 +279,6 @@ KERNEL_GRAD = (
         "float64: one axis of 64 to 64: 72 -> 5 ms",
         lambda a: a.dense and a.few_taps,
         lambda a: a.corrects_in_plain_loops,
-        alone=True,
-    ),
-    Row(
-        winograd.kernel_grad_by_winograd,
-        "3x3, 14x14, 512 to 512: 41 -> 24 ms",
-        lambda a: winograd.fits(a.geometry),
-        lambda a: a.much_work,
         alone=True,
     ),
     Row(

@@ -92,9 +92,7 @@ class Layer:
     @property
     def phases_as_channels(self) -> bool:
         """Few input channels, no products with zeros, or more phases than are quick to compile one by one."""
-        window = self.geometry.window
-        unfilled = all(k % s == 0 for k, s in zip(window.size, window.stride, strict=True))
-        return self.depth < 16 or unfilled or math.prod(window.stride) > 16
+        return self.depth < 16 or self._fills_phases or math.prod(self.geometry.window.stride) > 16
 
     @property
     def zeros_are_cheap(self) -> bool:
@@ -191,6 +189,24 @@ class Layer:
         return self.short_vectors and self.planar and (wide or many)
 
     @property
+    def sends_back_in_short_vectors(self) -> bool:
+        """Strides whose patches are added up in less time than vectors of 256 bits need to multiply a phase."""
+        megabytes = self._positions * self.taps * self.depth * self.itemsize / 2**20
+        if self.taps <= 9 and not self._fills_phases:
+            pays = megabytes <= 16
+        elif self.taps <= 16:
+            pays = self.zeros_are_cheap
+        else:
+            pays = megabytes <= 10 and self.width >= 48 and self._products >= 5e7
+        return self.short_vectors and self.planar and self.strided and pays
+
+    @property
+    def _fills_phases(self) -> bool:
+        """Whether all phases of the stride have as many taps."""
+        window = self.geometry.window
+        return all(k % s == 0 for k, s in zip(window.size, window.stride, strict=True))
+
+    @property
     def planar(self) -> bool:
         """Two spatial axes."""
         return self.geometry.window.rank == 2
@@ -198,12 +214,14 @@ class Layer:
     @property
     def has_short_rows(self) -> bool:
         """So few channels that XLA's convolution leaves the rows of an image to one core, and enough work to share."""
-        return max(self._padded_beyond) <= 0 and self._is_short(self.width, self.geometry.window.output[-1])
+        return max(self._padded_beyond) <= 0 and self._is_short(self.depth, self.width, self.geometry.window.output[-1])
 
     @property
     def carries_back_short_rows(self) -> bool:
         """The same for the convolution that carries delta back, which is padded where the forward one is not."""
-        return min(self._padded_beyond) >= 0 and self._is_short(self.depth, self.geometry.window.spatial[-1])
+        return min(self._padded_beyond) >= 0 and self._is_short(
+            self.width, self.depth, self.geometry.window.spatial[-1]
+        )
 
     @property
     def _padded_beyond(self) -> list[int]:
@@ -211,9 +229,10 @@ class Layer:
         window = self.geometry.window
         return [low + high - (e - 1) for (low, high), e in zip(window.padding, window.extent, strict=True)]
 
-    def _is_short(self, outputs: int, columns: int) -> bool:
+    def _is_short(self, inputs: int, outputs: int, columns: int) -> bool:
         between = 4 * (self.geometry.window.extent[-1] - 1)  # zeros between two images: no more than a quarter
-        short = outputs <= 64 and between < columns <= 64 and not self.steps
+        narrow = outputs <= 64 or (self.short_vectors and inputs <= 64 and not self.much_work)
+        short = narrow and between < columns <= 64 and not self.steps
         return short and self.taps * self.depth * self.width >= 6000 and self._products >= 5e7
 
     @property

@@ -7,7 +7,8 @@ The taps of the first spatial axis become channels and its outputs become images
 
 is a convolution of the `x_i` side by side, whose channels are the pairs (i, c). The kernel gradient is the same sum the
 other way. XLA has a fast convolution over two axes and none over three. The `x_i` hold every input cell once a tap, so
-forwards make them block by block of volumes. Each form has the signature and the meaning of the plain form in `conv_forms`.
+forwards make them block by block of volumes. Each form has the signature and the meaning of the plain form in
+`conv_forms`.
 """
 
 from __future__ import annotations
