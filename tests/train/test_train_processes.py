@@ -50,8 +50,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 def test_two_processes_stopped_by_one_and_resumed_train_what_one_trains(tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
-    # In float64: with float32 parameters differed by 1.5e-7 up to step 144 and by 4e-4 at step 180, as they do when sums
-    # in another order tip a maximum between two nearly equal taps or the sign before a ReLU.
+    # In float64: with float32 parameters differed by 1.5e-7 up to step 144 and by 4e-4 at step 180, as they do when
+    # sums in another order tip a maximum between two nearly equal taps or the sign before a ReLU.
     task = ["--epochs", "12", "--dtype", "float64"]
     options = [*task, "--checkpoints", str(checkpoints), "--checkpoint-every", "6"]
     alone = start(1, *task, "--save", str(tmp_path / "one.npz"))
