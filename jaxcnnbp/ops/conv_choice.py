@@ -61,7 +61,7 @@ FORWARD = (
         depthwise.forward_by_padding,
         "depthwise 7x7: 77 -> 3.8 ms; 3x3, 1 to 128: 1.5 -> 0.7 ms",
         lambda a: a.depth == 1 and a.few_taps,
-        lambda a: a.depthwise or not a.has_columns or a.taps <= 25,
+        lambda a: a.depthwise or a.taps <= 25 or not (a.planar and a.has_columns),
     ),
     Row(
         depthwise.forward_by_tap_rows,
