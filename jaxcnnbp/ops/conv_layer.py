@@ -134,9 +134,10 @@ class Layer:
     @property
     def little_to_send_back(self) -> bool:
         """Few input channels, and patches of all outputs that stay in the cache or are not much more than delta."""
-        patches = self._positions * self.taps * self.depth
         slow_otherwise = self.doubles and self.depth <= 4
-        return self.depth <= 12 and (patches <= 3e6 or self.taps * self.depth <= 2 * self.width or slow_otherwise)
+        return self.depth <= 12 and (
+            self._patch_cells <= 3e6 or self.taps * self.depth <= 2 * self.width or slow_otherwise
+        )
 
     @property
     def few_positions(self) -> bool:
@@ -191,7 +192,7 @@ class Layer:
     @property
     def sends_back_in_short_vectors(self) -> bool:
         """Strides whose patches are added up in less time than vectors of 256 bits need to multiply a phase."""
-        megabytes = self._positions * self.taps * self.depth * self.itemsize / 2**20
+        megabytes = self._patch_cells * self.itemsize / 2**20
         if self.taps <= 9 and not self._fills_phases:
             pays = megabytes <= 16
         elif self.taps <= 16:
@@ -296,7 +297,12 @@ class Layer:
     @property
     def _products(self) -> int:
         """Of one group."""
-        return self._positions * self.taps * self.depth * self.width
+        return self._patch_cells * self.width
+
+    @property
+    def _patch_cells(self) -> int:
+        """Cells in the patches of all outputs, of one group."""
+        return self._positions * self.taps * self.depth
 
     @property
     def few_taps(self) -> bool:

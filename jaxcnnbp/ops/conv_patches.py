@@ -36,9 +36,8 @@ def forward_by_patches(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
     def of_images(x: Array) -> Array:
         return _dot(patches(x, geometry), flat, ((1,), (0,)), geometry)
 
-    # Images on several devices are not taken apart, which would gather them.
-    size = x.shape[0] if may_be_partitioned(x) else images_a_block(x, patch_bytes(x, geometry))
-    return by_blocks(of_images, size, x).reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+    y = by_blocks(of_images, images_a_block(x, patch_bytes(x, geometry)), x)
+    return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
 
 
 def input_grad_by_patches_of_delta(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -111,7 +110,9 @@ def by_blocks(of_images: Callable[..., Array], size: int, *arrays: Array) -> Arr
 
 
 def images_a_block(x: Array, bytes_an_image: int) -> int:
-    """How many images make patches of `BLOCK_BYTES`."""
+    """How many images make patches of `BLOCK_BYTES`; all of those on several devices, which a loop would gather."""
+    if may_be_partitioned(x):
+        return x.shape[0]
     return max(1, min(x.shape[0], BLOCK_BYTES // max(bytes_an_image, 1)))
 
 

@@ -13,18 +13,15 @@ forwards make them block by block of volumes. Each form has the signature and th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
-from jaxcnnbp.ops.conv_patches import by_blocks, images_a_block
-from jaxcnnbp.ops.devices import may_be_partitioned
-from jaxcnnbp.taps import gather
+from jaxcnnbp.ops.conv_patches import by_blocks, images_a_block, patch_bytes, patches
 
 Form = Callable[[Array, Array, ConvGeometry], Array]
 
@@ -36,7 +33,7 @@ def forward_by_slices(of_images: Form, x: Array, kernel: Array, geometry: ConvGe
     def of_volumes(x: Array) -> Array:
         return of_images(_taps_as_channels(x, geometry), folded, _without_first(geometry))
 
-    y = by_blocks(of_volumes, _volumes_a_block(x, geometry), x)
+    y = by_blocks(of_volumes, images_a_block(x, patch_bytes(x, _first_only(geometry))), x)
     return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
 
 
@@ -53,23 +50,20 @@ def kernel_grad_by_slices(of_images: Form, x: Array, delta: Array, geometry: Con
     return jnp.moveaxis(split, geometry.window.rank - 1, 0)
 
 
-def _volumes_a_block(x: Array, geometry: ConvGeometry) -> int:
-    """How many at once; volumes on several devices are not taken apart, which would gather them."""
-    first = geometry.window.along(0)
-    read = first.output[0] * first.size[0] * math.prod(x.shape[2:]) * x.dtype.itemsize
-    return x.shape[0] if may_be_partitioned(x) else images_a_block(x, read)
-
-
 def _taps_as_channels(x: Array, geometry: ConvGeometry) -> Array:
     """`(batch, depth, *rest, in)` -> `(batch * output depth, *rest, taps * in)`."""
-    read = [p for _, p in gather(x, geometry.window.along(0))]
-    return lax.concatenate(read, x.ndim - 1).reshape(-1, *x.shape[2:-1], len(read) * x.shape[-1])
+    return patches(x, _first_only(geometry)).reshape(-1, *x.shape[2:-1], geometry.window.size[0] * x.shape[-1])
 
 
 def _first_into_channels(kernel: Array) -> Array:
     """`(depth, *rest, in, out)` -> `(*rest, depth * in, out)`."""
     moved = jnp.moveaxis(kernel, 0, -3)
     return moved.reshape(*moved.shape[:-3], -1, kernel.shape[-1])
+
+
+def _first_only(geometry: ConvGeometry) -> ConvGeometry:
+    """The geometry of the first axis, the others passed through."""
+    return replace(geometry, window=geometry.window.along(0))
 
 
 def _without_first(geometry: ConvGeometry) -> ConvGeometry:
