@@ -79,7 +79,6 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("name", sorted(PRINTED))
 def test_example_prints(name: str) -> None:
-    # Those of whole runs are about bits and exchanges, and compile the same step many times over.
     done = python(*STRICT, str(EXAMPLES / f"{name}.py"), env=environment(quick=True))
     assert done.returncode == 0, done.stderr
     for pattern in PRINTED[name]:

@@ -1,7 +1,9 @@
 """`import jaxcnnbp` brings JAX and NumPy and nothing else, and computes nothing."""
 
-import subprocess
 import sys
+from subprocess import CompletedProcess
+
+from running import python
 
 # The platform does not exist: whatever starts a backend during the import fails.
 AFTER_JAX = """
@@ -15,10 +17,9 @@ print(*sorted({{name.partition(".")[0] for name in set(sys.modules) - before}}))
 ALLOWED = {"jaxcnnbp", "jax", "jaxlib", "numpy"}
 
 
-def after_jax(statement: str) -> subprocess.CompletedProcess[str]:
+def after_jax(statement: str) -> CompletedProcess[str]:
     """A process that imports JAX, then runs `statement`, and prints the packages that came with it."""
-    command = [sys.executable, "-W", "error", "-c", AFTER_JAX.format(statement=statement)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return python("-W", "error", "-c", AFTER_JAX.format(statement=statement))
 
 
 def test_import_brings_nothing_but_jax_and_numpy_and_starts_no_backend() -> None:
