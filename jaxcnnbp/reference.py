@@ -19,6 +19,7 @@ from jaxcnnbp.ops.conv_geometry import dimension_numbers
 from jaxcnnbp.ops.convolve import connect
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import flat_argmax
+from jaxcnnbp.ops.lax_layout import padding_in_numbers
 from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch
 from jaxcnnbp.taps import cells, gather
 
@@ -33,8 +34,27 @@ def _stands_for(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return register
 
 
-for _name in ("conv_general_dilated", "conv", "conv_with_general_padding", "conv_transpose"):
+for _name in ("conv", "conv_transpose"):
     _AUTODIFF[_name] = getattr(lax_itself, _name)
+
+
+@_stands_for("conv_general_dilated")
+def _conv_general_dilated(
+    lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, *others, **more
+):
+    own = (window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers)
+    pairs = padding_in_numbers(np.shape(lhs), np.shape(rhs), *own)
+    return lax_itself.conv_general_dilated(
+        lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, dimension_numbers, *others, **more
+    )
+
+
+@_stands_for("conv_with_general_padding")
+def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, *others, **more):
+    pairs = padding_in_numbers(np.shape(lhs), np.shape(rhs), window_strides, padding, lhs_dilation, rhs_dilation, None)
+    return lax_itself.conv_with_general_padding(
+        lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, *others, **more
+    )
 
 
 @_stands_for("correlate")

@@ -102,6 +102,10 @@ LAX_CONVOLUTIONS = (
     _dilated("odd layouts", (5, 3, 4, 2), (3, 2, 3, 2), (1, 2), "SAME", dimension_numbers=("HCWN", "WOIH", "CWNH")),
     _dilated("input dilation", (1, 2, 4, 3), (3, 2, 3, 2), (1, 1), ((1, 2), (2, 0)), lhs_dilation=(2, 3)),
     _dilated("all dilations", (1, 2, 5), (2, 2, 3), (2,), ((2, 1),), lhs_dilation=(3,), rhs_dilation=(2,)),
+    _dilated("input dilation, SAME", (1, 2, 4, 3), (3, 2, 3, 2), (2, 1), "SAME", lhs_dilation=(2, 3)),
+    _dilated(
+        "input dilation, SAME_LOWER", (1, 2, 4), (2, 2, 2), (2,), "SAME_LOWER", lhs_dilation=(3,), rhs_dilation=(2,)
+    ),
     _dilated("negative padding", (1, 2, 5), (2, 2, 2), (1,), ((-2, 1),), lhs_dilation=(2,)),
     _dilated("feature groups", (2, 4, 5), (6, 2, 3), (2,), ((1, 1),), feature_group_count=2),
     _dilated("batch groups", (6, 2, 5, 4), (3, 2, 2, 3), (1, 2), ((1, 0), (0, 1)), batch_group_count=3),

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.ops.conv import input_grad_op, kernel_grad_op
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.lax_layout import LaxConvolution, checked_by_lax, lax_convolution
+from jaxcnnbp.ops.lax_layout import LaxConvolution, checked_by_lax, lax_convolution, padding_in_numbers
 from jaxcnnbp.ops.numerics import require_inexact
 
 
@@ -160,6 +160,8 @@ def _gradient_plan(
     require_inexact(delta, "delta")
     parameters["window_strides"] = parameters["window_strides"] or (1,) * (len(input_shape) - 2)
     parameters["preferred_element_type"] = None
+    words = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers")
+    parameters["padding"] = padding_in_numbers(input_shape, kernel_shape, *(parameters[word] for word in words))
     expected = _output_of(operand.dtype, input_shape, kernel_shape, parameters)
     if delta.shape != expected:
         raise ValueError(

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.devices import placed
-from jaxcnnbp.ops.lax_layout import checked_by_lax, lax_convolution, sized_by_ints, with_type
+from jaxcnnbp.ops.lax_layout import checked_by_lax, lax_convolution, padding_in_numbers, sized_by_ints, with_type
 
 
 @switchable
@@ -34,11 +34,14 @@ def conv_general_dilated(
 ) -> Array:
     """`jax.lax.conv_general_dilated` with hand-written gradients; every parameter and error is lax's.
 
+    A word of padding also serves an input with gaps, where lax refuses it (jax issue 4216).
+
     Args:
       lhs: the input, by default `(batch, in, *spatial)`.
       rhs: the kernel, by default `(out, in // groups, *window)`.
       window_strides: input positions from one output to the next.
-      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, or `(low, high)` pairs, also negative.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, or `(low, high)` pairs, also negative. Over an input with gaps the
+        words mean what they mean over any input of its extent: `SAME` gives `ceil(((n - 1) * dilation + 1) / stride)`.
       lhs_dilation: positions from one input cell to the next.
       rhs_dilation: positions from one tap to the next.
       dimension_numbers: the layouts, as lax takes them.
@@ -63,6 +66,9 @@ def conv_general_dilated(
     Source: the relation n * lhs_dilation = u * stride + t * rhs_dilation - low and its transpose, `ops.conv`.
     """
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    padding = padding_in_numbers(
+        lhs.shape, rhs.shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
+    )
     parameters: dict[str, Any] = dict(
         window_strides=window_strides,
         padding=padding,

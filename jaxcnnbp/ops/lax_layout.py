@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -78,6 +78,37 @@ class LaxConvolution:
 def checked_by_lax(x: Any, kernel: Any, **parameters: Any) -> jax.ShapeDtypeStruct:
     """The output's type, with its weakness and its sharding, or exactly the error that lax has for these arguments."""
     return jax.eval_shape(partial(lax_itself.conv_general_dilated, **parameters), x, kernel)
+
+
+def padding_in_numbers(
+    input_shape: Sequence[Any],
+    kernel_shape: Sequence[Any],
+    window_strides: Sequence[int],
+    padding: Any,
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    dimension_numbers: Any,
+) -> Any:
+    """`padding`, but as pairs where it is a word over an input with gaps, which lax refuses.
+
+    The words mean there what they mean elsewhere, over the extents with the gaps: the output of `SAME` has
+    `ceil(((n - 1) * lhs_dilation + 1) / stride)` positions.
+    """
+    if not isinstance(padding, str) or lhs_dilation is None or all(g == 1 for g in lhs_dilation):
+        return padding
+    numbers = lax.conv_dimension_numbers(tuple(input_shape), tuple(kernel_shape), dimension_numbers)
+    rank = len(numbers.lhs_spec) - 2
+    taps = (1,) * rank if rhs_dilation is None else rhs_dilation
+    if {len(lhs_dilation), len(taps), len(window_strides)} != {rank}:
+        return ((0, 0),) * rank  # lax says which of them is wrong
+    spread = _spread((input_shape[a] for a in numbers.lhs_spec[2:]), lhs_dilation)
+    extents = _spread((kernel_shape[a] for a in numbers.rhs_spec[2:]), taps)
+    return tuple(lax.padtype_to_pads(spread, extents, window_strides, padding))
+
+
+def _spread(extents: Iterable[Any], steps: Sequence[int]) -> tuple[Any, ...]:
+    """`extents` with gaps between the cells."""
+    return tuple((n - 1) * step + 1 if n else 0 for n, step in zip(extents, steps, strict=True))
 
 
 def with_type(y: Array, out: Any) -> Array:

@@ -55,7 +55,8 @@ CONVOLUTIONS = [
         [("NCHW", "OIHW", "NCHW"), ("NHWC", "HWIO", "NHWC"), ("NCHW", "HWIO", "NHWC")],
         [(1, 1), (2, 1), (1, 2)],  # feature groups, batch groups
     )
-    if case[2] == (1, 1) or not isinstance(case[1], str)  # lax takes no word for a dilated input
+    if case[2] == (1, 1)
+    or not isinstance(case[1], str)  # lax takes no word for a dilated input; `tests/cases` has some
 ]
 
 

@@ -100,7 +100,6 @@ WRONG_CONVOLUTIONS = [
     dict(window_strides=(1, 1), padding="VALID", feature_group_count=2),
     dict(window_strides=(1, 1), padding="VALID", feature_group_count=0),
     dict(window_strides=(1, 1), padding="VALID", batch_group_count=3),
-    dict(window_strides=(1, 1), padding="SAME", lhs_dilation=(2, 2)),
     dict(window_strides=(1, 1), padding="VALID", dimension_numbers=("NHWC", "HWIO")),
     dict(window_strides=(1, 1), padding="VALID", preferred_element_type=jnp.int8),
 ]
