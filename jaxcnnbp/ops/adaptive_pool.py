@@ -29,6 +29,7 @@ from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool_front import merge_batch, require_ordered, spatial_rank, split_batch
 
@@ -181,14 +182,16 @@ adaptive_max_op = jax.jit(adaptive_max, static_argnums=1, inline=True)
 OutputShape = int | Sequence[int | None]
 
 
+@takes_layout("inputs", window="output_shape")
 @switchable
-def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape) -> Array:
+def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape, *, layout: str = "channels_last") -> Array:
     """Mean pooling to a given size, as PyTorch's `adaptive_avg_pool2d` but channels last.
 
     Args:
       inputs: `(*batch, *spatial, channels)`, floats.
       output_shape: extents of the output, None to keep that of the input; its length says how many spatial axes
         there are, and an int is for all those of `(batch, *spatial, channels)`.
+      layout: as `max_pool`.
 
     Returns:
       `(*batch, *output_shape, channels)` in the dtype of `inputs`, summed in float32 or wider.
@@ -208,14 +211,18 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape) -> Array:
     return split_batch(placed_alike(lambda x: adaptive_mean_op(x, outputs), x), inputs, len(outputs))
 
 
+@takes_layout("inputs", window="output_shape")
 @switchable
-def adaptive_max_pool(inputs: ArrayLike, output_shape: OutputShape, return_argmax: bool = False) -> Any:
+def adaptive_max_pool(
+    inputs: ArrayLike, output_shape: OutputShape, return_argmax: bool = False, *, layout: str = "channels_last"
+) -> Any:
     """Max pooling to a given size, as PyTorch's `adaptive_max_pool2d` but channels last; delta goes to the winner.
 
     Args:
       inputs: `(*batch, *spatial, channels)`, real numbers.
       output_shape: as `adaptive_avg_pool`.
       return_argmax: whether to give the winners' positions too.
+      layout: as `max_pool`.
 
     Returns:
       `(*batch, *output_shape, channels)` in the dtype of `inputs`; with `return_argmax` also int32 indices of that

@@ -19,6 +19,7 @@ from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.convolve import check_operands
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import spread_windows, sum_windows
 from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
 from jaxcnnbp.ops.pool_front import parse_pool, split_batch
@@ -65,8 +66,17 @@ _subsample.defvjp(subsample_fwd, subsample_bwd)
 subsample_op = jax.jit(lambda x, beta, window: _subsample(*alike(x, beta), window), static_argnums=2, inline=True)
 
 
+@takes_layout("x", window="window_shape")
 @switchable
-def subsample(x: ArrayLike, beta: ArrayLike, bias: ArrayLike, window_shape: Any, *, ceil_mode: bool = False) -> Array:
+def subsample(
+    x: ArrayLike,
+    beta: ArrayLike,
+    bias: ArrayLike,
+    window_shape: Any,
+    *,
+    ceil_mode: bool = False,
+    layout: str = "channels_last",
+) -> Array:
     """Bouvrie's sub-sampling before its activation, u = beta down(x) + b, one beta and one b a map.
 
     Args:
@@ -75,6 +85,7 @@ def subsample(x: ArrayLike, beta: ArrayLike, bias: ArrayLike, window_shape: Any,
       bias: `(maps,)`.
       window_shape: extents of the blocks, which `down` sums.
       ceil_mode: whether partial blocks at the far edge are summed too; without it the blocks must divide the input.
+      layout: as `max_pool`.
 
     Returns:
       `(*batch, *pooled, maps)` in the dtype of `x`.
@@ -160,6 +171,7 @@ _combine.defvjp(combine_fwd, combine_bwd)
 combine_op = jax.jit(lambda x, k, c, geometry: _combine(*alike(x, k, c), geometry), static_argnums=3, inline=True)
 
 
+@takes_layout("x")
 @switchable
 def combine_maps(
     x: ArrayLike,
@@ -169,6 +181,7 @@ def combine_maps(
     *,
     padding: Padding = "VALID",
     true_convolution: bool = True,
+    layout: str = "channels_last",
 ) -> Array:
     """Bouvrie's learned combination of maps before its activation, u_j = sum_i alpha_ij (x_i * k_ij) + b_j.
 
@@ -179,6 +192,7 @@ def combine_maps(
       bias: `(out,)`.
       padding: as `convolve`.
       true_convolution: whether the kernel is flipped.
+      layout: as `convolve`.
 
     Returns:
       `(batch, *output, out)` in the dtype of `x`.

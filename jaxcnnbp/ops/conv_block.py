@@ -18,6 +18,7 @@ from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block_op
 from jaxcnnbp.ops.convolve import check_operands, connect, conv_geometry
 from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_inexact, require_same_dtype
 
 Shape = int | Sequence[int]
@@ -26,6 +27,7 @@ KINDS = ("max", "min", "mean")
 _POOL_NAMES = {"size": "pool", "stride": "pool_strides", "padding": "pool_padding", "dilation": "pool_dilation"}
 
 
+@takes_layout("x")
 @switchable
 def conv_block(
     x: ArrayLike,
@@ -47,6 +49,7 @@ def conv_block(
     pool_kind: str = "max",
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    layout: str = "channels_last",
 ) -> Array:
     """Convolution, bias, activation and pool as one rule: y = pool(f(x * k + b)).
 
@@ -69,6 +72,7 @@ def conv_block(
         and `ceil_mode`: the strides are ones if None.
       pool_kind: `"max"`, `"min"` or `"mean"`.
       count_include_pad: as `avg_pool` takes it, for a mean.
+      layout: of `x` and the output, as `correlate` takes it.
 
     Returns:
       `(batch, *output, out)` in the dtype of `x`; sums of narrow floats are held in float32.

@@ -14,9 +14,11 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_same_dtype
 
 
+@takes_layout("x")
 @switchable
 def convolve(
     x: ArrayLike,
@@ -27,6 +29,7 @@ def convolve(
     dilation: Any = 1,
     groups: int = 1,
     connections: ArrayLike | None = None,
+    layout: str = "channels_last",
 ) -> Array:
     r"""True convolution: $y_j[u] = \sum_{i \in M_j} \sum_t x_i[u s + t d - p]\, k_{ij}[K - 1 - t]$.
 
@@ -39,6 +42,8 @@ def convolve(
       dilation: input positions from one tap to the next, an int or one an axis.
       groups: into how many the maps are split; each group of outputs sees its own group of inputs.
       connections: `(in, out)` of bool, the table $M_j$: which input map feeds which output map; all if None.
+      layout: where `x` and the output have their channels: `"channels_last"`, `"channels_first"`, or letters such as
+        `"NHWC"` and `"NCHW"`; the kernel is the same in all.
 
     Returns:
       `(batch, *output, out)` in the dtype of `x`; sums of narrow floats are held in float32.
@@ -58,6 +63,7 @@ def convolve(
     return _convolution(x, kernel, stride, padding, dilation, groups, connections, mirrored=True)
 
 
+@takes_layout("x")
 @switchable
 def correlate(
     x: ArrayLike,
@@ -68,6 +74,7 @@ def correlate(
     dilation: Any = 1,
     groups: int = 1,
     connections: ArrayLike | None = None,
+    layout: str = "channels_last",
 ) -> Array:
     r"""Correlation, the frameworks' convolution: $y_j[u] = \sum_{i \in M_j} \sum_t x_i[u s + t d - p]\, k_{ij}[t]$.
 

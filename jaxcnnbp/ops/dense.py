@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, require_same_dtype, wide
 
 
@@ -115,13 +116,15 @@ def add_bias_bwd(_: None, delta: Array) -> tuple[Array, Array]:
 _add_bias.defvjp(add_bias_fwd, add_bias_bwd)
 
 
+@takes_layout("y")
 @switchable
-def add_bias(y: ArrayLike, bias: ArrayLike) -> Array:
+def add_bias(y: ArrayLike, bias: ArrayLike, *, layout: str = "channels_last") -> Array:
     """y + b, one bias a channel: db = sum of delta over batch and positions.
 
     Args:
       y: `(..., channels)`.
       bias: `(channels,)`, of the dtype of `y`.
+      layout: as `max_pool`; `"channels_first"` is `(batch, channels, ...)`.
 
     Returns:
       `(..., channels)`.

@@ -24,6 +24,7 @@ from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool_front import parse_pool, split_batch
@@ -76,6 +77,7 @@ lp_pool_rule.defvjp(lp_pool_fwd, lp_pool_bwd)
 lp_pool_op = jax.jit(lp_pool_rule, static_argnums=(1, 2), inline=True)
 
 
+@takes_layout("inputs", window="window_shape")
 @switchable
 def lp_pool(
     inputs: ArrayLike,
@@ -83,6 +85,8 @@ def lp_pool(
     window_shape: int | Sequence[int],
     strides: int | Sequence[int] | None = None,
     ceil_mode: bool = False,
+    *,
+    layout: str = "channels_last",
 ) -> Array:
     r"""Lp pooling, $y[u] = (\sum_t x[n(u, t)]^q)^{1/q}$ for `norm_type` q, as PyTorch's `lp_pool2d` but channels last.
 
@@ -93,6 +97,7 @@ def lp_pool(
         `(batch, *spatial, channels)`.
       strides: input positions from one window to the next, `window_shape` if None (PyTorch's default).
       ceil_mode: also a last, partial window counts; its sum is scaled up to a whole window (PyTorch's rule).
+      layout: as `max_pool`.
 
     Returns:
       `(*batch, *output, channels)` in the dtype of `inputs`. A window of norm zero has gradient zero.

@@ -11,6 +11,7 @@ from jaxcnnbp.geometry import Padding
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import mean_pool_op
 from jaxcnnbp.ops.numerics import require_inexact
 from jaxcnnbp.ops.pool_front import check_ties, parse_pool, require_ordered, split_batch
@@ -18,6 +19,7 @@ from jaxcnnbp.ops.pool_front import check_ties, parse_pool, require_ordered, spl
 Shape = int | Sequence[int]
 
 
+@takes_layout("inputs", window="window_shape")
 @switchable
 def max_pool(
     inputs: ArrayLike,
@@ -28,6 +30,7 @@ def max_pool(
     window_dilation: Shape | None = None,
     ceil_mode: bool = False,
     ties: str = "first",
+    layout: str = "channels_last",
 ) -> Array:
     """Max pooling, y[u] = max_t x[n(u, t)]; delta goes to the recorded winner.
 
@@ -42,6 +45,8 @@ def max_pool(
       ceil_mode: also the last, partial window counts, if it begins on the input or the low padding (PyTorch's rule).
       ties: which of several maximal cells get delta: `"first"` the first, `"all"` each the whole delta (the
         document's formula), `"split"` equal shares.
+      layout: where `inputs` and the output have their channels: `"channels_last"`, `"channels_first"`, or letters such
+        as `"NHWC"` and `"NCHW"`.
 
     Returns:
       `(*batch, *output, channels)` in the dtype of `inputs`. A NaN in a window is its maximum, and its winner.
@@ -60,6 +65,7 @@ def max_pool(
     return _extreme("max", inputs, window_shape, strides, padding, window_dilation, ceil_mode, ties)
 
 
+@takes_layout("inputs", window="window_shape")
 @switchable
 def min_pool(
     inputs: ArrayLike,
@@ -70,6 +76,7 @@ def min_pool(
     window_dilation: Shape | None = None,
     ceil_mode: bool = False,
     ties: str = "first",
+    layout: str = "channels_last",
 ) -> Array:
     """Min pooling, y[u] = min_t x[n(u, t)]; delta goes to the recorded winner.
 
@@ -85,6 +92,7 @@ def min_pool(
     return _extreme("min", inputs, window_shape, strides, padding, window_dilation, ceil_mode, ties)
 
 
+@takes_layout("inputs", window="window_shape")
 @switchable
 def avg_pool(
     inputs: ArrayLike,
@@ -95,6 +103,7 @@ def avg_pool(
     *,
     window_dilation: Shape | None = None,
     ceil_mode: bool = False,
+    layout: str = "channels_last",
 ) -> Array:
     """Mean pooling, y[u] = sum_t x[n(u, t)] / m[u]; delta / m goes to every cell of the window.
 
@@ -105,7 +114,7 @@ def avg_pool(
       padding: as `max_pool`.
       count_include_pad: whether m counts cells of the padding; never those beyond it, that only `ceil_mode` reads.
       window_dilation: as `max_pool`.
-      ceil_mode: as `max_pool`.
+      ceil_mode, layout: as `max_pool`.
 
     Returns:
       `(*batch, *output, channels)` in the dtype of `inputs`, summed in float32 or wider. A window that counts no cell
@@ -126,6 +135,7 @@ def avg_pool(
     return split_batch(placed_alike(lambda x: mean_pool_op(x, window, bool(count_include_pad)), x), inputs, window.rank)
 
 
+@takes_layout("inputs", window="window_shape")
 @switchable
 def max_pool_with_argmax(
     inputs: ArrayLike,
@@ -135,6 +145,7 @@ def max_pool_with_argmax(
     *,
     window_dilation: Shape | None = None,
     ceil_mode: bool = False,
+    layout: str = "channels_last",
 ) -> tuple[Array, Array]:
     """Max pooling and where each maximum was found.
 

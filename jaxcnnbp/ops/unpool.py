@@ -17,6 +17,7 @@ from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import copy_to_windows_op
 from jaxcnnbp.ops.numerics import require_inexact
 from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
@@ -61,14 +62,18 @@ _unpool_op = jax.jit(
 )
 
 
+@takes_layout("values", "argmax", window="spatial_shape")
 @switchable
-def max_unpool(values: ArrayLike, argmax: ArrayLike, spatial_shape: Sequence[int]) -> Array:
+def max_unpool(
+    values: ArrayLike, argmax: ArrayLike, spatial_shape: Sequence[int], *, layout: str = "channels_last"
+) -> Array:
     """Values laid back on the cells that `max_pool_with_argmax` recorded, zero elsewhere.
 
     Args:
       values: `(*batch, *pooled, channels)`.
       argmax: int32 of the same shape, flat positions among the spatial axes of one image and channel; -1 is nowhere.
       spatial_shape: spatial extents of the result.
+      layout: as `max_pool`.
 
     Returns:
       `(*batch, *spatial_shape, channels)`. Values with the same cell must agree: one of them stays.
@@ -100,14 +105,22 @@ def max_unpool(values: ArrayLike, argmax: ArrayLike, spatial_shape: Sequence[int
     return split_batch(unpooled, values, rank)
 
 
+@takes_layout("delta", window="window_shape")
 @switchable
-def upsample(delta: ArrayLike, window_shape: int | Sequence[int], strides: int | Sequence[int] | None = None) -> Array:
+def upsample(
+    delta: ArrayLike,
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    *,
+    layout: str = "channels_last",
+) -> Array:
     """The block copy: each value fills its window, which is the Kronecker product with ones.
 
     Args:
       delta: `(*batch, *pooled, channels)`, floats.
       window_shape: extents of a block, its length says how many spatial axes there are.
       strides: positions from one block to the next, `window_shape` if None; blocks that overlap add up.
+      layout: as `max_pool`.
 
     Returns:
       `(*batch, *spatial, channels)` with extents `(pooled - 1) * strides + window_shape`. Divided by the number of
