@@ -29,7 +29,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from jaxcnnbp.train.course import Course
 from jaxcnnbp.train.errors import InputError, SaveFailed, require
@@ -244,8 +243,10 @@ class Checkpoints:
         like = {"state": state, "best": None if course.best is None else best}
         wanted = flatten(like)
         self._identity.require_arrays(about["arrays"], wanted, self.folder / str(step))
+        places = map(self._layout.sharding, jax.tree.leaves(like))  # of the leaves themselves: keys are numbers by now
         abstract = {
-            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._sharding(a)) for name, a in wanted.items()
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
+            for (name, a), place in zip(wanted.items(), places, strict=True)
         }
         args = self._orbax.args
         found = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(abstract))).state
@@ -255,11 +256,6 @@ class Checkpoints:
         if wrong:
             raise _Damaged(f"the check sum of {wrong[0]} is wrong")
         return Restored(**unflatten(arrays, like), course=course)
-
-    def _sharding(self, array: jax.Array) -> Any:
-        if self._layout.mesh is None:
-            return SingleDeviceSharding(jax.devices()[0])
-        return NamedSharding(self._layout.mesh, self._layout.spec(array.shape))
 
     def _move_aside(self, steps: list[int]) -> None:
         if steps and jax.process_index() == 0:

@@ -42,7 +42,7 @@ def unflatten(arrays: dict[str, jax.Array], like: Any) -> Any:
     """
     leaves, structure = jax.tree_util.tree_flatten(like)
     found = [
-        jax.random.wrap_key_data(array) if _is_key(leaf) else array
+        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
         for array, leaf in zip(arrays.values(), leaves, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, found)

@@ -101,7 +101,7 @@ def _in_one_program(program: Program, layout: Layout, params: Any, batch: Batch,
 
 
 def _by_device(program: Program, layout: Layout, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
-    specs = jax.tree.map(lambda leaf: layout.spec(leaf.shape), params)
+    specs = jax.tree.map(layout.spec, params)
     axes = tuple(layout.split_axis(leaf.shape) for leaf in jax.tree.leaves(params))
     sums = jax.shard_map(
         functools.partial(_device_sums, program, axes),

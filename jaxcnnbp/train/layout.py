@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxcnnbp.train.batch import Batch
 from jaxcnnbp.train.errors import InputError
@@ -68,10 +68,16 @@ class Layout:
         fitting = [axis for axis, n in enumerate(shape) if n and n % self.data == 0]
         return max(fitting, key=lambda axis: (shape[axis], axis), default=None)
 
-    def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """How an array of parameters, or one shaped like it, lies on the mesh."""
-        axis = self.split_axis(shape)
+    def spec(self, leaf: Any) -> PartitionSpec:
+        """How an array of the state lies on the mesh; a random key is whole everywhere, whatever its length."""
+        axis = None if _is_key(leaf) else self.split_axis(leaf.shape)
         return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, DATA)
+
+    def sharding(self, leaf: Any) -> Sharding:
+        """`spec` with its devices."""
+        if self.mesh is None:
+            return SingleDeviceSharding(jax.devices()[0])
+        return NamedSharding(self.mesh, self.spec(leaf))
 
     def place(self, tree: Any) -> Any:
         """Arrays that every process holds whole, put where they belong."""
@@ -81,10 +87,7 @@ class Layout:
         """Inside jit: the same places for arrays that were computed."""
         if self.mesh is None:
             return tree
-        mesh = self.mesh
-        return jax.tree.map(
-            lambda leaf: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, self.spec(leaf.shape))), tree
-        )
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.sharding(leaf)), tree)
 
     def put(self, batch: Batch) -> Batch:
         """A batch of which this process gives its rows, as part of the batch that all processes see."""
@@ -131,13 +134,13 @@ class Layout:
         return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), rows)
 
     def _place_leaf(self, leaf: Any) -> Any:
-        if self.mesh is None:
-            return leaf
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(self._place_leaf(jax.random.key_data(leaf)))
-        host = np.asarray(leaf)
-        sharding = NamedSharding(self.mesh, self.spec(leaf.shape))
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        host = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        placed = jax.make_array_from_callback(host.shape, self.sharding(leaf), lambda index: host[index])
+        return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else placed
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 ONE_DEVICE = Layout()
