@@ -20,6 +20,7 @@ from jaxcnnbp.ops.convolve import connect
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import flat_argmax
 from jaxcnnbp.ops.lax_layout import padding_in_numbers
+from jaxcnnbp.ops.pad import border_of
 from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch
 from jaxcnnbp.taps import cells, gather
 
@@ -58,13 +59,26 @@ def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, 
 
 
 @_stands_for("correlate")
-def _correlate(x, kernel, *, stride=1, padding="VALID", dilation=1, groups=1, connections=None):
+def _correlate(x, kernel, *, stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None):
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     kernel = kernel if connections is None else connect(kernel, connections, groups)
     window = window_of(x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation)
+    border, window = border_of(window, padding_mode)
+    x = x if border is None else _padded(x, border.pairs, padding_mode)
     return lax_itself.conv_general_dilated(
         x, kernel, window.stride, window.padding, None, window.dilation, dimension_numbers(window.rank), groups
     )
+
+
+def _padded(x: Array, pairs: Any, padding_mode: str) -> Array:
+    def cropped(x: Array) -> Array:
+        around = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
+        return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+
+    name = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}[padding_mode]
+    x = cropped(x) if name == "wrap" else x
+    x = jnp.pad(x, [(0, 0), *((max(low, 0), max(high, 0)) for low, high in pairs), (0, 0)], name)
+    return x if name == "wrap" else cropped(x)
 
 
 @_stands_for("convolve")

@@ -38,6 +38,8 @@ SOME = (
     *ACTIVATIONS,
     *LAYERS,
     *named(BLOCKS, "max", "gelu mean", "overlapping"),
+    Case("cropped border", "convolve", ((1, 6, 2), (2, 2, 1)), dict(padding=[(-1, 5)], padding_mode="reflect")),
+    Case("border", "conv_block", ((1, 6, 2), (2, 2, 1)), dict(padding=2, pool=2, padding_mode="replicate")),
 )
 
 

@@ -33,6 +33,12 @@ TORCH = (
         (3, 3, 4, 6),
     ),
     Row("F.conv2d(x, w, padding='same')", "jaxcnnbp.correlate(x, k, padding='SAME')", (3, 3, 4, 6)),
+    Row(
+        "F.conv2d(F.pad(x, (1, 1, 1, 1), 'circular'), w)",
+        "jaxcnnbp.correlate(x, k, padding=1, padding_mode='circular')",
+        (3, 3, 4, 6),
+        "Also reflect and replicate, as `padding_mode` of `nn.Conv2d`.",
+    ),
     Row("F.conv2d(x, w, dilation=2)", "jaxcnnbp.correlate(x, k, dilation=2)", (3, 3, 4, 6)),
     Row("F.conv2d(x, w, groups=2)", "jaxcnnbp.correlate(x, k, groups=2)", (3, 3, 2, 6)),
     Row(

@@ -16,7 +16,7 @@ from jaxcnnbp.nn.layer import Backward, Params
 from jaxcnnbp.nn.pool import MaxPool, MeanPool
 from jaxcnnbp.ops.block import Block, BlockResiduals, block_bwd, block_fwd
 from jaxcnnbp.ops.conv_block import conv_block, parse_activation, parse_block_pool
-from jaxcnnbp.ops.convolve import connect, conv_geometry
+from jaxcnnbp.ops.convolve import bordered, connect, conv_geometry
 
 _RELU = Relu()
 
@@ -82,6 +82,7 @@ class ConvBlock:
             params.get("bias"),
             stride=conv.stride,
             padding=conv.padding,
+            padding_mode=conv.padding_mode,
             dilation=conv.dilation,
             groups=conv.groups,
             connections=None if conv.connections is None else np.asarray(conv.connections),
@@ -108,8 +109,10 @@ class ConvBlock:
         geometry = conv_geometry(
             x, kernel, conv.stride, conv.padding, conv.dilation, conv.groups, conv.true_convolution
         )
+        border, geometry = bordered(geometry, conv.padding_mode)
         named = parse_activation(self.activation.name, self.activation.argument)
-        return Block(geometry, conv.use_bias, *named, parse_block_pool(geometry.window.output, **self._pool_options()))
+        pool = parse_block_pool(geometry.window.output, **self._pool_options())
+        return Block(geometry, conv.use_bias, *named, pool, border)
 
     def _pool_options(self) -> dict:
         pool = self.pool

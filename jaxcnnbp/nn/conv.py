@@ -18,8 +18,10 @@ from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.nn.layer import Backward, Params, check_input_shape, glorot_uniform, shape_after
 from jaxcnnbp.ops.conv import input_grad_op, kernel_grad_op
-from jaxcnnbp.ops.convolve import connect, conv_geometry, convolve, correlate
+from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.convolve import bordered, connect, conv_geometry, convolve, correlate
 from jaxcnnbp.ops.dense import add_bias, sum_to_channels
+from jaxcnnbp.ops.pad import Border, pad_input_grad, pad_op
 
 
 class ConvKept(NamedTuple):
@@ -35,7 +37,7 @@ class Conv:
     Attributes:
       features: output maps.
       window: taps, an int or one an axis.
-      stride, padding, dilation, groups: as `jaxcnnbp.convolve` takes them.
+      stride, padding, dilation, groups, padding_mode: as `jaxcnnbp.convolve` takes them.
       use_bias: whether a bias is added.
       connections: `(in, out)` table of bool, the document's M_j: which input map feeds which output map.
       true_convolution: whether the kernel is flipped, as the document has it; frameworks do not.
@@ -64,6 +66,7 @@ class Conv:
     connections: Any = None
     true_convolution: bool = False
     initializer: Callable[..., Array] = glorot_uniform
+    padding_mode: str = "zeros"
     kind = "conv"
 
     def __post_init__(self) -> None:
@@ -104,6 +107,7 @@ class Conv:
             params["kernel"],
             stride=self.stride,
             padding=self.padding,
+            padding_mode=self.padding_mode,
             dilation=self.dilation,
             groups=self.groups,
             connections=self._table(),
@@ -117,13 +121,18 @@ class Conv:
     def backward(self, params: Params, residuals: ConvKept, delta: Array) -> Backward:
         """dk[t] = sum_u p[u, t] delta[u], db = sum_u delta[u], dx = scatter(delta[u] k[t])."""
         kernel = self._connected(params["kernel"])
-        geometry = conv_geometry(
-            residuals.x, kernel, self.stride, self.padding, self.dilation, self.groups, self.true_convolution
-        )
-        gradients = {"kernel": self._connected(kernel_grad_op(residuals.x, delta, geometry))}
+        border, geometry = self._geometry(residuals.x, kernel)
+        gradients = {"kernel": self._connected(kernel_grad_op(pad_op(residuals.x, border), delta, geometry))}
         if self.use_bias:
             gradients["bias"] = sum_to_channels(delta)
-        return Backward(gradients, input_grad_op(delta, kernel, geometry))
+        dx = input_grad_op(delta, kernel, geometry)
+        return Backward(gradients, dx if border is None else pad_input_grad(dx, border))
+
+    def _geometry(self, x: Array, kernel: Array) -> tuple[Border | None, ConvGeometry]:
+        geometry = conv_geometry(
+            x, kernel, self.stride, self.padding, self.dilation, self.groups, self.true_convolution
+        )
+        return bordered(geometry, self.padding_mode)
 
     def _table(self) -> np.ndarray | None:
         return None if self.connections is None else np.asarray(self.connections)

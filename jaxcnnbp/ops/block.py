@@ -46,6 +46,7 @@ from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import read_winners, send_to_winners, where_cells, winners
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
 from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.pad import Border, pad_forward, pad_input_grad
 
 # Their slope is one number above zero and another elsewhere: a bit says which.
 TWO_SLOPES = ("relu", "leaky_relu")
@@ -75,6 +76,7 @@ class Block:
       use_bias: whether a bias is added.
       activation, argument: as `ops.activation.rule_named` takes them.
       pool: the pool, None for none.
+      border: what the input is padded with, None for zeros, which the convolution adds itself.
     """
 
     geometry: ConvGeometry
@@ -82,6 +84,7 @@ class Block:
     activation: str = "relu"
     argument: float | bool | None = None
     pool: Pool | None = None
+    border: Border | None = None
 
     @property
     def rule(self) -> Rule:
@@ -117,7 +120,7 @@ def block(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
 
 def block_fwd(x: Array, kernel: Array, bias: Array | None, plan: Block) -> tuple[Array, BlockResiduals]:
     """:: (x, kernel, bias) -> (y, residuals)."""
-    terms = (forward(x, kernel, plan.geometry), *(() if bias is None else (bias,)))
+    terms = (forward(_with_border(x, plan), kernel, plan.geometry), *(() if bias is None else (bias,)))
     pool = plan.pool
     if pool is None:
         y, taps, kept = _activate(terms, plan)
@@ -140,7 +143,8 @@ def block_bwd(plan: Block, kept: BlockResiduals, delta: Array) -> tuple[Array, A
     if pool is not None and kept.winners is not None:
         d = where_cells(pool.window, d, 0)
         du = send_to_winners(d, kept.winners, pool.window)
-    dx, dk = input_grad(du, kept.kernel, plan.geometry), kernel_grad(kept.x, du, plan.geometry)
+    dx, dk = input_grad(du, kept.kernel, plan.geometry), kernel_grad(_with_border(kept.x, plan), du, plan.geometry)
+    dx = dx if plan.border is None else pad_input_grad(dx, plan.border)
     return dx, dk, sum_to_channels(d) if plan.use_bias else None
 
 
@@ -151,6 +155,10 @@ def through_activation(delta: Array, kept: Array | None, plan: Block) -> Array:
     if plan.slope_from == "signs":
         kept = _unpack_signs(kept, delta)
     return plan.rule.bwd(kept, delta)[0]
+
+
+def _with_border(x: Array, plan: Block) -> Array:
+    return x if plan.border is None else pad_forward(x, plan.border)
 
 
 # --- forward, by where the activation stands

@@ -16,7 +16,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block_op
-from jaxcnnbp.ops.convolve import check_operands, connect, conv_geometry
+from jaxcnnbp.ops.convolve import bordered, check_operands, connect, conv_geometry
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_inexact, require_same_dtype
@@ -36,6 +36,7 @@ def conv_block(
     *,
     stride: Any = 1,
     padding: Padding = "VALID",
+    padding_mode: str = "zeros",
     dilation: Any = 1,
     groups: int = 1,
     connections: ArrayLike | None = None,
@@ -63,7 +64,7 @@ def conv_block(
       x: `(batch, *spatial, in)`, real floats.
       kernel: `(*window, in // groups, out)`, of the dtype of `x`.
       bias: `(out,)`, of the dtype of `x`; none if None.
-      stride, padding, dilation, groups, connections: of the convolution, as `correlate` takes them.
+      stride, padding, padding_mode, dilation, groups, connections: of the convolution, as `correlate` takes them.
       true_convolution: whether the kernel is flipped, as in `convolve`.
       activation: name of an activation of this package, such as `"relu"`; none if None.
       activation_argument: its second argument, if it has one: the slope of leaky relu, whether gelu is approximate.
@@ -94,6 +95,7 @@ def conv_block(
     bias = None if bias is None else _checked_bias(jnp.asarray(bias), kernel)
     kernel = kernel if connections is None else connect(kernel, connections, groups)
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, bool(true_convolution))
+    border, geometry = bordered(geometry, padding_mode)
     pooled = parse_block_pool(
         geometry.window.output,
         pool,
@@ -104,7 +106,7 @@ def conv_block(
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
     )
-    plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled)
+    plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled, border)
     operands = (x, kernel) if bias is None else (x, kernel, bias)
     return placed_alike(lambda x, kernel, bias=None: block_op(x, kernel, bias, plan), *operands)
 

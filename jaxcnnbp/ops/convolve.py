@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_same_dtype
+from jaxcnnbp.ops.pad import Border, border_of, pad_op
 
 
 @takes_layout("x")
@@ -26,6 +28,7 @@ def convolve(
     *,
     stride: Any = 1,
     padding: Padding = "VALID",
+    padding_mode: str = "zeros",
     dilation: Any = 1,
     groups: int = 1,
     connections: ArrayLike | None = None,
@@ -39,6 +42,8 @@ def convolve(
       stride: input positions from one output to the next, an int or one an axis.
       padding: `"VALID"`, `"SAME"`, `"SAME_LOWER"`, `"FULL"` (every overlap), an int, or one int or `(low, high)` pair
         an axis; negative padding crops.
+      padding_mode: what padding holds, as PyTorch has it: `"zeros"`, `"circular"` (the input comes round again),
+        `"reflect"` (mirrored at its last cell, which is not repeated) or `"replicate"` (its last cell).
       dilation: input positions from one tap to the next, an int or one an axis.
       groups: into how many the maps are split; each group of outputs sees its own group of inputs.
       connections: `(in, out)` of bool, the table $M_j$: which input map feeds which output map; all if None.
@@ -60,7 +65,7 @@ def convolve(
 
     Source: Bouvrie, *Notes on Convolutional Neural Networks* (2006), section 3.1.
     """
-    return _convolution(x, kernel, stride, padding, dilation, groups, connections, mirrored=True)
+    return _convolution(x, kernel, stride, padding, padding_mode, dilation, groups, connections, mirrored=True)
 
 
 @takes_layout("x")
@@ -71,6 +76,7 @@ def correlate(
     *,
     stride: Any = 1,
     padding: Padding = "VALID",
+    padding_mode: str = "zeros",
     dilation: Any = 1,
     groups: int = 1,
     connections: ArrayLike | None = None,
@@ -91,7 +97,7 @@ def correlate(
 
     Source: Bouvrie (2006), section 3.1, with the kernel not flipped.
     """
-    return _convolution(x, kernel, stride, padding, dilation, groups, connections, mirrored=False)
+    return _convolution(x, kernel, stride, padding, padding_mode, dilation, groups, connections, mirrored=False)
 
 
 def _convolution(
@@ -99,6 +105,7 @@ def _convolution(
     kernel: ArrayLike,
     stride: Any,
     padding: Padding,
+    padding_mode: str,
     dilation: Any,
     groups: int,
     connections: ArrayLike | None,
@@ -109,7 +116,8 @@ def _convolution(
     if connections is not None:
         kernel = connect(kernel, connections, groups)
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored)
-    return placed_alike(lambda x, kernel: conv_op(x, kernel, geometry), x, kernel)
+    border, geometry = bordered(geometry, padding_mode)
+    return placed_alike(lambda x, kernel: conv_op(pad_op(x, border), kernel, geometry), x, kernel)
 
 
 def conv_geometry(
@@ -120,6 +128,12 @@ def conv_geometry(
         x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation, names={"size": "kernel"}
     )
     return ConvGeometry(require_output(window, "kernel"), groups, mirrored)
+
+
+def bordered(geometry: ConvGeometry, padding_mode: str) -> tuple[Border | None, ConvGeometry]:
+    """The border that `padding_mode` makes of the padding, and the convolution over the input with it."""
+    border, window = border_of(geometry.window, padding_mode)
+    return border, replace(geometry, window=window)
 
 
 def check_operands(x: Array, kernel: Array, groups: int) -> None:

@@ -114,7 +114,8 @@ def axes_of(
 
 
 def _entries(padding: Any, rank: int) -> tuple[Any, ...]:
-    return (padding,) * rank if isinstance(padding, str) or np.ndim(padding) == 0 else tuple(padding)
+    # An int beside a pair is no array.
+    return tuple(padding) if isinstance(padding, list | tuple | np.ndarray) else (padding,) * rank
 
 
 def _pair(padding: Any, size: int, extent: int, stride: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of, several, taps, windows
+from jaxcnnbp.audit.oracle.borders import bordered, unbordered
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 
 
@@ -241,6 +242,7 @@ def correlate(
     *,
     stride: Any = 1,
     padding: Any = "VALID",
+    padding_mode: str = "zeros",
     dilation: Any = 1,
     groups: int = 1,
     connections: Any = None,
@@ -248,6 +250,7 @@ def correlate(
     """As `jaxcnnbp.correlate`."""
     rank = np.ndim(x) - 2
     options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, connections=connections)
+    options |= dict(padding_mode=padding_mode)
     rule = rule_of("correlate", _image_forward, _image_backward, rank=rank, flip=False, **options)
     return apply(rule, x, kernel)
 
@@ -259,6 +262,7 @@ def convolve(
     *,
     stride: Any = 1,
     padding: Any = "VALID",
+    padding_mode: str = "zeros",
     dilation: Any = 1,
     groups: int = 1,
     connections: Any = None,
@@ -266,19 +270,24 @@ def convolve(
     """As `jaxcnnbp.convolve`: the kernel is flipped on all spatial axes."""
     rank = np.ndim(x) - 2
     options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, connections=connections)
+    options |= dict(padding_mode=padding_mode)
     rule = rule_of("convolve", _image_forward, _image_backward, rank=rank, flip=True, **options)
     return apply(rule, x, kernel)
 
 
-def _image_forward(x, kernel, *, rank, flip, connections, stride, padding, dilation, groups) -> Arrays:
-    kernel = _connected(kernel, connections)
-    return _forward(x, _flipped(kernel, rank, flip), **_image_options(rank, stride, padding, dilation, groups))
-
-
-def _image_backward(x, kernel, delta, *, rank, flip, connections, stride, padding, dilation, groups) -> Arrays:
+def _image_forward(x, kernel, *, rank, flip, connections, stride, padding, padding_mode, dilation, groups) -> Arrays:
     kernel = _flipped(_connected(kernel, connections), rank, flip)
+    x, padding, _ = bordered(x, kernel.shape[:rank], stride, padding, padding_mode, dilation)
+    return _forward(x, kernel, **_image_options(rank, stride, padding, dilation, groups))
+
+
+def _image_backward(
+    x, kernel, delta, *, rank, flip, connections, stride, padding, padding_mode, dilation, groups
+) -> Arrays:
+    kernel = _flipped(_connected(kernel, connections), rank, flip)
+    x, padding, sources = bordered(x, kernel.shape[:rank], stride, padding, padding_mode, dilation)
     dx, dk = _backward(x, kernel, delta, **_image_options(rank, stride, padding, dilation, groups))
-    return dx, _connected(_flipped(dk, rank, flip), connections)
+    return unbordered(dx, sources), _connected(_flipped(dk, rank, flip), connections)
 
 
 def _image_options(rank: int, stride: Any, padding: Any, dilation: Any, groups: int) -> dict[str, Any]:
