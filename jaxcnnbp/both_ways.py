@@ -1,4 +1,4 @@
-"""`jax.custom_vjp` with forward mode: a rule is written once, backwards, and read in both directions.
+"""`mode("both_ways")`: forward mode of rules that are written once, backwards, and read in both directions.
 
 With J the derivative of a rule at a point, its `bwd` is the linear map `delta -> J^T delta`, from what its `fwd` kept.
 JAX refuses to go forward through such a rule, for it does not know `t -> J t`. But `bwd` says it as well: the pullback
@@ -20,73 +20,51 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax._src.core import unmapped_aval  # has no public name
-from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import Primitive, Var
 from jax.interpreters import ad, batching, mlir
 
+from jaxcnnbp.hand_written import hand_written
+
 Arrays = list[Any]
 
 
-class both_ways:
-    """A `jax.custom_vjp` that forward mode may go through as well; as `rule` it stays what it was.
+def call(rule: hand_written, *args: Any) -> Any:
+    """`rule(*args)`, which forward mode may go through as well as reverse mode.
 
     Args:
-      rule: the function with its backward rule, which `defvjp` wires; its static arguments are the last ones, and
-        hashable.
+      rule: the rule.
+      args: its operands, then what is static.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> @both_ways
+      >>> import jax
+      >>> from jaxcnnbp import mode
+      >>> @hand_written
       ... @jax.custom_vjp
       ... def square(x):
       ...   return x * x
       >>> square.defvjp(lambda x: (x * x, x), lambda x, delta: (2 * x * delta,))
-      >>> jax.grad(square)(3.), jax.jvp(jax.jit(square), (3.,), (1.,))[1]
-      (Array(6., dtype=float32, weak_type=True), Array(6., dtype=float32, weak_type=True))
+      >>> with mode("both_ways"):
+      ...   jax.jvp(jax.jit(square), (3.,), (1.,))[1]
+      Array(6., dtype=float32, weak_type=True)
     """
-
-    def __init__(self, rule: Any):
-        functools.update_wrapper(self, rule)
-        self.rule = rule
-        self._call = jax.custom_jvp(rule.fun, rule.nondiff_argnums)
-        self._name = rule.fun.__name__.lstrip("_")
-
-    def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
-        """Wires the rule.
-
-        Args:
-          fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
-            output of floats gets a `checkpoint_name`, such as `extreme_pool.winners`.
-          bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
-            integers. One that nobody asked for is dead code. The delta of an integer output is not read.
-        """
-
-        def jvp(*args: Any) -> tuple[Any, Any]:
-            *static, primals, tangents = args
-            y, kept = fwd(*primals, *static)
-            return y, _tangents(bwd, tuple(static), _named(kept, self._name, primals, y), tangents, y)
-
-        self.rule.defvjp(fwd, bwd)
-        self._call.defjvp(jvp, symbolic_zeros=True)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
+    return _in_both_directions(rule, len(args))(*args)
 
 
-def _named(kept: Any, rule: str, operands: Any, y: Any) -> Any:
-    """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
-    outputs = [a for a in jax.tree.leaves(y) if jnp.issubdtype(jax.typeof(a).dtype, jnp.inexact)]
-    others = set(map(id, [*jax.tree.leaves(operands), *outputs]))
+@functools.cache
+def _in_both_directions(rule: hand_written, num_args: int) -> Callable[..., Any]:
+    static_args = tuple(range(num_args - rule.num_static, num_args))
+    both = jax.custom_jvp(rule.function, static_args)
 
-    def named(path: Any, leaf: Any) -> Any:
-        field = ".".join([rule, *(str(key.name) for key in path[:1] if hasattr(key, "name"))])
-        return leaf if id(leaf) in others else checkpoint_name(leaf, field)
+    def jvp(*args: Any) -> tuple[Any, Any]:
+        *static, primals, tangents = args
+        y, kept = rule.fwd(*primals, *static)
+        return y, _tangents(rule.bwd, tuple(static), rule.named(kept, primals, y), tangents, y)
 
-    return jax.tree.map_with_path(named, kept)
+    both.defjvp(jvp, symbolic_zeros=True)
+    return both
 
 
 def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tangents: Any, y: Any) -> Any:
@@ -264,32 +242,6 @@ def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -
     found = tangent_p.bind(*kept, *map(front, ts, t_axes), at=Mapped(at, tuple(kept_axes), over))
     return found, [0] * len(found)
 
-
-# --- where a mapped axis stands
-
-in_front_p = Primitive("axis_in_front")
-
-
-def axis_in_front(*arrays: Any) -> tuple[Any, ...]:
-    """The same arrays, under `vmap` with the mapped axis in front.
-
-    If `fun` and `fwd` compute the output in different ways, `vmap` may leave its axis at different places in the two,
-    but JAX notes it only once. So both say where it is.
-    """
-    return tuple(map(in_front_p.bind, arrays))
-
-
-def _front(over: Any, args: Sequence[Any], axes: Sequence[Any]) -> tuple[Any, int | None]:
-    if axes[0] is None:
-        return in_front_p.bind(*args), None
-    return in_front_p.bind(batching.bdim_at_front(args[0], axes[0], over.size, over.explicit_mesh_axis)), 0
-
-
-in_front_p.def_impl(lambda x: x)
-in_front_p.def_abstract_eval(lambda x: x)
-ad.deflinear2(in_front_p, lambda delta, _: list(axis_in_front(delta)))
-batching.fancy_primitive_batchers[in_front_p] = _front
-mlir.register_lowering(in_front_p, lambda _, x: [x])
 
 ad.primitive_jvps[tangent_p] = _jvp
 ad.primitive_transposes[tangent_p] = _transpose

@@ -1,5 +1,10 @@
 """Which backward pass a public function uses: the hand-written rules, JAX's autodiff, or an oracle.
 
+    manual       a `jax.custom_vjp`; JAX refuses pure forward mode (`jvp`, `jacfwd`, `linearize`) through it
+    both_ways    the same rules, for forward mode as well
+    autodiff     lax and jnp primitives alone
+    oracle       NumPy in float64
+
 The choice is a JAX user context, so it is part of the key under which `jax.jit` caches a traced function: code that
 was compiled with the manual rules is traced again when it runs under another mode, and nothing is ever mixed.
 """
@@ -17,8 +22,11 @@ Op = TypeVar("Op", bound=Callable[..., Any])
 
 mode = jax.make_user_context("manual")
 
+# Modes in which a public function is itself: its rule as a `jax.custom_vjp`, or read in both directions.
+BY_RULE = ("manual", "both_ways")
+
 # mode -> name of a public function -> a function of the same parameters. `reference` fills "autodiff", `audit` fills
-# "oracle"; "manual" is the function itself.
+# "oracle".
 alternatives: dict[str, dict[str, Callable[..., Any]]] = {"autodiff": {}, "oracle": {}}
 
 
@@ -28,7 +36,7 @@ def switchable(op: Op) -> Op:
     @functools.wraps(op)
     def call(*args: Any, **kwargs: Any) -> Any:
         chosen = cast(str, mode.value)
-        if chosen == "manual":
+        if chosen in BY_RULE:
             return op(*args, **kwargs)
         return alternative(chosen, op.__name__)(*args, **kwargs)
 
@@ -38,7 +46,7 @@ def switchable(op: Op) -> Op:
 def alternative(chosen: str, name: str) -> Callable[..., Any]:
     """The function that stands in for the public function `name` under mode `chosen`."""
     if chosen not in alternatives:
-        known = ", ".join(repr(m) for m in ("manual", *alternatives))
+        known = ", ".join(repr(m) for m in (*BY_RULE, *alternatives))
         raise ValueError(f"`mode` (={chosen!r}) is unknown; use one of {known}.")
     if chosen == "oracle":
         importlib.import_module("jaxcnnbp.audit")  # fills its row; nobody else pays for the import

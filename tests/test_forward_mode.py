@@ -1,4 +1,4 @@
-"""Forward mode, where JAX refuses it to `jax.custom_vjp`: every rule, staged or not, in any order with reverse mode."""
+"""`mode("both_ways")`: forward mode, which JAX refuses to `jax.custom_vjp`, in any order with reverse mode."""
 
 import logging
 
@@ -10,14 +10,28 @@ from cases import ALL, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, MAX_POOLS, Case, 
 from check import assert_same, delta_like, value_and_pullback
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import jaxprs_in_params
+from jax.extend.core.primitives import custom_vjp_call_p
+from running import python
 
 import jaxcnnbp
 from jaxcnnbp import mode, nn
-from jaxcnnbp.both_ways import both_ways
-from jaxcnnbp.ops.conv import conv
-from jaxcnnbp.ops.convolve import conv_geometry
+from jaxcnnbp.hand_written import RULES, hand_written
 
-pytestmark = pytest.mark.usefixtures("quick", "x64")
+
+@pytest.fixture
+def both_ways():
+    with mode("both_ways"):
+        yield
+
+
+@pytest.fixture(params=["manual", "both_ways"])
+def either_mode(request):
+    with mode(request.param):
+        yield
+
+
+pytestmark = pytest.mark.usefixtures("quick", "x64", "both_ways")
 
 EACH = (
     *{case.op: case for case in reversed(ALL)}.values(),
@@ -160,9 +174,10 @@ def test_in_the_whole_of_a_program_that_ran_before():
 
 def residuals(fun, *arrays):
     kept = jax.tree.leaves(jax.vjp(fun, *arrays)[1])
-    return sorted(str(jax.typeof(a)) for a in kept if hasattr(a, "dtype"))
+    return sorted(str(jax.typeof(a)) for a in kept if hasattr(a, "dtype") and a.size)
 
 
+@pytest.mark.usefixtures("either_mode")
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
 def test_what_is_kept(wrap):
     convolution = wrap(lambda x, k: jaxcnnbp.correlate(x, k, padding="SAME"))
@@ -170,12 +185,14 @@ def test_what_is_kept(wrap):
     assert residuals(wrap(lambda x: jaxcnnbp.avg_pool(x, (2,), (2,))), X) == []
 
 
+@pytest.mark.usefixtures("either_mode")
 def test_what_a_frozen_kernel_needed_is_not_kept():
     for wrap in (lambda f: f, jax.jit):
         assert residuals(lambda x, wrap=wrap: wrap(jaxcnnbp.correlate)(x, K), X) == ["float64[3,2,2]"]
         assert residuals(lambda k, wrap=wrap: wrap(jaxcnnbp.correlate)(X, k), K) == ["float64[2,6,2]"]
 
 
+@pytest.mark.usefixtures("either_mode")
 def test_winners_can_be_saved_by_name():
     def pool(x):
         return jaxcnnbp.max_pool(jnp.sin(x), (2,), (2,))
@@ -185,8 +202,11 @@ def test_winners_can_be_saved_by_name():
     assert residuals(jax.checkpoint(pool), X) == ["float64[2,6,2]"]
 
 
+@pytest.mark.usefixtures("either_mode")
 def test_a_backward_pass_outside_of_jit_is_one_program(caplog):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 37, 2)))  # a shape that nothing was compiled for
+    x = jnp.asarray(
+        np.random.default_rng(0).normal(size=(1, 37 if mode.value == "manual" else 35, 2))
+    )  # a shape that nothing was compiled for
     value, pull = jax.vjp(lambda x: jaxcnnbp.max_pool(x, (5,), (2,), "SAME"), x)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "jax"), jax.log_compiles(True):
@@ -198,7 +218,7 @@ def test_a_backward_pass_outside_of_jit_is_one_program(caplog):
 def test_the_rule_is_asked_and_not_its_forward():
     """A wrong rule is wrong in both directions: what is read forwards is `bwd`."""
 
-    @both_ways
+    @hand_written
     @jax.custom_vjp
     def double(x):
         return 2 * x
@@ -215,10 +235,52 @@ def test_the_transpose_of_a_linear_function():
     assert_same(transposed, wanted)
 
 
-def test_the_rule_itself_is_a_custom_vjp():
-    """What `both_ways` wraps works alone, with the same gradients."""
-    assert isinstance(conv.rule, jax.custom_vjp)
-    geometry = conv_geometry(X, K, stride=1, padding="SAME", dilation=1, groups=1, mirrored=False)
+PUBLIC = {case.op: case for case in reversed(ALL)}.values()
+
+
+def primitives(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from primitives(inner)
+
+
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
+def test_by_default_every_rule_is_a_custom_vjp(case):
+    """And no primitive is this package's, forwards, backwards and in second order."""
+    arrays = case.arrays()
+    delta = delta_like(case, arrays)
+
+    def gradient(*arrays):
+        return value_and_pullback(case, arrays, delta)[1]
+
+    def second(*arrays):
+        return jax.grad(lambda *a: sum(map(jnp.sum, gradient(*a))))(*arrays)
+
+    with mode("manual"):
+        forward, backward, twice = (jax.make_jaxpr(f)(*arrays).jaxpr for f in (case, gradient, second))
+    called = [eqn for eqn in primitives(forward) if eqn.primitive is custom_vjp_call_p]
+    assert {str(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info) for eqn in called} & set(RULES)
+    assert {eqn.primitive.name for j in (forward, backward, twice) for eqn in primitives(j)}.isdisjoint({"tangent"})
+
+
+def test_forward_mode_is_refused_by_default():
+    with mode("manual"), pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(layer, (X, K), (X, K))
+
+
+def test_the_default_wiring_does_not_import_the_other():
+    script = (
+        "import sys, jax, jax.numpy as jnp, jaxcnnbp\n"
+        "jax.hessian(lambda x: (jaxcnnbp.max_pool(x, (2,)) ** 2).sum())(jnp.ones((1, 3, 1)))\n"
+        "assert 'jaxcnnbp.both_ways' not in sys.modules"
+    )
+    done = python("-c", script)
+    assert not done.returncode, done.stderr
+
+
+def test_the_same_gradients_in_both():
     delta = delta_like(layer, [X, K])
-    alone, wrapped = (value_and_pullback(lambda x, k, f=f: f(x, k, geometry), [X, K], delta) for f in (conv.rule, conv))
-    assert_same(alone, wrapped)
+    found = value_and_pullback(layer, [X, K], delta)
+    with mode("manual"):
+        assert_same(value_and_pullback(layer, [X, K], delta), found)

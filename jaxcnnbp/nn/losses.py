@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcnnbp.both_ways import both_ways
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.numerics import cast, wide
 
 
-@both_ways
+@hand_written
 @jax.custom_vjp
 def _squared(outputs: Array, targets: Array) -> Array:
     return squared_fwd(outputs, targets)[0]
@@ -57,7 +57,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
     return _squared(*alike(outputs, one_hot_like(outputs, targets)))
 
 
-@both_ways
+@hand_written
 @jax.custom_vjp
 def _cross_entropy(outputs: Array, targets: Array) -> Array:
     return cross_entropy_fwd(outputs, targets)[0]

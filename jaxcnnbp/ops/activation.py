@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxcnnbp.both_ways import both_ways
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 
@@ -33,7 +33,7 @@ class Rule:
 
     def __init__(self, f: Elementwise, slope: Elementwise, from_output: bool = True):
         self.f, self.slope, self.from_output = f, slope, from_output
-        wired = both_ways(jax.custom_vjp(self.value))
+        wired = hand_written(jax.custom_vjp(self.value))
         wired.defvjp(self.fwd, self.bwd)
         self.op = jax.jit(wired, inline=True)
 

@@ -24,9 +24,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
@@ -43,7 +43,7 @@ def covered(extent: int, outputs: int) -> np.ndarray:
 # --- mean -----------------------------------------------------------------------------------------------------------
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def adaptive_mean(x: Array, outputs: Ints) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *outputs, channels)`."""
@@ -95,7 +95,7 @@ adaptive_mean_op = jax.jit(adaptive_mean, static_argnums=1, inline=True)
 # --- max ------------------------------------------------------------------------------------------------------------
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def adaptive_max(x: Array, outputs: Ints) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> values and flat positions of the maxima, `(batch, *outputs, channels)`."""

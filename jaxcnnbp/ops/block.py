@@ -34,8 +34,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.activation import Rule, rule_named
 from jaxcnnbp.ops.apart import apart
 from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
@@ -111,7 +111,7 @@ class BlockResiduals(NamedTuple):
     slope_from: Array | None  # what f' is written from, by `Block.slope_from`; pooled where there are winners
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def block(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
     """`(batch, *spatial, in)` -> `(batch, *output, out)`."""

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
@@ -37,7 +37,7 @@ class SubsampleResiduals(NamedTuple):
     beta: Array  # for dx
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _subsample(x: Array, beta: Array, window: Window) -> Array:
     return subsample_fwd(x, beta, window)[0]
@@ -131,7 +131,7 @@ class CombineResiduals(NamedTuple):
     alpha: Array  # for all three
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _combine(x: Array, kernel: Array, logits: Array, geometry: ConvGeometry) -> Array:
     return combine_fwd(x, kernel, logits, geometry)[0]
@@ -222,7 +222,7 @@ def combine_maps(
 # The entropy of alpha, H_j = - sum_i alpha_ij log alpha_ij, has dH_j/dc_ij = - alpha_ij (log alpha_ij + H_j).
 
 
-@both_ways
+@hand_written
 @jax.custom_vjp
 def _entropy(logits: Array) -> Array:
     return entropy_fwd(logits)[0]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxcnnbp.both_ways import both_ways
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
 from jaxcnnbp.ops.devices import alike
@@ -35,7 +35,7 @@ class ConvResiduals(NamedTuple):
     kernel: Array  # for the input gradient
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`(batch, *spatial, in)`, `(*window, in / groups, out)` -> `(batch, *output, out)`."""

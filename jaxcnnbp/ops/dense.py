@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxcnnbp.both_ways import both_ways
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.layout import takes_layout
@@ -23,7 +23,7 @@ class DenseResiduals(NamedTuple):
     weights: Array  # for dx
 
 
-@both_ways
+@hand_written
 @jax.custom_vjp
 def _dense(x: Array, weights: Array) -> Array:
     return dense_forward(x, weights)
@@ -97,7 +97,7 @@ def dense(x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None = None) -> Ar
     return y if bias is None else add_bias(y, jnp.asarray(bias))
 
 
-@both_ways
+@hand_written
 @jax.custom_vjp
 def _add_bias(y: Array, bias: Array) -> Array:
     return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)

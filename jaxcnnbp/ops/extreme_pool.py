@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.both_ways import axis_in_front, both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.hand_written import axis_in_front, hand_written
 from jaxcnnbp.ops.apart import apart
 from jaxcnnbp.ops.extreme_fold import along, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
@@ -39,7 +39,7 @@ class Recorded(NamedTuple):
     ties: tuple[Array, ...] | None  # else: one bit a tap, set where the tap holds the extreme value
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array, Array]:
     """`(batch, *spatial, channels)` -> the extreme values and their taps, `(batch, *output, channels)`.

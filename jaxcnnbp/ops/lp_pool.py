@@ -20,8 +20,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
@@ -37,7 +37,7 @@ class LpResiduals(NamedTuple):
     norms: Array  # y, in the type of the sums
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def lp_pool_rule(x: Array, q: float, window: Window) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import dual, keep_axes, unpadded
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
@@ -28,7 +28,7 @@ from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
 LONG = 64
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def mean_pool(x: Array, window: Window, count_padding: bool) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""
@@ -62,14 +62,14 @@ def mean_pool_bwd(window: Window, count_padding: bool, _: None, delta: Array) ->
 mean_pool.defvjp(mean_pool_fwd, mean_pool_bwd)
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def sum_pool(x: Array, window: Window) -> Array:
     """y[u] = sum_t p[u, t]."""
     return cast(sum_windows(cast(x, wide(x.dtype)), window), x.dtype)
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def copy_to_windows(y: Array, window: Window) -> Array:
     """The transpose of `sum_pool`: every cell of window u gets y[u], and overlapping windows add up."""

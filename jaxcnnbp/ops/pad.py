@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.both_ways import both_ways
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.ops.numerics import cast, wide
@@ -94,7 +94,7 @@ def _require_cells(border: Border, axis: int) -> None:
         )
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def pad(x: Array, border: Border) -> Array:
     """`(batch, *spatial, channels)` -> `(batch, *padded, channels)`."""

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.layout import takes_layout
@@ -23,7 +23,7 @@ from jaxcnnbp.ops.numerics import require_inexact
 from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _unpool(values: Array, argmax: Array, spatial: Ints) -> Array:
     return unpool_forward(values, argmax, spatial)

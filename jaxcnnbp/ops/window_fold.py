@@ -22,8 +22,8 @@ from jax import Array, lax
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxcnnbp.both_ways import both_ways
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.taps import gather, scatter
 
@@ -43,7 +43,7 @@ def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: 
     return _fold_op(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
 
 
-@both_ways
+@hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _fold(operands: Leaves, inits: Leaves, consts: Leaves, reducer: Jaxpr, window: Window) -> Leaves:
     return fold_fwd(operands, inits, consts, reducer, window)[0]

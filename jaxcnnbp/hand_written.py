@@ -1,0 +1,198 @@
+"""How a backward rule written by hand is wired: a `jax.custom_vjp`, and what every rule wants of it.
+
+A rule file reads
+
+    @hand_written
+    @partial(jax.custom_vjp, nondiff_argnums=(2,))
+    def conv(x, kernel, geometry): ...
+
+    def conv_fwd(x, kernel, geometry): ...      :: (x, kernel) -> (y, residuals)
+    def conv_bwd(geometry, kept, delta): ...    :: (residuals, CT y) -> (CT x, CT kernel)
+
+    conv.defvjp(conv_fwd, conv_bwd)
+
+and what runs is that `jax.custom_vjp`. Its bodies are made of what JAX differentiates, so that `jax.hessian` (forward
+over reverse) and gradients of gradients go through them. `defvjp` adds three things: residuals get names for the
+policies of `jax.checkpoint`, what only a frozen operand's gradient reads is not kept, and the rule is registered. Pure
+forward mode is what `jax.custom_vjp` refuses; `mode("both_ways")` is the way out.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.dtypes import float0
+from jax.extend.core import Jaxpr, Var
+
+from jaxcnnbp.modes import mode
+
+# Every rule of this package, under the name that a trace has for its function (`source_of`).
+RULES: dict[str, hand_written] = {}
+
+
+class hand_written:
+    """A `jax.custom_vjp` whose residuals have names, and which keeps only those that a wanted gradient reads.
+
+    Args:
+      rule: the function that `defvjp` wires; its static arguments are the last ones, and hashable.
+
+    Example:
+      >>> import jax
+      >>> @hand_written
+      ... @jax.custom_vjp
+      ... def square(x):
+      ...   return x * x
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, delta: (2 * x * delta,))
+      >>> jax.grad(square)(3.), jax.hessian(square)(3.)
+      (Array(6., dtype=float32, weak_type=True), Array(2., dtype=float32, weak_type=True))
+    """
+
+    fwd: Callable[..., tuple[Any, Any]]
+    bwd: Callable[..., tuple[Any, ...]]
+    num_static: int
+
+    def __init__(self, rule: Any):
+        functools.update_wrapper(self, rule)
+        self.rule = rule
+        self.function: Callable[..., Any] = rule.__wrapped__
+        self.name = self.function.__name__.lstrip("_")
+
+    def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
+        """Wires the rule.
+
+        Args:
+          fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
+            output of floats gets a `checkpoint_name`, such as `extreme_pool.winners`.
+          bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
+            integers. One that nobody asked for is dead code. The delta of an integer output is not read.
+        """
+        self.fwd, self.bwd = fwd, bwd
+        self.num_static = len(inspect.signature(bwd).parameters) - 2
+        self.rule.defvjp(self._fwd, self._bwd, symbolic_zeros=True)
+        RULES[source_of(self.function)] = self
+
+    def __call__(self, *args: Any) -> Any:
+        if mode.value == "both_ways":  # imported only where somebody asks for it
+            return importlib.import_module("jaxcnnbp.both_ways").call(self, *args)
+        return self.rule(*args)
+
+    def named(self, kept: Any, operands: Any, y: Any) -> Any:
+        """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
+        outputs = [a for a in jax.tree.leaves(y) if jnp.issubdtype(jax.typeof(a).dtype, jnp.inexact)]
+        others = set(map(id, [*jax.tree.leaves(operands), *outputs]))
+
+        def name(path: Any, leaf: Any) -> Any:
+            field = ".".join([self.name, *(str(key.name) for key in path[:1] if hasattr(key, "name"))])
+            return leaf if id(leaf) in others else checkpoint_name(leaf, field)
+
+        return jax.tree.map_with_path(name, kept)
+
+    def _fwd(self, *args: Any) -> tuple[Any, Any]:
+        count = len(args) - self.num_static
+        of_each, static = args[:count], args[count:]
+        operands = [_each_primal(lambda p: p.value, a) for a in of_each]
+        y, kept = self.fwd(*operands, *static)
+        kept = self.named(kept, operands, y)
+        perturbed = [_each_primal(lambda p: p.perturbed, a) for a in of_each]
+        wanted = tuple(any(jax.tree.leaves(flags)) for flags in perturbed)
+        unread = set() if all(wanted) else self._unread(kept, y, static, wanted)
+        leaves, tree = jax.tree.flatten(kept)
+        rows = enumerate(leaves)
+        return y, tree.unflatten([_emptied(a, wanted) if i in unread or a.size == 0 else a for i, a in rows])
+
+    def _bwd(self, *args: Any) -> tuple[Any, ...]:
+        *static, kept, delta = args
+        delta = jax.tree.map(lambda d: Zero.like(d) if type(d) is SymbolicZero else d, delta)
+        return pull(self.bwd, tuple(static), _wanted_by(kept), kept, delta)
+
+    def _unread(self, kept: Any, y: Any, static: tuple[Any, ...], wanted: tuple[bool, ...]) -> set[int]:
+        """The leaves of `kept` that only the gradients of frozen operands are computed from."""
+        delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0), y)
+        read = _inputs_read(pull.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
+        return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def pull(bwd: Callable[..., Any], static: tuple[Any, ...], wanted: tuple[bool, ...] | None, kept: Any, delta: Any):
+    """The gradients of those operands that are `wanted`, all of them if None: one dispatch if called eagerly."""
+    delta = jax.tree.map(lambda d: d.array() if type(d) is Zero else d, delta, is_leaf=lambda d: type(d) is Zero)
+    found = bwd(*static, jax.tree.map(_filled, kept), delta)
+    return tuple(g if w else None for g, w in zip(found, wanted or (True,) * len(found), strict=True))
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """What a trace calls `function`: `name at file:line`."""
+    code = inspect.unwrap(function).__code__
+    return f"{function.__name__} at {code.co_filename}:{code.co_firstlineno}"
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Zero:
+    """A delta that is zero: that of an output that nobody read, or of integers, which is not read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def like(cls, symbolic: Any) -> Zero:
+        """For what a transposition says in no array."""
+        return cls(symbolic.shape, symbolic.dtype)
+
+    def array(self) -> Any:
+        """The zeros themselves."""
+        return np.zeros(self.shape, float0) if self.dtype == float0 else jnp.zeros(self.shape, self.dtype)
+
+
+# JAX keeps one tree of residuals for all traces of a rule, whoever is frozen in them. So what is not kept leaves an
+# array without elements in its place; its shape, (0, 1 and a bit for each operand that has a gradient, *shape of the
+# residual), says what a tree may not.
+
+
+def _emptied(residual: Any, wanted: tuple[bool, ...]) -> Array:
+    digits = "".join("1" if flag else "0" for flag in wanted)
+    return jnp.zeros((0, int(f"1{digits}", 2), *residual.shape), residual.dtype)
+
+
+def _filled(residual: Any) -> Array:
+    return residual if residual.size else jnp.zeros(residual.shape[2:], residual.dtype)
+
+
+def _wanted_by(kept: Any) -> tuple[bool, ...] | None:
+    """Which gradients are wanted, None for all, from what is kept for them."""
+    bits = next((a.shape[1] for a in jax.tree.leaves(kept) if a.size == 0), None)
+    return None if bits is None else tuple(digit == "1" for digit in f"{bits:b}"[1:])
+
+
+def _each_primal(part: Callable[[CustomVJPPrimal], Any], operand: Any) -> Any:
+    return jax.tree.map(part, operand, is_leaf=lambda a: type(a) is CustomVJPPrimal)
+
+
+def _inputs_read(jaxpr: Jaxpr) -> list[bool]:
+    """Which inputs of `jaxpr` its outputs are computed from."""
+    read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if not read.isdisjoint(eqn.outvars):
+            read.update(atom for atom in eqn.invars if isinstance(atom, Var))
+    return [var in read for var in jaxpr.invars]
+
+
+def axis_in_front(*arrays: Any) -> tuple[Any, ...]:
+    """The same arrays, under `vmap` with the mapped axis in front.
+
+    If a rule's function and its `fwd` compute the output in different ways, `vmap` may leave its axis at different
+    places in the two, but JAX notes it only once. So both say where it is: an axis that is added and taken away, which
+    costs nothing, takes the mapped one to the front.
+    """
+    return tuple(lax.squeeze(lax.expand_dims(a, (0,)), (0,)) for a in arrays)
