@@ -2,7 +2,7 @@
 
 A custom derivative stands: it is what its author wants instead of the derivative. So the function itself is read, which
 runs wherever nothing is differentiated, and its fwd and bwd, or its jvp, are bound as they were. The rules of this
-package are such functions too (`jaxcnnbp.both_ways`), and are not read.
+package are such functions too (`jaxcnnbp.hand_written`), and are not read.
 """
 
 from __future__ import annotations
