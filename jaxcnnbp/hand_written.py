@@ -109,7 +109,7 @@ class hand_written:
         unread = set() if all(wanted) else self._unread(kept, y, static, wanted)
         leaves, tree = jax.tree.flatten(kept)
         rows = enumerate(leaves)
-        return y, tree.unflatten([_emptied(a, wanted) if i in unread or a.size == 0 else a for i, a in rows])
+        return y, tree.unflatten([_emptied(a, wanted) if i in unread or jnp.size(a) == 0 else a for i, a in rows])
 
     def _bwd(self, *args: Any) -> tuple[Any, ...]:
         *static, kept, delta = args
@@ -151,8 +151,8 @@ class Zero:
         return cls(symbolic.shape, symbolic.dtype)
 
     def array(self) -> Any:
-        """The zeros themselves."""
-        return np.zeros(self.shape, float0) if self.dtype == float0 else jnp.zeros(self.shape, self.dtype)
+        """The zeros themselves; for integers something that has their type, since nobody reads it."""
+        return np.zeros((), float0) if self.dtype == float0 else jnp.zeros(self.shape, self.dtype)
 
 
 # JAX keeps one tree of residuals for all traces of a rule, whoever is frozen in them. So what is not kept leaves an
@@ -166,12 +166,12 @@ def _emptied(residual: Any, wanted: tuple[bool, ...]) -> Array:
 
 
 def _filled(residual: Any) -> Array:
-    return residual if residual.size else jnp.zeros(residual.shape[2:], residual.dtype)
+    return residual if jnp.size(residual) else jnp.zeros(residual.shape[2:], residual.dtype)
 
 
 def _wanted_by(kept: Any) -> tuple[bool, ...] | None:
     """Which gradients are wanted, None for all, from what is kept for them."""
-    bits = next((a.shape[1] for a in jax.tree.leaves(kept) if a.size == 0), None)
+    bits = next((a.shape[1] for a in jax.tree.leaves(kept) if jnp.size(a) == 0), None)
     return None if bits is None else tuple(digit == "1" for digit in f"{bits:b}"[1:])
 
 

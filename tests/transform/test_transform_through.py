@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxcnnbp.modes import mode
 from jaxcnnbp.transform import explain_swaps, manual_backward
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -210,7 +211,13 @@ def test_what_a_gradient_did_before_has_gradients_too():
     np.testing.assert_allclose(jax.grad(manual_backward(penalty))(K), jax.grad(penalty)(K), rtol=1e-9)
 
 
-def test_forward_mode():
+@pytest.fixture
+def both_ways():
+    with mode("both_ways"):
+        yield
+
+
+def test_forward_mode(both_ways):
     manual, plain = manual_backward(_loss(jax.jit(layer))), _loss(layer)
     expected = jax.jvp(plain, (X, K), (X, K))
     for found in (
