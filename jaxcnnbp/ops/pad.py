@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
+from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast, wide
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
