@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnnbp.train.course import Best, Course
+from jaxcnnbp.train.data.split import Images
 from jaxcnnbp.train.diagnose import Anchor, explain
 from jaxcnnbp.train.errors import Diverged, InputError, SaveFailed, Stopped
 from jaxcnnbp.train.evaluate import EVALUATION_BATCH, evaluate
@@ -84,6 +85,8 @@ class _Runner:
         if checkpoints is not None and self.job.run.resume:
             self._resume()
         self.job.watch.begin(_beginning(self.job, self.course, self.state))
+        for text in self.job.data.notes:
+            self.job.watch.note(text)
         if checkpoints is not None and self.course.step == 0:
             self._save()
 
@@ -136,8 +139,7 @@ class _Runner:
         job.profiler.after_step(course.step, job.step, self.state, batch)
         course.step, course.batches = course.step + 1, course.batches + 1
         self._recent.append(figures)
-        for fault in _faults(job):
-            job.watch.note(fault)
+        _tell_faults(job)
         if (progress := meter.add(figures)) is not None:
             job.alive()
             job.watch.progress(progress)
@@ -164,6 +166,7 @@ class _Runner:
         with contextlib.closing(feed(test, order, job.layout)) as fed:
             score = evaluate(job.score, self.state.weights, fed)
         job.alive()
+        _tell_faults(job)
         if not math.isfinite(score.loss):
             raise Diverged(f"The loss on the test images is {score.loss} after epoch {course.epoch}.")
         (loss, error), rate = self._record, float(job.rate(course.step - 1))
@@ -226,9 +229,11 @@ class _Runner:
                 self.job.watch.note(f"The best model is in the checkpoints alone: {error}")
 
 
-def _faults(job: Job) -> list[str]:
-    images = job.data.train.images
-    return images.faults() if hasattr(images, "faults") else []
+def _tell_faults(job: Job) -> None:
+    """Pass on what reading images has come upon."""
+    for split in filter(None, (job.data.train, job.data.validation, job.data.test)):
+        for fault in split.images.faults() if isinstance(split.images, Images) else ():
+            job.watch.note(fault)
 
 
 def _beginning(job: Job, course: Course, state: TrainState) -> Beginning:

@@ -107,6 +107,8 @@ def _check_fit(name: str, model: Any, image_shape: tuple[int, ...], data: Data) 
     try:
         outputs = model.output_shape((1, *image_shape))
     except ValueError as error:
+        first = image_shape[0] in (1, 3, 4) and image_shape[-1] not in (1, 3, 4)
+        size += ", channels first (np.moveaxis(images, 1, -1) puts them last)," if first else ""
         fault = f"`model` (={name}) does not take the {size} images of {data.name}"
         raise InputError(f"{fault}; choose another --model or other data.") from error
     if outputs != (1, data.classes):

@@ -25,7 +25,7 @@ class TensorBoard(Watch):
 
     def __init__(self, folder: Path | str) -> None:
         self._library = require("tensorboardX", "tensorboardX", "train")
-        self._folder = Path(folder)
+        self._folder, self._early = Path(folder), list[str]()  # notes from before the run began
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -37,6 +37,8 @@ class TensorBoard(Watch):
         images = beginning.train_images * len(beginning.history)
         within = str(self._folder / "within_epochs")
         self._within = self._library.SummaryWriter(within, purge_step=images + 1 if beginning.step else None)
+        for text in self._early:
+            self._writer.add_text("notes", text)
 
     def progress(self, progress: Progress) -> None:
         self._within.add_scalar("progress/loss", progress.loss, progress.images)
@@ -56,7 +58,10 @@ class TensorBoard(Watch):
         self._writer.flush()
 
     def note(self, text: str) -> None:
-        self._writer.add_text("notes", text)
+        if hasattr(self, "_writer"):
+            self._writer.add_text("notes", text)
+        else:
+            self._early.append(text)
 
     def end(self, ending: Ending) -> None:
         self._close()

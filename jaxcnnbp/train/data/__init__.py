@@ -7,10 +7,14 @@ from pathlib import Path
 from jaxcnnbp.train.data.arrays import npz_file
 from jaxcnnbp.train.data.bundled import digits
 from jaxcnnbp.train.data.download import openml
-from jaxcnnbp.train.data.folder import mnist_folder
+from jaxcnnbp.train.data.file_kind import kind_of
+from jaxcnnbp.train.data.folder import is_mnist, mnist_folder
 from jaxcnnbp.train.data.idx import read_idx
-from jaxcnnbp.train.data.pictures import holds_pictures, picture_folder
-from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, pixel_statistics, read_images
+from jaxcnnbp.train.data.pictures import picture_folder
+from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, held_out, pixel_statistics, read_images
+from jaxcnnbp.train.data.tree import holds_pictures
+from jaxcnnbp.train.data.wanted import what_is_wanted
+from jaxcnnbp.train.errors import DataError
 from jaxcnnbp.train.options import Options
 
 __all__ = [
@@ -19,6 +23,7 @@ __all__ = [
     "Split",
     "digits",
     "fingerprint",
+    "held_out",
     "load",
     "mnist_folder",
     "npz_file",
@@ -28,6 +33,9 @@ __all__ = [
     "read_idx",
     "read_images",
 ]
+
+
+_FILES = frozenset((".npz", ".npy", ".csv", ".tsv", ".txt", ".h5", ".hdf5", ".mat", ".pkl", ".parquet", ".zip", ".gz"))
 
 
 def load(options: Options, workers: int = 4) -> Data:
@@ -48,10 +56,29 @@ def load(options: Options, workers: int = 4) -> Data:
         (1442, 8, 8, 1)
     """
     if options.data_dir is not None:
-        folder = Path(options.data_dir)
-        if folder.is_dir() and holds_pictures(folder):
-            return picture_folder(folder, options.image_size, options.corrupt, workers)
-        return mnist_folder(folder, options.classes)
+        return _folder(Path(options.data_dir), options, workers)
     if options.data == "digits":
         return digits()
-    return npz_file(options.data, options.classes) if options.data.endswith(".npz") else openml(options.data)
+    path = Path(options.data)
+    if path.is_dir():
+        return _folder(path, options, workers)
+    if path.suffix.lower() in _FILES or path.is_file() or len(path.parts) > 1:
+        return _file(path, options.classes)
+    return openml(options.data)
+
+
+def _folder(folder: Path, options: Options, workers: int) -> Data:
+    if is_mnist(folder) or not folder.is_dir():
+        return mnist_folder(folder, options.classes)
+    if holds_pictures(folder):
+        return picture_folder(folder, options.image_size, options.corrupt, workers)
+    raise DataError(what_is_wanted(folder))
+
+
+def _file(path: Path, classes: int) -> Data:
+    if path.suffix.lower() == ".npz" or not path.is_file():
+        return npz_file(path, classes)
+    kind = kind_of(path)
+    if kind.startswith("a zip"):
+        return npz_file(path, classes)
+    raise DataError(f"{path}: is {kind}; wanted is a .npz file with `x_train`, `y_train`, `x_test` and `y_test`.")

@@ -1,20 +1,28 @@
-"""A data set in one `.npz` file, under the names that Keras gives the arrays of its own."""
+"""A data set in one `.npz` file, under the names that Keras or MedMNIST give the arrays of their own."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from jaxcnnbp.train.data.file_kind import kind_of
 from jaxcnnbp.train.data.split import Data, Split
 from jaxcnnbp.train.errors import DataError
 
 __all__ = ["npz_file"]
 
+_ARCHIVE = "a zip archive"
+_SAVE = "np.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...) writes one"
+_CHANNELS = (1, 2, 3, 4)
+
 
 def npz_file(path: Path | str, classes: int = 10) -> Data:
-    """Read `x_train`, `y_train`, `x_test` and `y_test` from a `.npz` file.
+    """Read `x_train`, `y_train`, `x_test` and `y_test` from a `.npz` file, and `x_val`, `y_val` if they are there.
+
+    MedMNIST's names, `train_images`, `train_labels` and so on, are read too.
 
     Args:
         path: the file; images `(n, height, width)` or `(n, height, width, channels)` of uint8, labels `(n,)` or
@@ -33,36 +41,68 @@ def npz_file(path: Path | str, classes: int = 10) -> Data:
         jaxcnnbp.train.errors.DataError: no/such/file.npz: cannot be read (No such file or directory).
     """
     path = Path(path)
-    train, test = (_part(path, part, classes) for part in ("train", "test"))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        sizes = ["x".join(map(str, part.images.shape[1:])) for part in (train, test)]
-        raise DataError(f"{path}: the training images are {sizes[0]}, the test images {sizes[1]}.")
-    return Data(path.stem, train, test, white=255, classes=classes)
-
-
-def _part(path: Path, part: str, classes: int) -> Split:
-    images, labels = _array(path, f"x_{part}"), _array(path, f"y_{part}")
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
-        fault = f"`x_{part}` is {images.dtype} of shape {images.shape}"
-        raise DataError(f"{path}: {fault}, but uint8 of (n, height, width) or (n, height, width, channels) is wanted.")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(images):
-        fault = f"`y_{part}` is {labels.dtype} of shape {labels.shape}"
-        raise DataError(f"{path}: {fault}, but {len(images):,} whole numbers are wanted.")
-    labels = labels.reshape(-1)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        first = f"label {labels[wrong[0]]} at position {wrong[0]:,} of `y_{part}`"
-        raise DataError(f"{path}: {first} is outside 0 .. {classes - 1} (`classes` (={classes})).")
-    return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
-
-
-def _array(path: Path, name: str) -> np.ndarray:
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return file[name]
-    except KeyError as error:
-        raise DataError(f"{path}: holds no array `{name}`.") from error
+        if (kind := kind_of(path)) != _ARCHIVE:
+            raise DataError(f"{path}: is no readable .npz file, but {kind}; {_SAVE}.")
+        # Opened here: numpy leaves a file open that turns out not to be an archive.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
+            train, test = (_part(path, arrays, part, classes) for part in ("train", "test"))
+            has_validation = any(_name(arrays, kind, "val") in arrays for kind in "xy")
+            validation = _part(path, arrays, "val", classes) if has_validation else None
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is no readable .npz file ({error}).") from error
+    for name, other in (("test", test), ("validation", validation)):
+        if other is not None and train.images.shape[1:] != other.images.shape[1:]:
+            sizes = ["x".join(map(str, part.images.shape[1:])) for part in (train, other)]
+            raise DataError(f"{path}: the training images are {sizes[0]}, the {name} images {sizes[1]}.")
+    return Data(path.stem, train, test, white=255, classes=classes, validation=validation)
+
+
+def _part(path: Path, arrays: Mapping[str, np.ndarray], part: str, classes: int) -> Split:
+    x, y = (_name(arrays, kind, part) for kind in "xy")
+    images, labels = _array(path, arrays, x), _array(path, arrays, y)
+    _check_images(path, x, images)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(images):
+        fault = f"`{y}` is {labels.dtype} of shape {labels.shape}"
+        hint = "; np.argmax(..., -1) makes them of rows with a one" if labels.ndim == 2 and labels.shape[1] > 1 else ""
+        raise DataError(f"{path}: {fault}, but {len(images):,} whole numbers are wanted{hint}.")
+    labels = labels.reshape(-1)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        first = f"label {labels[wrong[0]]} at position {wrong[0]:,} of `{y}`"
+        hint = f"; --classes {labels.max() + 1} takes them all" if labels.min() >= 0 else ""
+        raise DataError(f"{path}: {first} is outside 0 .. {classes - 1} (`classes` (={classes})){hint}.")
+    return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
+
+
+def _check_images(path: Path, name: str, images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+        fault = f"`{name}` is {images.dtype} of shape {images.shape}"
+        raise DataError(f"{path}: {fault}, but uint8 of (n, height, width) or (n, height, width, channels) is wanted.")
+    if images.ndim == 4 and images.shape[1] in _CHANNELS and images.shape[3] not in _CHANNELS:
+        fault = f"`{name}` is of shape {images.shape}, so its channels seem to come first"
+        raise DataError(f"{path}: {fault}, but they are wanted last; np.moveaxis({name}, 1, -1) moves them.")
+
+
+def _name(arrays: Mapping[str, np.ndarray], kind: str, part: str) -> str:
+    """The name that an array has in this file, Keras's if it is not there."""
+    word = {"x": "images", "y": "labels"}[kind]
+    names = [f"{kind}_{part}", f"{kind.upper()}_{part}", f"{part}_{word}"]
+    return next((name for name in names if name in arrays), names[0])
+
+
+def _array(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in arrays:
+        found = ", ".join(f"`{other}`" for other in arrays) or "nothing"
+        wanted = "wanted are `x_train`, `y_train`, `x_test` and `y_test`"
+        raise DataError(f"{path}: holds no array `{name}`, but {found}; {wanted}.")
+    try:
+        return arrays[name]
+    except ValueError as error:
+        if "allow_pickle" in str(error):  # NumPy's advice would run whatever the file says
+            raise DataError(f"{path}: `{name}` holds Python objects, but numbers are wanted.") from error
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxcnnbp.train.data.split import Data, Split
+from jaxcnnbp.train.data.split import Data, Split, rank_in_class
 from jaxcnnbp.train.errors import require
 
 __all__ = ["digits"]
@@ -33,15 +33,6 @@ def digits() -> Data:
     source = require("sklearn.datasets", "scikit-learn", "train").load_digits()
     images = source.images[..., None].astype(np.uint8)
     labels = source.target.astype(np.int32)
-    test = _rank_in_class(labels) % _EVERY == _EVERY - 1
+    test = rank_in_class(labels) % _EVERY == _EVERY - 1
     parts = (Split(images[~test], labels[~test]), Split(images[test], labels[test]))
     return Data("scikit-learn's digits", *parts, white=16, classes=10)
-
-
-def _rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """`rank[i]` counts the earlier elements with the label of element `i`."""
-    rank = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        rank[members] = np.arange(len(members))
-    return rank

@@ -40,7 +40,7 @@ def openml(name: str) -> Data:
     count = len(images) - len(images) // _TEST_SHARE
     labels = labels.astype(np.int32)
     train, test = Split(images[:count], labels[:count]), Split(images[count:], labels[count:])
-    return Data(name, train, test, white=255, classes=len(names))
+    return Data(name, train, test, white=255, classes=len(names), names=tuple(map(str, names)))
 
 
 def _fetch(name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-__all__ = ["Data", "Images", "Split", "fingerprint", "pixel_statistics", "read_images"]
+from jaxcnnbp.train.errors import InputError
+
+__all__ = ["Data", "Images", "Split", "fingerprint", "held_out", "pixel_statistics", "rank_in_class", "read_images"]
 
 _AT_A_TIME = 256  # images that are read at once where not all fit in memory
 
@@ -53,6 +55,9 @@ class Data:
         test: the images that are only ever evaluated.
         white: the stored value that means 1.0.
         classes: number of classes.
+        validation: the images that the best epoch is chosen by; None if there are none.
+        names: what the classes are called; empty if nothing says so.
+        notes: sentences on what was left out, or taken for what, when the data were read.
     """
 
     name: str
@@ -60,6 +65,86 @@ class Data:
     test: Split
     white: int
     classes: int
+    validation: Split | None = None
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class _Rows:
+    """Some of the images of `Images`."""
+
+    def __init__(self, images: Images, rows: np.ndarray) -> None:
+        self._images, self._rows = images, rows
+        self.shape = (len(rows), *images.shape[1:])
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._images.read(self._rows[indices])
+
+    def faults(self) -> list[str]:
+        return self._images.faults()
+
+    def fingerprint(self) -> str:
+        return self._images.fingerprint() + hashlib.blake2b(self._rows.tobytes(), digest_size=8).hexdigest()
+
+
+def held_out(data: Data, share: float) -> Data:
+    """The data set with a share of the training images of every class held out for validation.
+
+    Of each class the images are taken at even distances in their order: no random generator is involved, so that runs
+    with other seeds are judged by the same images.
+
+    Args:
+        data: the data set.
+        share: of the training images; 0 leaves it as it is.
+
+    Returns:
+        The data set with a validation part.
+
+    Raises:
+        InputError: it has such a part already, or the share is too small for a single image.
+
+    Example:
+        >>> some = Split(np.zeros((20, 8, 8, 1), np.uint8), np.repeat(np.arange(2, dtype=np.int32), 10))
+        >>> held_out(Data("some", some, some, white=255, classes=2), 0.2).validation.labels
+        array([0, 0, 1, 1], dtype=int32)
+    """
+    if not share:
+        return data
+    if data.validation is not None:
+        raise InputError(f"`validation` (={share}) is not needed: {data.name} has a validation part; leave it out.")
+    labels = np.asarray(data.train.labels)
+    rank = rank_in_class(labels)
+    chosen = np.floor((rank + 1) * share + 1e-9) > np.floor(rank * share + 1e-9)
+    if not chosen.any() or chosen.all():
+        sizes = f"{'none' if not chosen.any() else 'all'} of the {len(labels):,} training images"
+        raise InputError(f"`validation` (={share}) holds out {sizes}; choose another share.")
+    return dataclasses.replace(data, train=_part(data.train, ~chosen), validation=_part(data.train, chosen))
+
+
+def _part(split: Split, chosen: np.ndarray) -> Split:
+    rows = np.flatnonzero(chosen)
+    images = _Rows(split.images, rows) if isinstance(split.images, Images) else np.asarray(split.images)[rows]
+    return Split(images, np.asarray(split.labels)[rows])
+
+
+def rank_in_class(labels: np.ndarray) -> np.ndarray:
+    """How many earlier elements have the label of each.
+
+    Args:
+        labels: `(n,)`, whole numbers.
+
+    Returns:
+        `(n,)`.
+
+    Example:
+        >>> rank_in_class(np.array([7, 3, 7, 7]))
+        array([0, 0, 1, 2])
+    """
+    rank = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    return rank
 
 
 def read_images(images: Any, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -88,7 +173,7 @@ def fingerprint(data: Data) -> str:
         A short text of hexadecimal digits.
     """
     digest = hashlib.blake2b(repr((data.white, data.classes)).encode(), digest_size=16)
-    for images, labels in (data.train, data.test):
+    for images, labels in filter(None, (data.train, data.test, data.validation)):
         digest.update(repr((images.shape, len(labels))).encode())
         digest.update(np.ascontiguousarray(labels).data)
         own = images.fingerprint().encode() if isinstance(images, Images) else np.ascontiguousarray(images).data

@@ -1,0 +1,215 @@
+"""Folders of pictures: which folders are parts and classes, which pictures are theirs, and what is left out.
+
+A class is a folder; its pictures lie in it or anywhere below it. Files and folders whose name begins with a dot are
+nobody's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jaxcnnbp.train.data.decode import picture_suffixes
+from jaxcnnbp.train.errors import DataError
+
+__all__ = ["Labelled", "PictureTree", "class_folders", "few", "holds_pictures", "parts_of", "picture_tree"]
+
+_PART_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_EVERY = 5  # one picture in five of every class is a test picture where the folders do not say
+
+Labelled = list[tuple[Path, int]]  # files with the number of their class
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureTree:
+    """What a folder of pictures holds.
+
+    Args:
+        names: the classes, in the order of their names.
+        train: training pictures.
+        test: test pictures.
+        validation: those of a part `val` beside `test`; empty if there is none.
+        notes: sentences on what is left out, or taken for what.
+    """
+
+    names: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+    validation: Labelled
+    notes: tuple[str, ...]
+
+
+def picture_tree(folder: Path) -> PictureTree:
+    """Classes and pictures of a folder.
+
+    Args:
+        folder: with `train` and `test` or `val`, which hold a folder for each class, or with these folders themselves.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        DataError: no pictures, one class alone, or classes that differ between the parts.
+    """
+    parts, notes = parts_of(folder), []
+    if "train" in parts and len(parts) > 1:
+        return _by_parts(folder, parts, notes)
+    classes = _classes(folder, notes)
+    inner = [name for name in classes if len(parts_of(folder / name)) > 1]
+    if len(classes) == 1 or inner:
+        raise DataError(_too_high(folder, inner or list(classes)))
+    train, test = [], []
+    for label, paths in enumerate(classes.values()):
+        for rank, path in enumerate(paths):
+            (test if rank % _EVERY == _EVERY - 1 else train).append((path, label))
+    if not train or not test:
+        raise DataError(f"{folder}: holds too few pictures to keep every fifth of a class for the test.")
+    beside = parts_of(folder.resolve().parent)
+    if "train" in beside and len(beside) > 1 and beside["train"].name == folder.resolve().name:
+        others = ", ".join(sorted(path.name for part, path in beside.items() if part != "train"))
+        notes.append(f"{folder}: every fifth picture is kept for the test; the folder above has {others} beside it.")
+    return PictureTree(tuple(classes), train, test, [], tuple(notes))
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether there are pictures in a folder, or the folders of the parts of a data set.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        True if it is a matter of `picture_tree` to read it, or to say what is wrong.
+    """
+    parts = parts_of(folder)
+    return ("train" in parts and len(parts) > 1) or next(_walk(folder), None) is not None
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in `folder` that have pictures in them, at any depth.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        The names in their order.
+    """
+    return [path.name for path in _folders(folder) if next(_walk(path), None) is not None]
+
+
+def parts_of(folder: Path) -> dict[str, Path]:
+    """The folders in `folder` that are called `train`, `val` or `test`, or by another word for it."""
+    return {_PART_NAMES[path.name.lower()]: path for path in _folders(folder) if path.name.lower() in _PART_NAMES}
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and whether there are more.
+
+    Example:
+        >>> few(["a", "b", "c", "d"])
+        'a, b, c ...'
+    """
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+
+
+def _by_parts(folder: Path, parts: dict[str, Path], notes: list[str]) -> PictureTree:
+    train = _classes(parts["train"], notes)
+    if len(train) == 1:
+        raise DataError(_too_high(parts["train"], list(train)))
+    test_part = "test" if "test" in parts and (class_folders(parts["test"]) or "val" not in parts) else "val"
+    if test_part == "val":
+        unread = f", as {parts['test'].name} holds no folder with pictures" if "test" in parts else ""
+        notes.append(f"{parts['val']}: is the test part{unread}.")
+    test = _same_classes(folder, train, parts[test_part], notes)
+    has_validation = test_part == "test" and "val" in parts
+    validation = _same_classes(folder, train, parts["val"], notes) if has_validation else []
+    return PictureTree(tuple(train), _labelled(train, list(train)), test, validation, tuple(notes))
+
+
+def _same_classes(folder: Path, train: dict[str, list[Path]], part: Path, notes: list[str]) -> Labelled:
+    """The pictures of a part, which must have the classes of the training part."""
+    found = _classes(part, notes)
+    if not {*found} & {*train}:
+        wanted = f"holds {few(list(found))}, but none of the classes of train ({few(list(train))})"
+        raise DataError(f"{part}: {wanted}; a folder a class is wanted in both.")
+    if {*found} != {*train}:
+        odd = sorted({*found} ^ {*train})[0]
+        raise DataError(f"{folder}: class {odd!r} is in only one of train and {part.name}.")
+    return _labelled(found, list(train))
+
+
+def _labelled(classes: dict[str, list[Path]], names: list[str]) -> Labelled:
+    return [(path, label) for label, name in enumerate(names) for path in classes[name]]
+
+
+def _classes(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+    """Name of every class to its pictures; what lies in `folder` beside them is noted."""
+    suffixes = picture_suffixes()
+    classes, empty, others, below = dict[str, list[Path]](), list[str](), list[Path](), 0
+    for home in _folders(folder):
+        files = sorted(_walk(home, every=True))
+        pictures = [path for path in files if path.suffix.lower() in suffixes]
+        others += [path for path in files if path.suffix.lower() not in suffixes]
+        below += sum(path.parent != home for path in pictures)
+        if pictures:
+            classes[home.name] = pictures
+        else:
+            empty.append(home.name)
+    loose = sorted(path for path in folder.iterdir() if path.is_file() and not _hidden(path.name))
+    if not classes:
+        raise DataError(_too_low(folder, [path for path in loose if path.suffix.lower() in suffixes]))
+    if empty:
+        notes.append(f"{folder}: folders without a picture are no classes ({few(empty)}).")
+    if loose or others:
+        names = [str(path.relative_to(folder)) for path in (*loose, *others)]
+        notes.append(f"{folder}: files that are no pictures of a class are left out: {len(names):,} ({few(names)}).")
+    if below:
+        notes.append(f"{folder}: pictures in sub-folders of a class are read with it: {below:,}.")
+    return classes
+
+
+def _too_high(folder: Path, names: list[str]) -> str:
+    """Why a folder of folders is none of classes."""
+    home = folder / names[0]
+    inner = [path.name for path in parts_of(home).values()] or class_folders(home)
+    if len(inner) > 1:
+        return f"{folder}: holds {few(names)}, in which there are {few(inner)}; give {home}."
+    return f"{folder}: holds one class alone ({names[0]}), but two at least are wanted, a folder each."
+
+
+def _too_low(folder: Path, loose: list[Path]) -> str:
+    """Why a folder without folders of pictures is no data set."""
+    fault = f"{folder}: holds no folder with pictures (.png, .jpg, .tif ...)"
+    if not loose:
+        return f"{fault}; wanted is a folder for each class."
+    above = folder.resolve().parent
+    hint = f"; give the folder above ({above})" if len(class_folders(above)) > 1 else ""
+    found = f"{len(loose):,} in itself ({few([path.name for path in loose])}), of which nothing says the class"
+    return f"{fault}, but {found}; wanted is a folder for each class{hint}."
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+
+
+def _walk(folder: Path, every: bool = False) -> Iterator[Path]:
+    """Files below a folder, links followed: pictures, or every file."""
+    suffixes, seen = frozenset[str]() if every else picture_suffixes(), set[str]()
+    for home, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(home)
+        folders[:] = [] if real in seen else [name for name in folders if not _hidden(name)]
+        if real in seen:
+            continue
+        seen.add(real)
+        for name in files:
+            if not _hidden(name) and (every or Path(name).suffix.lower() in suffixes):
+                yield Path(home, name)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
