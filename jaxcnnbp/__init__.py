@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnnbp import nn as nn
 from jaxcnnbp import reference as _reference  # fills mode("autodiff")
+from jaxcnnbp import reference_chance as _reference_chance  # so does this
 from jaxcnnbp.modes import mode as mode
 from jaxcnnbp.ops.activation import gelu as gelu
 from jaxcnnbp.ops.activation import identity as identity
@@ -32,6 +33,7 @@ from jaxcnnbp.ops.convolve import convolve as convolve
 from jaxcnnbp.ops.convolve import correlate as correlate
 from jaxcnnbp.ops.dense import add_bias as add_bias
 from jaxcnnbp.ops.dense import dense as dense
+from jaxcnnbp.ops.fractional_pool import fractional_max_pool as fractional_max_pool
 from jaxcnnbp.ops.lax_conv import conv as conv
 from jaxcnnbp.ops.lax_conv import conv_general_dilated as conv_general_dilated
 from jaxcnnbp.ops.lax_conv import conv_transpose as conv_transpose
@@ -42,6 +44,7 @@ from jaxcnnbp.ops.pool import max_pool as max_pool
 from jaxcnnbp.ops.pool import max_pool_with_argmax as max_pool_with_argmax
 from jaxcnnbp.ops.pool import min_pool as min_pool
 from jaxcnnbp.ops.reduce_window import reduce_window as reduce_window
+from jaxcnnbp.ops.stochastic_pool import stochastic_pool as stochastic_pool
 from jaxcnnbp.ops.unpool import max_unpool as max_unpool
 from jaxcnnbp.ops.unpool import upsample as upsample
 from jaxcnnbp.transform import explain_swaps as explain_swaps

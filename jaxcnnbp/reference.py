@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,76 +14,15 @@ from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
-from jaxcnnbp.ops.conv_geometry import dimension_numbers
-from jaxcnnbp.ops.convolve import connect
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import flat_argmax
-from jaxcnnbp.ops.lax_layout import padding_in_numbers
-from jaxcnnbp.ops.pad import border_of
 from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch
+from jaxcnnbp.reference_conv import convolve as _convolve
+from jaxcnnbp.reference_conv import correlate as _correlate
+from jaxcnnbp.reference_conv import stands_for as _stands_for
 from jaxcnnbp.taps import cells, gather
 
 _AUTODIFF = alternatives["autodiff"]
-
-
-def _stands_for(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        _AUTODIFF[name] = function
-        return function
-
-    return register
-
-
-for _name in ("conv", "conv_transpose"):
-    _AUTODIFF[_name] = getattr(lax_itself, _name)
-
-
-@_stands_for("conv_general_dilated")
-def _conv_general_dilated(
-    lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, *others, **more
-):
-    own = (window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers)
-    pairs = padding_in_numbers(np.shape(lhs), np.shape(rhs), *own)
-    return lax_itself.conv_general_dilated(
-        lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, dimension_numbers, *others, **more
-    )
-
-
-@_stands_for("conv_with_general_padding")
-def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, *others, **more):
-    pairs = padding_in_numbers(np.shape(lhs), np.shape(rhs), window_strides, padding, lhs_dilation, rhs_dilation, None)
-    return lax_itself.conv_with_general_padding(
-        lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, *others, **more
-    )
-
-
-@_stands_for("correlate")
-def _correlate(x, kernel, *, stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None):
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
-    kernel = kernel if connections is None else connect(kernel, connections, groups)
-    window = window_of(x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation)
-    border, window = border_of(window, padding_mode)
-    x = x if border is None else _padded(x, border.pairs, padding_mode)
-    return lax_itself.conv_general_dilated(
-        x, kernel, window.stride, window.padding, None, window.dilation, dimension_numbers(window.rank), groups
-    )
-
-
-def _padded(x: Array, pairs: Any, padding_mode: str) -> Array:
-    def cropped(x: Array) -> Array:
-        around = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
-        return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
-
-    name = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}[padding_mode]
-    x = cropped(x) if name == "wrap" else x
-    x = jnp.pad(x, [(0, 0), *((max(low, 0), max(high, 0)) for low, high in pairs), (0, 0)], name)
-    return x if name == "wrap" else cropped(x)
-
-
-@_stands_for("convolve")
-def _convolve(x, kernel, **options):
-    kernel = jnp.asarray(kernel)
-    return _correlate(x, jnp.flip(kernel, tuple(range(kernel.ndim - 2))), **options)
 
 
 @_stands_for("max_pool")

@@ -93,7 +93,8 @@ def test_errors_inside_name_the_layout():
 
 def test_every_function_that_takes_it_is_looked_at():
     takes = {name for name, f in vars(jaxcnnbp).items() if inspect.isfunction(f) and _takes_layout(f)}
-    assert takes == {case.op for case, _ in CASES} | {"max_pool_with_argmax", "max_unpool"}
+    by_chance = {"fractional_max_pool", "stochastic_pool"}  # tests/test_chance.py
+    assert takes == {case.op for case, _ in CASES} | {"max_pool_with_argmax", "max_unpool"} | by_chance
 
 
 def _takes_layout(function):

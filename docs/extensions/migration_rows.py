@@ -82,6 +82,12 @@ TORCH = (
     Row("F.lp_pool2d(x, 2, 2)", "jaxcnnbp.lp_pool(x, 2, (2, 2))", None, "", positive=True),
     Row("F.adaptive_avg_pool2d(x, 3)", "jaxcnnbp.adaptive_avg_pool(x, (3, 3))"),
     Row("F.adaptive_max_pool2d(x, 3)", "jaxcnnbp.adaptive_max_pool(x, (3, 3))"),
+    Row(
+        "F.fractional_max_pool2d(x, 2, output_size=5, _random_samples=torch.full((2, 4, 2), 0.3))",
+        "jaxcnnbp.fractional_max_pool(x, (2, 2), 5, samples=jnp.full((2, 4, 2), 0.3))",
+        None,
+        "Without samples give a `key`.",
+    ),
     Row("F.interpolate(x, scale_factor=2)", "jaxcnnbp.upsample(x, (2, 2))"),
     Row("F.relu(x)", "jaxcnnbp.relu(x)"),
     Row("F.leaky_relu(x, 0.1)", "jaxcnnbp.leaky_relu(x, 0.1)"),

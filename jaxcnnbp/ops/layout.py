@@ -41,7 +41,8 @@ def takes_layout(*arrays: str, window: str | None = None) -> Callable[[Op], Op]:
             if not channels_are_first(layout, rank):
                 return op(*args, **kwargs)
             for name in arrays:
-                given.arguments[name] = _move(given.arguments[name], -1 - rank, -1)
+                if given.arguments.get(name) is not None:
+                    given.arguments[name] = _move(given.arguments[name], -1 - rank, -1)
             try:
                 found = op(*given.args, **given.kwargs)
             except (TypeError, ValueError) as error:

@@ -5,7 +5,7 @@ Importing this package fills `jaxcnnbp.modes.alternatives["oracle"]`. It shares 
 in both.
 """
 
-from jaxcnnbp.audit.oracle import activations, convolution, layers, pooling
+from jaxcnnbp.audit.oracle import activations, chance, convolution, layers, pooling
 from jaxcnnbp.audit.oracle.rule import Rule, oracle_p
 
-__all__ = ["Rule", "activations", "convolution", "layers", "oracle_p", "pooling"]
+__all__ = ["Rule", "activations", "chance", "convolution", "layers", "oracle_p", "pooling"]

@@ -1,0 +1,84 @@
+"""The convolutions by lax primitives alone, for `mode("autodiff")`; `reference` has the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxcnnbp.geometry import window_of
+from jaxcnnbp.modes import alternatives
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.conv_geometry import dimension_numbers
+from jaxcnnbp.ops.convolve import connect
+from jaxcnnbp.ops.lax_layout import padding_in_numbers
+from jaxcnnbp.ops.pad import border_of
+
+_AUTODIFF = alternatives["autodiff"]
+
+
+def stands_for(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a function the autodiff twin of the public function `name`."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        _AUTODIFF[name] = function
+        return function
+
+    return register
+
+
+for _name in ("conv", "conv_transpose"):
+    _AUTODIFF[_name] = getattr(lax_itself, _name)
+
+
+@stands_for("conv_general_dilated")
+def _conv_general_dilated(
+    lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None, *others, **more
+):
+    own = (window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers)
+    pairs = padding_in_numbers(np.shape(lhs), np.shape(rhs), *own)
+    return lax_itself.conv_general_dilated(
+        lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, dimension_numbers, *others, **more
+    )
+
+
+@stands_for("conv_with_general_padding")
+def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, *others, **more):
+    pairs = padding_in_numbers(np.shape(lhs), np.shape(rhs), window_strides, padding, lhs_dilation, rhs_dilation, None)
+    return lax_itself.conv_with_general_padding(
+        lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, *others, **more
+    )
+
+
+@stands_for("correlate")
+def correlate(x, kernel, *, stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None):
+    """As `jaxcnnbp.correlate`."""
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    kernel = kernel if connections is None else connect(kernel, connections, groups)
+    window = window_of(x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation)
+    border, window = border_of(window, padding_mode)
+    x = x if border is None else _padded(x, border.pairs, padding_mode)
+    return lax_itself.conv_general_dilated(
+        x, kernel, window.stride, window.padding, None, window.dilation, dimension_numbers(window.rank), groups
+    )
+
+
+def _padded(x: Array, pairs: Any, padding_mode: str) -> Array:
+    def cropped(x: Array) -> Array:
+        around = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
+        return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+
+    name = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}[padding_mode]
+    x = cropped(x) if name == "wrap" else x
+    x = jnp.pad(x, [(0, 0), *((max(low, 0), max(high, 0)) for low, high in pairs), (0, 0)], name)
+    return x if name == "wrap" else cropped(x)
+
+
+@stands_for("convolve")
+def convolve(x, kernel, **options):
+    """As `jaxcnnbp.convolve`."""
+    kernel = jnp.asarray(kernel)
+    return correlate(x, jnp.flip(kernel, tuple(range(kernel.ndim - 2))), **options)
