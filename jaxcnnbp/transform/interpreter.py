@@ -1,17 +1,22 @@
 """Runs a traced function again, equation by equation: what every reading of a trace shares.
 
 A reading is one function, `equation(eqn, values) -> outputs`. `evaluate` feeds it the equations of a jaxpr in their
-order; each sees the name stack, the source line and the context (mesh, metadata) it was traced under, so that profiles
-and errors still point at the user's code.
+order; each sees the name stack, the source line and the context (mesh, metadata, 64-bit types) it was traced under, so
+that profiles and errors still point at the user's code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
+import jax
+import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+
+WIDE = {np.dtype(name) for name in ("float64", "complex128", "int64", "uint64")}
 
 Equation = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
 
@@ -37,7 +42,7 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], equation:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for eqn, finished in zip(jaxpr.eqns, _last_reads(jaxpr), strict=True):
-        with _place(eqn), eqn.ctx.manager:
+        with _place(eqn), eqn.ctx.manager, _types(eqn):
             outputs = equation(eqn, [read(atom) for atom in eqn.invars])
         values.update(zip(eqn.outvars, outputs, strict=True))
         for var in finished:
@@ -60,6 +65,13 @@ def inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
 def _place(eqn: JaxprEqn) -> Any:
     stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
     return source_info_util.user_context(eqn.source_info.traceback, name_stack=stack)
+
+
+def _types(eqn: JaxprEqn) -> Any:
+    """64-bit types for an equation that has them: it may have been traced under `jax.enable_x64` within the function,
+    which a trace does not tell."""
+    has_wide = any(getattr(atom.aval, "dtype", None) in WIDE for atom in (*eqn.invars, *eqn.outvars))
+    return jax.enable_x64(True) if has_wide else nullcontext()
 
 
 def _last_reads(jaxpr: Jaxpr) -> list[list[Var]]:

@@ -57,13 +57,19 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
 
     @functools.wraps(fun, updated=())
     def manual(*args: Any, **kwargs: Any) -> Any:
-        if mode.value == "autodiff":
-            return fun(*args, **kwargs)
-        pure, update = lifted(fun, args, kwargs)
-        closed, rebuild = trace(pure, named_after=fun)
-        return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), reading.equation)))
+        return _called(fun, reading, args, kwargs)
 
     return cast(Function, manual)
+
+
+def _called(fun: Callable[..., Any], reading: Manual, args: Any, kwargs: Any) -> Any:
+    """`fun(*args, **kwargs)` by the rules; on its own, so that what `manual_backward` returns holds nothing else: it
+    can be pickled wherever `fun` can."""
+    if mode.value == "autodiff":
+        return fun(*args, **kwargs)
+    pure, update = lifted(fun, args, kwargs)
+    closed, rebuild = trace(pure, named_after=fun)
+    return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), reading.equation)))
 
 
 def primitives_called(only: str | Iterable[str] | None) -> frozenset[Primitive]:
@@ -81,6 +87,10 @@ class Manual:
     """The reading of a trace in which the primitives `chosen` have this package's rules."""
 
     chosen: frozenset[Primitive]
+
+    def __reduce__(self) -> Any:
+        """Pickled by the names of the rules: a primitive is known by its identity, which no copy of it has."""
+        return _reading_of, (tuple(RULES[primitive].name for primitive in self.chosen),)
 
     def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         """The outputs of one equation."""
@@ -118,6 +128,10 @@ class Manual:
 
     def _reaches(self, eqn: JaxprEqn) -> bool:
         return self.swaps(eqn) or (self.enters(eqn) and any(map(self.touches, inner_jaxprs(eqn))))
+
+
+def _reading_of(names: tuple[str, ...]) -> Manual:
+    return Manual(primitives_called(names))
 
 
 # Keyed by the identity of a trace: JAX keeps the trace of a function that was traced before, and drops it in the end.

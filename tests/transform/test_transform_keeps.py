@@ -155,3 +155,33 @@ def test_a_module_that_is_closed_over_and_changed_is_refused_with_advice():
     with pytest.raises(errors.TraceContextError) as caught:
         manual_backward(lambda x: norm(2 * x))(jnp.asarray(X, jnp.float32))
     assert "pass the NNX module to `fun` as an argument" in caught.value.__notes__[0]
+
+
+def test_pickled_by_value_it_swaps_the_same():
+    cloudpickle = pytest.importorskip("cloudpickle")
+    x = jnp.asarray([3.0, 1.0, 2.0, 5.0])
+
+    def pooled(x):  # lax has no gradient of dilated windows
+        return lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "VALID", window_dilation=(2,)).sum()
+
+    for made in (manual_backward(pooled), jax.jit(manual_backward(pooled, only="max_pool"))):
+        found = jax.grad(cloudpickle.loads(cloudpickle.dumps(made)))(x)
+        np.testing.assert_array_equal(found, [1.0, 0.0, 0.0, 1.0])
+
+
+def test_wide_types_within_the_function_alone():
+    """A trace does not tell that `jax.enable_x64` was on for a part of it, but its types do."""
+
+    def function(x, k):
+        with jax.enable_x64(True):
+            y = layer(x.astype(jnp.float64), k.astype(jnp.float64))
+            return jnp.sin(y).sum().astype(jnp.float32)
+
+    with jax.enable_x64(False):
+        x, k = jnp.asarray(X, jnp.float32), jnp.asarray(K, jnp.float32)
+        for inside in (function, jax.jit(function), jax.checkpoint(function)):
+            found = jax.value_and_grad(manual_backward(inside), (0, 1))(x, k)
+    wide = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(k), jnp.float64)
+    expected = jax.value_and_grad(_loss(layer), (0, 1))(*wide)
+    # Rounded to float32 once, at the end.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 3e-7, 3e-7), found, expected)
