@@ -27,6 +27,7 @@ from jax.extend.core import Primitive, Var
 from jax.interpreters import ad, batching, mlir
 
 from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.settings import Settings, Under, in_force
 
 Arrays = list[Any]
 
@@ -50,18 +51,19 @@ def call(rule: hand_written, *args: Any) -> Any:
       ...   jax.jvp(jax.jit(square), (3.,), (1.,))[1]
       Array(6., dtype=float32, weak_type=True)
     """
-    return _in_both_directions(rule, len(args))(*args)
+    return _in_both_directions(rule, in_force(), len(args))(*args)
 
 
 @functools.cache
-def _in_both_directions(rule: hand_written, num_args: int) -> Callable[..., Any]:
+def _in_both_directions(rule: hand_written, settings: Settings, num_args: int) -> Callable[..., Any]:
     static_args = tuple(range(num_args - rule.num_static, num_args))
+    fwd, bwd = Under(settings, rule.fwd), Under(settings, rule.bwd)
     both = jax.custom_jvp(rule.function, static_args)
 
     def jvp(*args: Any) -> tuple[Any, Any]:
         *static, primals, tangents = args
-        y, kept = rule.fwd(*primals, *static)
-        return y, _tangents(rule.bwd, tuple(static), rule.named(kept, primals, y), tangents, y)
+        y, kept = fwd(*primals, *static)
+        return y, _tangents(bwd, tuple(static), rule.named(kept, primals, y), tangents, y)
 
     both.defjvp(jvp, symbolic_zeros=True)
     return both

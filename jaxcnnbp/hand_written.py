@@ -13,7 +13,8 @@ A rule file reads
 
 and what runs is that `jax.custom_vjp`. Its bodies are made of what JAX differentiates, so that `jax.hessian` (forward
 over reverse) and gradients of gradients go through them. `defvjp` adds three things: residuals get names for the
-policies of `jax.checkpoint`, what only a frozen operand's gradient reads is not kept, and the rule is registered. Pure
+policies of `jax.checkpoint`, what only a frozen operand's gradient reads is not kept, and the rule is registered. A
+call adds one: both passes run under what was in force at it (`settings`). Pure
 forward mode is what `jax.custom_vjp` refuses; `mode("both_ways")` is the way out.
 """
 
@@ -36,6 +37,7 @@ from jax.dtypes import float0
 from jax.extend.core import Jaxpr, Var
 
 from jaxcnnbp.modes import mode
+from jaxcnnbp.settings import Settings, Under, in_force
 
 # Every rule of this package, under the name that a trace has for its function (`source_of`).
 RULES: dict[str, hand_written] = {}
@@ -85,7 +87,7 @@ class hand_written:
     def __call__(self, *args: Any) -> Any:
         if mode.value == "both_ways":  # imported only where somebody asks for it
             return importlib.import_module("jaxcnnbp.both_ways").call(self, *args)
-        return self.rule(*args)
+        return _noting(self, in_force(), len(args))(*args)
 
     def named(self, kept: Any, operands: Any, y: Any) -> Any:
         """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
@@ -121,6 +123,14 @@ class hand_written:
         delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0), y)
         read = _inputs_read(pull.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
         return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
+
+
+@functools.cache
+def _noting(rule: hand_written, settings: Settings, num_args: int) -> Callable[..., Any]:
+    """`rule.rule`, whose passes run under the `settings` of its call also where they are traced after it."""
+    noted = jax.custom_vjp(rule.function, tuple(range(num_args - rule.num_static, num_args)))
+    noted.defvjp(Under(settings, rule._fwd), Under(settings, rule._bwd), symbolic_zeros=True)
+    return noted
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)

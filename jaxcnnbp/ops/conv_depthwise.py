@@ -175,9 +175,9 @@ def _line(rows: Array, tap: Ints, window: Window) -> Array:
     return lax.slice(line, (start, 0), (start + (count - 1) * stride + 1, line.shape[-1]), (stride, 1))
 
 
-def _unravel(number: Array, shape: Ints) -> list[Array]:
+def _unravel(number: Array | int, shape: Ints) -> list[Array]:
     """The multi-index of a flat one; both are nonnegative, so plain division serves."""
-    index = []
+    index, number = [], jnp.asarray(number)  # under `jax.disable_jit` a loop counts in Python
     for n in reversed(shape):
         count = np.asarray(n, number.dtype)
         index.append(lax.rem(number, count))

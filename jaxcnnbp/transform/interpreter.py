@@ -69,7 +69,8 @@ def _place(eqn: JaxprEqn) -> Any:
 
 def _types(eqn: JaxprEqn) -> Any:
     """64-bit types for an equation that has them: it may have been traced under `jax.enable_x64` within the function,
-    which a trace does not tell."""
+    which a trace does not tell.
+    """
     has_wide = any(getattr(atom.aval, "dtype", None) in WIDE for atom in (*eqn.invars, *eqn.outvars))
     return jax.enable_x64(True) if has_wide else nullcontext()
 

@@ -64,7 +64,8 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
 
 def _called(fun: Callable[..., Any], reading: Manual, args: Any, kwargs: Any) -> Any:
     """`fun(*args, **kwargs)` by the rules; on its own, so that what `manual_backward` returns holds nothing else: it
-    can be pickled wherever `fun` can."""
+    can be pickled wherever `fun` can.
+    """
     if mode.value == "autodiff":
         return fun(*args, **kwargs)
     pure, update = lifted(fun, args, kwargs)

@@ -1,0 +1,132 @@
+"""What is in force where a function is called is in force in its backward pass, which runs later."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
+from jax import lax
+
+import jaxcnnbp
+from jaxcnnbp import manual_backward, mode
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+POOLS = (
+    *named(MAX_POOLS, "SAME")[:1],
+    *named(TIE_POOLS, "overlapping")[-1:],
+    *named(MEAN_OF_CELLS, "FULL"),
+    Case("", "lp_pool", ((1, 4, 1),), dict(norm_type=2, window_shape=(2,))),
+    Case("", "adaptive_max_pool", ((1, 5, 1),), dict(output_shape=(2,))),
+    Case(
+        "of products",
+        "reduce_window",
+        ((3, 2),),
+        dict(init_value=1.0, computation=lax.mul, window_dimensions=(2, 1), window_strides=(1, 1)),
+    ),
+)
+SOME = (
+    *named(CONVOLUTIONS, "stride 2 of 3x3", "depthwise strided", "2 groups strided", "pointwise strided"),
+    *named(LAX_CONVOLUTIONS, "input dilation")[:1],
+    *POOLS,
+    Case("", "gelu", ((3,),)),
+    *[case for case in LAYERS if case.op in ("dense", "combine_maps", "subsample") and not case.name],
+    *named(BLOCKS, "tanh"),
+)
+PRODUCTS = (
+    *named(CONVOLUTIONS, "stride 2 of 3x3", "depthwise strided", "2 groups strided", "pointwise strided"),
+    *[case for case in LAYERS if case.op in ("dense", "combine_maps") and not case.name],
+    *named(BLOCKS, "tanh"),
+)
+
+
+def gradients(fun, case):
+    return jax.grad(fun, tuple(range(len(case.shapes))))
+
+
+@pytest.mark.parametrize(
+    "case, wrap",
+    [*((case, jax.jit) for case in SOME), *((case, lambda fun: fun) for case in SOME[:2])],
+    ids=[*map(str, SOME), *(f"{case} eager" for case in SOME[:2])],
+)
+def test_wide_types(case, wrap):
+    """Inside a function that is differentiated outside: under `jit` both passes are traced after the call."""
+    arrays = case.arrays("float32")
+
+    def within(*arrays):
+        with jax.enable_x64(True):
+            return jnp.sin(case(*(a.astype(jnp.float64) for a in arrays))).sum().astype(jnp.float32)
+
+    found = gradients(wrap(within), case)(*arrays)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(a), jnp.float64) for a in arrays]
+        expected = jax.jit(gradients(lambda *arrays: jnp.sin(case(*arrays)).sum(), case))(*wide)
+    # Rounded to float32 once, at the end.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 3e-7, 3e-7), found, expected)
+
+
+@pytest.mark.parametrize("case", PRODUCTS, ids=str)
+@pytest.mark.parametrize("wrap", [lambda fun: fun, manual_backward], ids=["rules", "swapped"])
+def test_precision(case, wrap):
+    """Every product of the three passes, as lax has it; the CPU has one precision, so what CUDA is told is read."""
+
+    def within(*arrays):
+        with jax.default_matmul_precision("highest"), mode("manual" if wrap is not manual_backward else "autodiff"):
+            y = case(*arrays)
+        return jnp.sin(y).sum()
+
+    lowered = jax.jit(gradients(wrap(within), case)).trace(*case.arrays("float32")).lower(lowering_platforms=("cuda",))
+    text = lowered.as_text()
+    products = [line for line in text.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot" in line]
+    assert products
+    assert all("HIGHEST" in line for line in products)
+
+
+@pytest.mark.parametrize("way", ["manual", "both_ways"])
+def test_what_a_pass_sees(way):
+    """Whatever JAX traces by, and the mode, in either way of wiring."""
+    seen = {}
+
+    def note(name):
+        seen[name] = (
+            jax.config.jax_enable_x64,
+            jax.config.jax_default_matmul_precision,
+            jax.config.jax_numpy_dtype_promotion,
+            jax.config.jax_numpy_rank_promotion,
+            jax.config.jax_default_device,
+            mode.value,
+        )
+
+    @jaxcnnbp.hand_written.hand_written
+    @jax.custom_vjp
+    def square(x):
+        return x * x
+
+    def fwd(x):
+        note("forward")
+        return x * x, x
+
+    def bwd(x, delta):
+        note("backward")
+        return (2 * x * delta,)
+
+    square.defvjp(fwd, bwd)
+    device = jax.devices()[0]
+
+    @jax.jit  # so that both passes are traced after the call
+    def function(x):
+        with (
+            mode(way),
+            jax.enable_x64(True),
+            jax.default_matmul_precision("float32"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("warn"),
+            jax.default_device(device),
+        ):
+            return square(x)
+
+    assert jax.grad(function)(3.0) == 6.0
+    wanted = True, "float32", "standard", "warn", device, way
+    assert seen == {"forward": wanted, "backward": wanted}
+    note("after")
+    assert seen["after"][0] is False
