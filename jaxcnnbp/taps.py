@@ -180,11 +180,14 @@ class _Phases:
 
 def interleave(phase_of: Callable[[Ints], Array | None], window: Window) -> Array:
     """The phases `(batch, *m, channels)` as one array `(batch, *(m * stride), channels)`."""
+    rows = zip(window.size, window.dilation, window.stride, strict=True)
+    reached = [{t * d % s for t in range(k)} for k, d, s in rows]
 
     def along(axis: int, chosen: Ints) -> Array | None:
         if axis == window.rank:
             return phase_of(chosen)
-        parts = [along(axis + 1, (*chosen, r)) for r in range(window.stride[axis])]
+        phases = range(window.stride[axis])
+        parts = [along(axis + 1, (*chosen, r)) if r in reached[axis] else None for r in phases]
         return _merge_phases(parts, axis + 1)
 
     merged = along(0, ())
@@ -197,8 +200,12 @@ def _merge_phases(parts: list[Array | None], axis: int) -> Array | None:
     present = next((p for p in parts if p is not None), None)
     if present is None or len(parts) == 1:
         return present
-    stacked = jnp.stack([jnp.zeros_like(present) if p is None else p for p in parts], axis + 1)
-    shape = present.shape
+    shape, pieces = present.shape, list[Array]()
+    for is_gap, run in itertools.groupby(parts, lambda p: p is None):  # one array of zeros for each gap between taps
+        phases = list(run)
+        gap = jnp.zeros((*shape[:axis], shape[axis], len(phases), *shape[axis + 1 :]), present.dtype)
+        pieces += [gap] if is_gap else [lax.expand_dims(p, [axis + 1]) for p in phases if p is not None]
+    stacked = lax.concatenate(pieces, axis + 1)
     return stacked.reshape(*shape[:axis], shape[axis] * len(parts), *shape[axis + 1 :])
 
 
@@ -206,6 +213,5 @@ def cells(window: Window, count_padding: bool) -> np.ndarray:
     """How many cells each window counts, `(*output,)`: those of the input, or also those of the padding asked for."""
     counted = np.ones((), np.int64)
     for axis in range(window.rank):
-        along = (window.inside_padded(axis) if count_padding else window.inside(axis)).sum(1)
-        counted = np.multiply.outer(counted, along)
+        counted = np.multiply.outer(counted, window.cells(axis, count_padding))
     return counted

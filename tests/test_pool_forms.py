@@ -42,9 +42,7 @@ def images(window, values):
 def test_folds_agree(window, kind):
     @jax.jit
     def folds(x):
-        (best, taps), (wanted, wanted_taps) = (
-            f(x, window, kind) for f in (extremes_and_taps, extreme_fold._by_reduction)
-        )
+        (best, taps), (wanted, wanted_taps) = (f(x, window, kind) for f in (extremes_and_taps, extreme_fold.by_joining))
         assert taps.dtype == wanted_taps.dtype
         places = (extreme_pool.flat_argmax(t, window) for t in (taps, wanted_taps))
         return best, wanted, extremes(x, window, kind), extreme_fold._extremes_by_lax(x, window, kind), *places

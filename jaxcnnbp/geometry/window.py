@@ -89,17 +89,35 @@ class Window:
 
     def inside(self, axis: int) -> np.ndarray:
         """`(output, size)` of bool: whether tap t of window u along `axis` falls on an input cell."""
-        n = self._position(axis)
-        step = self.input_dilation[axis]
-        return (n >= 0) & (n < self.dilated[axis]) & (n % step == 0)
+        return _holds_cell(self._position(axis), self.dilated[axis], self.input_dilation[axis])
 
     def inside_padded(self, axis: int) -> np.ndarray:
         """`(output, size)` of bool: whether tap t of window u falls on the input or on the padding asked for."""
         return self._position(axis) < self.dilated[axis] + self.padding[axis][1]
 
+    def cells(self, axis: int, count_padding: bool = False) -> np.ndarray:
+        """`(output,)`: the cells that each window along `axis` reads, or also those of the padding asked for.
+
+        They are differences of running sums over the positions a dilation apart: windows of thousands of taps make no
+        table of taps.
+        """
+        low, high = self.reach[axis]
+        n, step, dilation = self.dilated[axis], self.input_dilation[axis], self.dilation[axis]
+        position = np.arange(max(low + n + high, 0)) - low
+        counted = position < n + self.padding[axis][1] if count_padding else _holds_cell(position, n, step)
+        rows = -(-len(counted) // dilation)
+        filled = np.pad(counted, (0, rows * dilation - len(counted))).reshape(rows, dilation)
+        before = np.pad(filled.cumsum(0), ((1, 0), (0, 0))).reshape(-1)
+        start = np.arange(self.output[axis]) * self.stride[axis]
+        return before[start + self.size[axis] * dilation] - before[start]
+
     def _position(self, axis: int) -> np.ndarray:
         u, t = np.arange(self.output[axis])[:, None], np.arange(self.size[axis])[None, :]
         return u * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
+
+
+def _holds_cell(position: np.ndarray, extent: int, step: int) -> np.ndarray:
+    return (position >= 0) & (position < extent) & (position % step == 0)
 
 
 def keep_axes(window: Window, axes: tuple[int, ...]) -> Window:

@@ -12,11 +12,10 @@ so that windows differ in size by one and may share their last position. With A[
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +28,50 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.extreme_fold import with_places
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool_front import merge_batch, require_ordered, spatial_rank, split_batch
 
 
-def covered(extent: int, outputs: int) -> np.ndarray:
-    """`(outputs, extent)` of bool: whether an output covers a position."""
-    u, i = np.arange(outputs)[:, None], np.arange(extent)[None, :]
-    return (u * extent // outputs <= i) & (i < -((u + 1) * extent // -outputs))
+class Cover(NamedTuple):
+    """Which positions of one axis each output covers."""
+
+    first: np.ndarray  # (outputs,)
+    count: np.ndarray  # (outputs,)
+
+    @property
+    def even(self) -> bool:
+        """Whether windows of one size lie side by side."""
+        return bool(
+            (self.count == self.count[:1]).all() and (self.first[1:] == self.first[:-1] + self.count[:-1]).all()
+        )
+
+    @property
+    def positions(self) -> np.ndarray:
+        """`(outputs, most)`: what each output covers, in order; shorter rows repeat their last."""
+        steps = np.arange(self.count.max(initial=0))
+        return self.first[:, None] + np.minimum(steps[None, :], self.count[:, None] - 1)
+
+    @property
+    def is_new(self) -> np.ndarray:
+        """Where a row of `positions` does not repeat its last."""
+        return np.arange(self.count.max(initial=0))[None, :] < self.count[:, None]
+
+    def windows(self, x: Array, axis: int) -> Array:
+        """`x` with `(outputs, most)` in the place of `axis`; every form serves axes of any length."""
+        if self.even:
+            return x.reshape(*x.shape[:axis], len(self.first), -1, *x.shape[axis + 1 :])
+        if len(self.first) % x.shape[axis] == 0 and (self.count == 1).all():  # each position over as many outputs
+            return jnp.expand_dims(jnp.repeat(x, len(self.first) // x.shape[axis], axis), axis + 1)
+        return jnp.take(x, self.positions, axis)
+
+
+def cover(extent: int, outputs: int) -> Cover:
+    """PyTorch's rule. Which outputs cover a position is the same with the two exchanged: `cover(outputs, extent)`."""
+    u = np.arange(outputs)
+    first, stop = u * extent // max(outputs, 1), -((u + 1) * extent // -max(outputs, 1))
+    return Cover(first, stop - first)
 
 
 # --- mean -----------------------------------------------------------------------------------------------------------
@@ -54,8 +88,8 @@ def adaptive_mean_fwd(x: Array, outputs: Ints) -> tuple[Array, Array]:
     """:: x -> (y, an empty array that remembers the extents of x)."""
     y = cast(x, wide(x.dtype))
     for axis, (extent, count) in enumerate(zip(x.shape[1:-1], outputs, strict=True), start=1):
-        cover = covered(extent, count)
-        y = _sums(y, cover, axis) / _sizes(cover, axis, y)
+        windows = cover(extent, count)
+        y = _sums(y, windows, axis) / _sizes(windows, axis, y)
     return cast(y, x.dtype), jnp.zeros((0, *x.shape[1:-1]), x.dtype)
 
 
@@ -63,28 +97,23 @@ def adaptive_mean_bwd(outputs: Ints, like: Array, delta: Array) -> tuple[Array]:
     """:: CT y -> CT x, dx = A^T delta."""
     dx = cast(delta, wide(delta.dtype))
     for axis, (extent, count) in enumerate(zip(like.shape[1:], outputs, strict=True), start=1):
-        cover = covered(extent, count)
-        dx = _sums(dx / _sizes(cover, axis, dx), cover.T, axis)
+        dx = _sums(dx / _sizes(cover(extent, count), axis, dx), cover(count, extent), axis)
     return (cast(dx, delta.dtype),)
 
 
-def _sums(x: Array, cover: np.ndarray, axis: int) -> Array:
-    """The sum of what each row of `cover` covers of `x` on `axis`; a product with 0 / 1 would spread infinities."""
-    rows, extent = cover.shape
-    shape = x.shape[:axis], x.shape[axis + 1 :]
-    if cover.size == 0:
-        return jnp.zeros((*shape[0], rows, *shape[1]), x.dtype)
-    counts = cover.sum(1)
-    if (counts == counts[0]).all() and counts.sum() == extent:
-        return x.reshape(*shape[0], rows, counts[0], *shape[1]).sum(axis + 1)
-    places = _ranked(cover)
-    is_new = np.arange(places.shape[1])[None, :] < counts[:, None]
-    mask = is_new.reshape(*is_new.shape, *(1,) * len(shape[1]))
-    return jnp.where(mask, jnp.take(x, places, axis), jnp.zeros((), x.dtype)).sum(axis + 1)
+def _sums(x: Array, windows: Cover, axis: int) -> Array:
+    """The sum of what each window covers of `x` on `axis`; a product with 0 / 1 would spread infinities."""
+    if x.size == 0 or len(windows.first) == 0:
+        return jnp.zeros((*x.shape[:axis], len(windows.first), *x.shape[axis + 1 :]), x.dtype)
+    taken = windows.windows(x, axis)
+    if not windows.even:
+        is_new = windows.is_new.reshape(*windows.is_new.shape, *(1,) * (x.ndim - axis - 1))
+        taken = jnp.where(is_new, taken, jnp.zeros((), x.dtype))
+    return taken.sum(axis + 1)
 
 
-def _sizes(cover: np.ndarray, axis: int, like: Array) -> Array:
-    sizes = np.maximum(cover.sum(1), 1)
+def _sizes(windows: Cover, axis: int, like: Array) -> Array:
+    sizes = np.maximum(windows.count, 1)
     return jnp.asarray(sizes.reshape([-1 if a == axis else 1 for a in range(like.ndim)]), like.dtype)
 
 
@@ -102,14 +131,29 @@ def adaptive_max(x: Array, outputs: Ints) -> tuple[Array, Array]:
     return adaptive_max_forward(x, outputs)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def adaptive_max_forward(x: Array, outputs: Ints) -> tuple[Array, Array]:
-    """The first maximum of every window (of NaNs the last), axis after axis, the last first."""
+    """The first maximum of every window (of NaNs the last), axis after axis; its derivative is read at the winners."""
     spatial = x.shape[1:-1]
-    flat = np.arange(prod(spatial), dtype=np.int32).reshape(1, *spatial, 1)
-    best, where = x, jnp.broadcast_to(jnp.asarray(flat), x.shape)
+    if x.size == 0 or 0 in outputs:
+        shape = (x.shape[0], *outputs, x.shape[-1])
+        return jnp.zeros(shape, x.dtype), jnp.zeros(shape, jnp.int32)
+    best, where = x, _places(spatial)
     for axis in reversed(range(len(spatial))):
-        best, where = _fold(best, where, covered(spatial[axis], outputs[axis]), axis + 1)
-    return best, where
+        windows = cover(spatial[axis], outputs[axis])
+        laid = tuple(windows.windows(a, axis + 1) for a in (best, where))
+        best, where = with_places("max").whole_axis(laid, axis + 2)
+    return best, jnp.broadcast_to(where, best.shape)
+
+
+@adaptive_max_forward.defjvp
+def _adaptive_max_jvp(outputs: Ints, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    best, where = adaptive_max_forward(*primals, outputs)
+    (tangent,) = tangents
+    flat = tangent.reshape(tangent.shape[0], prod(tangent.shape[1:-1]), tangent.shape[-1])
+    found = jnp.take_along_axis(flat, where.reshape(where.shape[0], -1, where.shape[-1]), 1) if where.size else where
+    no_tangent = np.zeros(where.shape, jax.dtypes.float0)
+    return (best, where), (cast(found.reshape(where.shape), tangent.dtype), no_tangent)
 
 
 def adaptive_max_fwd(x: Array, outputs: Ints) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -122,55 +166,23 @@ def adaptive_max_bwd(outputs: Ints, kept: tuple[Array, Array], delta: tuple[Arra
     """:: (i*, CT y) -> CT x: every cell asks the outputs that cover it, so nothing is written twice."""
     (where, like), dy = kept, delta[0]
     spatial = like.shape[1:]
-    here = jnp.asarray(np.arange(prod(spatial), dtype=np.int32).reshape(1, *spatial, 1))
-    columns = [_ranked(covered(n, m).T) for n, m in zip(spatial, outputs, strict=True)]
-    total = jnp.zeros((dy.shape[0], *spatial, dy.shape[-1]), wide(dy.dtype))
-    for ranks in itertools.product(*(range(c.shape[1]) for c in columns)):
-        indices = [column[:, rank] for column, rank in zip(columns, ranks, strict=True)]
-        reached, sent = _take(where, indices), _take(dy, indices)
-        is_first_ask = _outer([_is_new(column, rank) for column, rank in zip(columns, ranks, strict=True)])
-        total = total + jnp.where((reached == here) & is_first_ask, cast(sent, total.dtype), 0)
-    return (cast(total, dy.dtype),)
+    if dy.size == 0:
+        return (jnp.zeros((dy.shape[0], *spatial, dy.shape[-1]), dy.dtype),)
+    here, asked = _places(spatial), np.ones((), bool)
+    sent = cast(dy, wide(dy.dtype))
+    for axis in reversed(range(len(spatial))):
+        outputs_there = cover(outputs[axis], spatial[axis])
+        where, sent = (outputs_there.windows(a, axis + 1) for a in (where, sent))
+        here = jnp.expand_dims(here, axis + 2)
+        asked = np.multiply.outer(outputs_there.is_new, asked)
+    won = (where == here) & jnp.asarray(asked[None, ..., None])
+    dx = jnp.where(won, sent, jnp.zeros((), sent.dtype)).sum(tuple(range(2, won.ndim - 1, 2)))
+    return (cast(dx, dy.dtype),)
 
 
-def _fold(x: Array, where: Array, cover: np.ndarray, axis: int) -> tuple[Array, Array]:
-    best = who = None
-    for index in _ranked(cover).T:
-        p, here = jnp.take(x, index, axis), jnp.take(where, index, axis)
-        if best is None or who is None:
-            best, who = p, here
-            continue
-        wins = (p > best) | (p != p)
-        best, who = jnp.where(wins, p, best), jnp.where(wins, here, who)
-    if best is None or who is None:
-        return jnp.take(x, np.zeros(0, np.int32), axis), jnp.take(where, np.zeros(0, np.int32), axis)
-    return best, who
-
-
-def _ranked(cover: np.ndarray) -> np.ndarray:
-    """`(rows, most)`: what each row covers, in order; shorter rows repeat their last."""
-    most = int(cover.sum(1).max(initial=0))
-    first, count = cover.argmax(1), cover.sum(1)
-    return first[:, None] + np.minimum(np.arange(most)[None, :], count[:, None] - 1)
-
-
-def _is_new(column: np.ndarray, rank: int) -> np.ndarray:
-    """Where a row of `_ranked` does not repeat its last."""
-    return np.ones(len(column), bool) if rank == 0 else column[:, rank] > column[:, rank - 1]
-
-
-def _take(x: Array, indices: Sequence[np.ndarray]) -> Array:
-    for axis, index in enumerate(indices, start=1):
-        x = jnp.take(x, index, axis)
-    return x
-
-
-def _outer(masks: Sequence[np.ndarray]) -> Array:
-    """`(1, *spatial, 1)` of bool."""
-    both = np.ones((), bool)
-    for mask in masks:
-        both = np.logical_and.outer(both, mask)
-    return jnp.asarray(both[None, ..., None])
+def _places(spatial: Ints) -> Array:
+    """`(1, *spatial, 1)`: the flat position of every cell."""
+    return jnp.arange(prod(spatial), dtype=jnp.int32).reshape(1, *spatial, 1)
 
 
 adaptive_max.defvjp(adaptive_max_fwd, adaptive_max_bwd)

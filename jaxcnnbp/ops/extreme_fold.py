@@ -27,6 +27,7 @@ from jaxcnnbp.geometry.window import keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.apart import apart, if_ever
 from jaxcnnbp.ops.devices import may_be_partitioned
+from jaxcnnbp.ops.joining import Operation, join_windows
 from jaxcnnbp.ops.numerics import cast, cast_exact, wide
 from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
 
@@ -35,10 +36,14 @@ from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
 FEW_TAPS = 12
 # Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
 LONG = 64
+# A place that comes after all others.
+NOWHERE = np.int32(np.iinfo(np.int32).max)
 
 
 def extremes(x: Array, window: Window, kind: str) -> Array:
     """`(batch, *spatial, channels)` -> the extreme values, `(batch, *output, channels)`."""
+    if not is_short(window):
+        return _values_by_joining(x, window, kind)
     *inner, last = steps(window)
     if not is_written_out(window) or (inner and may_be_partitioned(x)):
         return _extremes_by_lax(x, window, kind)
@@ -50,7 +55,7 @@ def extremes(x: Array, window: Window, kind: str) -> Array:
 def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
     if not is_written_out(window):
-        return _by_reduction(x, window, kind)
+        return by_joining(x, window, kind)
     weight, found = 1, list[Array]()
     for step in steps(window):
         best = apart(partial(_values, window=step, kind=kind), x)
@@ -142,27 +147,43 @@ def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:
     return lax_itself.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
 
 
-def _by_reduction(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The same for windows whose taps are too many to write out: one reduction over pairs of a value and its place.
+def by_joining(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The same for windows whose taps are too many to write out: pairs of a value and its place are joined.
 
-    Of equal values the first place wins, of NaNs the last; a place on the padding comes after all others.
+    A place on the padding comes after all others.
     """
-    beats = lax.gt if kind == "max" else lax.lt
     padded, local = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
-    nowhere = np.int32(np.iinfo(np.int32).max)
-    places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), nowhere)
+    places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), NOWHERE)
+    pairs = padded, jnp.asarray(places)[None, ..., None]
+    best, place = join_windows(pairs, window, with_places(kind))
+    return best, cast(_taps_of_places(place, local), tap_dtype(window.taps))
 
-    def later(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+
+def with_places(kind: str) -> Operation:
+    """The extreme of values with their places: of equal values the first place wins, of NaNs the last."""
+    beats, extreme = (lax.gt, jnp.max) if kind == "max" else (lax.lt, jnp.min)
+    Pair = tuple[Array, Array]
+
+    def two(a: Pair, b: Pair) -> Pair:
         (p, i), (q, j) = a, b
         p_nan, q_nan = p != p, q != q
         wins = beats(q, p) | (q_nan & (~p_nan | (j > i))) | ((p == q) & (j < i))
         return jnp.where(wins, q, p), jnp.where(wins, j, i)
 
-    size, stride, dilation = ((1, *v, 1) for v in (local.size, local.stride, local.dilation))
-    operands = padded, jnp.broadcast_to(jnp.asarray(places)[None, ..., None], padded.shape)
-    starts = np.asarray(identity(x.dtype, kind), x.dtype), nowhere
-    best, place = lax_itself.reduce_window(operands, starts, later, size, stride, "VALID", None, dilation)
-    return best, cast(_taps_of_places(place, local), tap_dtype(window.taps))
+    def whole_axis(pair: Pair, axis: int) -> Pair:
+        p, place = pair
+        best = extreme(p, axis)
+        first = jnp.where(p == jnp.expand_dims(best, axis), place, NOWHERE).min(axis)
+        if not jnp.issubdtype(p.dtype, jnp.inexact):
+            return best, first
+        return best, jnp.where(best != best, jnp.where(p != p, place, np.int32(-1)).max(axis), first)
+
+    return Operation(two, whole_axis)
+
+
+def _values_by_joining(x: Array, window: Window, kind: str) -> Array:
+    two, all_of = (lax.max, jnp.max) if kind == "max" else (lax.min, jnp.min)
+    return join_windows(pad_to_reach(x, window, identity(x.dtype, kind)), window, Operation(two, all_of))
 
 
 def _taps_of_places(place: Array, window: Window) -> Array:

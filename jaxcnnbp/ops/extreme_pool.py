@@ -22,9 +22,12 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import axis_in_front, hand_written
+from jaxcnnbp.ops import tap_loop
 from jaxcnnbp.ops.apart import apart
+from jaxcnnbp.ops.devices import alike_zeros
 from jaxcnnbp.ops.extreme_fold import along, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.tap_loop import MANY_TAPS
 from jaxcnnbp.taps import Reader, cells, crop_to_input, gather, phase_counts, scatter
 
 BITS = 32
@@ -37,6 +40,7 @@ class Recorded(NamedTuple):
 
     winners: Array | None  # "first": index of the winning tap, in the narrowest unsigned integer
     ties: tuple[Array, ...] | None  # else: one bit a tap, set where the tap holds the extreme value
+    compared: tuple[Array, Array] | None = None  # else, of very many taps: the input and the extremes
 
 
 @hand_written
@@ -65,14 +69,23 @@ def _winners_jvp(window: Window, kind: str, primals: tuple[Array], tangents: tup
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
     """:: x -> ((y, t*), recorded)."""
     best, taps = winners(x, window, kind)
-    recorded = Recorded(taps, None) if ties == "first" else Recorded(None, tied_taps(x, best, window, kind))
-    return axis_in_front(best, taps), recorded
+    return axis_in_front(best, taps), _recorded(x, best, taps, window, kind, ties)
+
+
+def _recorded(x: Array, best: Array, taps: Array, window: Window, kind: str, ties: str) -> Recorded:
+    if ties == "first":
+        return Recorded(taps, None)
+    if window.taps > MANY_TAPS:
+        return Recorded(None, None, (x, best))
+    return Recorded(None, tied_taps(x, best, window, kind))
 
 
 def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta: tuple[Array, Array]) -> tuple[Array]:
     """:: (recorded, CT y) -> CT x; the taps are integers and carry no delta."""
     if kept.winners is not None:
         return (send_to_winners(delta[0], kept.winners, window),)
+    if kept.compared is not None:
+        return (send_to_equals(delta[0], *kept.compared, window, ties == "split"),)
     return (send_to_ties(delta[0], kept.ties or (), window, ties == "split"),)
 
 
@@ -171,8 +184,7 @@ def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: 
     dtype, sum_type = delta.dtype, wide(delta.dtype)
     if split:
         holders = sum((cast(lax.population_count(w), sum_type) for w in words), start=jnp.zeros((), sum_type))
-        # A window that lies wholly on padding has no holder, and its delta goes nowhere.
-        delta = cast(delta, sum_type) / jnp.maximum(holders, jnp.ones((), sum_type))
+        delta = _shared(delta, holders)
 
     def to_holders(tap: Ints, read: Reader) -> Array:
         word, bit = divmod(int(np.ravel_multi_index(tap, window.size)), BITS)
@@ -180,6 +192,33 @@ def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: 
         return jnp.where(holds == 1, cast(read(delta), sum_type), jnp.zeros((), sum_type))
 
     return cast(scatter(to_holders, window), dtype)
+
+
+@jax.named_scope("extreme_pool.send_to_equals")
+def send_to_equals(delta: Array, x: Array, best: Array, window: Window, split: bool) -> Array:
+    """The same in a loop over the taps, where a bit for each of them would be too many."""
+    dtype, sum_type, taps = delta.dtype, wide(delta.dtype), tap_loop.tap_numbers(window)
+    cells_there, inside = tap_loop.in_rows(x, window), tap_loop.cells_in_rows(window)
+
+    def holds(tap: Array) -> Array:
+        p = tap_loop.read(cells_there, tap, window)
+        return ((p == best) | ((p != p) & (best != best))) & tap_loop.read(inside, tap, window)
+
+    def send(sent: Array, tap: Array) -> tuple[Array, None]:
+        return tap_loop.add(sent, jnp.where(holds(tap), delta, jnp.zeros((), sum_type)), tap, window), None
+
+    if split:
+        none = alike_zeros(jax.ShapeDtypeStruct(best.shape, sum_type), x, best)
+        holders = lax.scan(lambda count, tap: (count + cast(holds(tap), sum_type), None), none, taps)[0]
+        delta = _shared(delta, holders)
+    delta = cast(delta, sum_type)
+    nowhere = tap_loop.no_rows(x.shape[0], x.shape[-1], sum_type, window, x, delta)
+    return cast(tap_loop.out_of_rows(lax.scan(send, nowhere, taps)[0], window), dtype)
+
+
+def _shared(delta: Array, holders: Array) -> Array:
+    """The share of each holder; a window that lies wholly on padding has none, and its delta goes nowhere."""
+    return cast(delta, holders.dtype) / jnp.maximum(holders, jnp.ones((), holders.dtype))
 
 
 def tied_taps(x: Array, best: Array, window: Window, kind: str) -> tuple[Array, ...]:
@@ -219,7 +258,7 @@ def flat_argmax(taps: Array, window: Window) -> Array:
         start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis] - window.padding[axis][0]
         position = (tap * window.dilation[axis] + along(start, axis, window.rank)) // window.input_dilation[axis]
         index, weight = index + position * weight, weight * window.spatial[axis]
-        on_input = np.asarray(window.inside(axis).any(1))
+        on_input = window.cells(axis) > 0
         if not on_input.all():
             index = jnp.where(along(on_input, axis, window.rank), index, np.int32(-(2**30)))
     return jnp.maximum(index, -1)

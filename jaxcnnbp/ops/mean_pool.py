@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import dual, keep_axes, unpadded
+from jaxcnnbp.geometry.window import dual, keep_axes
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.joining import Operation, join_windows
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
 
@@ -94,16 +94,13 @@ def sum_windows(x: Array, window: Window) -> Array:
     for axis in range(window.rank):
         local = replace(keep_axes(window, (axis,)), spatial=tuple(x.shape[1:-1]))
         long = window.size[axis] > LONG
-        x = _sum_by_reduction(x, local) if long else sum((p for _, p in gather(x, local)), start=jnp.zeros((), x.dtype))
+        x = _sum_by_joining(x, local) if long else sum((p for _, p in gather(x, local)), start=jnp.zeros((), x.dtype))
     return x
 
 
-def _sum_by_reduction(x: Array, window: Window) -> Array:
-    """The same by lax, for windows whose taps are too many to write out."""
-    padded, rest = pad_to_reach(x, window), unpadded(window)
-    zero = np.zeros((), x.dtype)
-    size, stride, dilation = ((1, *v, 1) for v in (rest.size, rest.stride, rest.dilation))
-    return lax_itself.reduce_window(padded, zero, lax.add, size, stride, "VALID", None, dilation)
+def _sum_by_joining(x: Array, window: Window) -> Array:
+    """The same for windows whose taps are too many to write out."""
+    return join_windows(pad_to_reach(x, window), window, Operation(lax.add, lambda x, axis: x.sum(axis)))
 
 
 def spread_windows(y: Array, window: Window) -> Array:
@@ -114,7 +111,7 @@ def spread_windows(y: Array, window: Window) -> Array:
         spatial = tuple(window.spatial[a] if a == axis else n for a, n in enumerate(y.shape[1:-1]))
         local = replace(keep_axes(window, (axis,)), spatial=spatial)
         long = window.size[axis] > LONG
-        y = _sum_by_reduction(y, dual(local)) if long else scatter(lambda _, read, y=y: read(y), local)
+        y = _sum_by_joining(y, dual(local)) if long else scatter(lambda _, read, y=y: read(y), local)
     return y
 
 

@@ -24,8 +24,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.numerics import cast
-from jaxcnnbp.taps import gather, scatter
+from jaxcnnbp.ops import tap_loop
+from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.numerics import cast, wide
 
 Leaves = tuple[Array, ...]
 
@@ -34,7 +35,8 @@ class Folded(NamedTuple):
     """What the backward pass needs."""
 
     prefixes: Leaves  # a_0 .. a_{T-1} stacked, a leaf each
-    taps: Leaves  # p[., 0] .. p[., T-1] stacked
+    operands: Leaves
+    inits: Leaves
     consts: Leaves  # what the reducer closes over
 
 
@@ -51,34 +53,49 @@ def _fold(operands: Leaves, inits: Leaves, consts: Leaves, reducer: Jaxpr, windo
 
 def fold_fwd(operands: Leaves, inits: Leaves, consts: Leaves, reducer: Jaxpr, window: Window) -> tuple[Leaves, Folded]:
     """:: (x, init, consts) -> (y, folded)."""
-    combine = elementwise(reducer)
-    taps = tuple(_stacked(x, init, window) for x, init in zip(operands, inits, strict=True))
-    start = tuple(jnp.broadcast_to(init, p.shape[1:]) for init, p in zip(inits, taps, strict=True))
+    combine, on_input = elementwise(reducer), tap_loop.cells_in_rows(window)
+    rows = _in_rows(operands, inits, window)
+    shapes = ((x.shape[0], *window.output, x.shape[-1]) for x in operands)
+    start = tuple(map(jnp.broadcast_to, inits, shapes))
 
-    def step(prefix: Leaves, tap: tuple[Leaves, Array]) -> tuple[Leaves, Leaves]:
-        p, on_input = tap
-        return _where(on_input, combine(consts, prefix, p), prefix), prefix
+    def step(prefix: Leaves, tap: Array) -> tuple[Leaves, Leaves]:
+        after = combine(consts, prefix, _read(rows, tap, window))
+        return _where(tap_loop.read(on_input, tap, window), after, prefix), prefix
 
-    y, prefixes = lax.scan(step, start, (taps, on_input_by_tap(window)))
-    return y, Folded(prefixes, taps, consts)
+    y, prefixes = lax.scan(step, alike(*start, *operands)[: len(start)], tap_loop.tap_numbers(window))
+    return y, Folded(prefixes, operands, inits, consts)
 
 
 def fold_bwd(reducer: Jaxpr, window: Window, kept: Folded, delta: Leaves) -> tuple[Any, Any, Any]:
     """:: (folded, CT y) -> (CT x, CT init, CT consts)."""
-    combine = elementwise(reducer)
+    combine, is_cell = elementwise(reducer), tap_loop.cells_in_rows(window)
+    rows = _in_rows(kept.operands, kept.inits, window)
+    Carry = tuple[Leaves, Leaves, Leaves]
 
-    def step(carry: tuple[Leaves, Leaves], tap: tuple[Leaves, Leaves, Array]) -> tuple[tuple[Leaves, Leaves], Leaves]:
-        (d_next, d_consts), (prefix, p, on_input) = carry, tap
+    def step(carry: Carry, row: tuple[Array, Leaves]) -> tuple[Carry, None]:
+        (d_next, d_consts, d_rows), (tap, prefix) = carry, row
+        on_input = tap_loop.read(is_cell, tap, window)
         d_out = _where(on_input, d_next, tuple(map(jnp.zeros_like, d_next)))
-        more, d_left, d_right = _pull_back(combine, (kept.consts, prefix, p), d_out)
+        more, d_left, d_right = _pull_back(combine, (kept.consts, prefix, _read(rows, tap, window)), d_out)
         d_consts = tuple(a + b for a, b in zip(d_consts, more, strict=True))
-        return (_where(on_input, d_left, d_next), d_consts), d_right
+        d_rows = tuple(tap_loop.add(to, cast(d, to.dtype), tap, window) for to, d in zip(d_rows, d_right, strict=True))
+        return (_where(on_input, d_left, d_next), d_consts, d_rows), None
 
     start = tuple(map(_as_number, delta, (prefix[0] for prefix in kept.prefixes)))
-    rows = kept.prefixes, kept.taps, on_input_by_tap(window)
-    (d_first, d_consts), d_taps = lax.scan(step, (start, tuple(map(jnp.zeros_like, kept.consts))), rows, reverse=True)
-    dx = (_scattered(d, window) for d in d_taps)
+    nothing = start, tuple(map(jnp.zeros_like, kept.consts)), tuple(jnp.zeros_like(x, wide(x.dtype)) for x in rows)
+    taps = tap_loop.tap_numbers(window)
+    (d_first, d_consts, d_rows), _ = lax.scan(step, nothing, (taps, kept.prefixes), reverse=True)
+    dx = (cast(tap_loop.out_of_rows(d, window), x.dtype) for d, x in zip(d_rows, kept.operands, strict=True))
     return _gradients(dx), _gradients(cast(d.sum(), d.dtype) for d in d_first), _gradients(d_consts)
+
+
+def _in_rows(operands: Leaves, inits: Leaves, window: Window) -> Leaves:
+    """The operands as the loop reads them; off the input they hold the initial value."""
+    return tuple(tap_loop.in_rows(x, window, init) for x, init in zip(operands, inits, strict=True))
+
+
+def _read(rows: Leaves, tap: Array, window: Window) -> Leaves:
+    return tuple(tap_loop.read(x, tap, window) for x in rows)
 
 
 def elementwise(reducer: Jaxpr) -> Callable[[Leaves, Leaves, Leaves], Leaves]:
@@ -94,31 +111,11 @@ def elementwise(reducer: Jaxpr) -> Callable[[Leaves, Leaves, Leaves], Leaves]:
     return combine
 
 
-def on_input_by_tap(window: Window) -> Array:
-    """`(taps, 1, *output, 1)` of bool: whether a tap of a window falls on an input cell."""
-    masks = np.ones((1,) * (2 * window.rank), bool)
-    for axis in range(window.rank):
-        inside = window.inside(axis).T
-        shape = [1] * (2 * window.rank)
-        shape[axis], shape[window.rank + axis] = inside.shape
-        masks = masks & inside.reshape(shape)
-    return jnp.asarray(masks.reshape(window.taps, 1, *window.output, 1))
-
-
 def _pull_back(combine: Callable[..., Leaves], primals: tuple[Leaves, ...], d_out: Leaves) -> tuple[Leaves, ...]:
     """Both partial derivatives of the reducer, applied to `d_out`; integers have none and carry zeros."""
     _, pull = jax.vjp(combine, *primals)
     wanted = tuple(d if _is_float(d) else np.zeros(d.shape, jax.dtypes.float0) for d in d_out)
     return jax.tree.map(_as_number, pull(wanted), primals)
-
-
-def _stacked(x: Array, fill: Any, window: Window) -> Array:
-    return jnp.stack([p for _, p in gather(x, window, fill)])
-
-
-def _scattered(d_taps: Array, window: Window) -> Array:
-    index = {tap: i for i, tap in enumerate(window.tap_indices())}
-    return cast(scatter(lambda tap, read: read(d_taps[index[tap]]), window), d_taps.dtype)
 
 
 def _where(on_input: Array, a: Sequence[Array], b: Sequence[Array]) -> Leaves:

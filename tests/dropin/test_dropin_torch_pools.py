@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxcnnbp.ops.adaptive_pool import adaptive_avg_pool, adaptive_max_pool, covered
+from jaxcnnbp.ops.adaptive_pool import adaptive_avg_pool, adaptive_max_pool, cover
 from jaxcnnbp.ops.lp_pool import lp_pool
 
 torch = pytest.importorskip("torch")
@@ -63,9 +63,9 @@ def test_adaptive_windows_are_pytorchs():
         positions = torch.arange(extent, dtype=torch.float64)
         first = -torch.nn.functional.adaptive_max_pool1d(-positions[None], outputs)[0]
         last = torch.nn.functional.adaptive_max_pool1d(positions[None], outputs)[0]
-        cover = covered(extent, outputs)
-        np.testing.assert_array_equal(cover.argmax(1), first.numpy())
-        np.testing.assert_array_equal(extent - 1 - cover[:, ::-1].argmax(1), last.numpy())
+        windows = cover(extent, outputs)
+        np.testing.assert_array_equal(windows.first, first.numpy())
+        np.testing.assert_array_equal(windows.first + windows.count - 1, last.numpy())
 
 
 TWO = list(itertools.product([(1, 1), (4, 7), (5, 3), (6, 6)], [(1, 1), (2, 3), (7, 2), (3, None)]))
