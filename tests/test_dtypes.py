@@ -157,3 +157,32 @@ def test_x64_input_without_x64_neighbours(x64):
     """The dtype of the input decides, not what the session allows."""
     for case in (*named(CONVOLUTIONS, "2d"), *named(MEAN_POOLS, "overlapping"), *LAYERS):
         assert case(*case.arrays("float32")).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        ("float16", "bfloat16"),
+        ("bfloat16", "float16"),
+        ("bfloat16", "float32"),
+        ("float32", "float64"),
+        ("complex64", "complex128"),
+        ("int8", "float32"),
+    ],
+)
+def test_the_type_asked_for_is_that_of_lax(dtype, wanted, x64):
+    """Also where neither type holds the other; float64 is no output type at all to who compares dtypes with None."""
+    x, kernel = jnp.arange(10).reshape(1, 2, 5).astype(dtype), jnp.arange(12).reshape(2, 2, 3).astype(dtype)
+
+    def pulled(convolution):
+        y = jax.eval_shape(lambda x, k: convolution(x, k, (2,), "SAME"), x, kernel)
+        assert y.dtype == dtype
+        y, pullback = jax.vjp(lambda x, k: convolution(x, k, (2,), "SAME", preferred_element_type=wanted), x, kernel)
+        return y, *pullback(jnp.ones(y.shape, y.dtype))
+
+    ours, theirs = pulled(jaxcnnbp.conv_general_dilated), pulled(lax.conv_general_dilated)
+    assert [a.dtype for a in ours] == [a.dtype for a in theirs]
+    if dtype != "int8":
+        assert_same(ours, theirs)
+    else:
+        np.testing.assert_array_equal(ours[0], theirs[0])

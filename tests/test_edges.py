@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import jaxcnnbp
 from jaxcnnbp import nn
@@ -176,6 +177,35 @@ def test_loss_of_nothing(loss):
     assert (float(value), delta.shape) == (0, (0, 3))
 
 
+# Channels last; extents, kernel and options of lax convolutions that read padding alone, or nothing.
+NOTHING_READ = (
+    ((2, 0, 4, 2), (1, 1, 2, 4), dict(padding=((1, 0), (0, 1)), lhs_dilation=(2, 1))),
+    ((2, 0, 0, 2), (1, 1, 2, 4), dict(padding=((4, 5), (3, 2)), lhs_dilation=(1, 2), rhs_dilation=(2, 1))),
+    ((2, 0, 4, 2), (1, 1, 2, 4), dict(padding=((-2, 3), (3, -1)), lhs_dilation=(3, 2))),
+    ((2, 0, 4, 2), (3, 2, 1, 4), dict(padding="SAME", window_strides=(2, 1), feature_group_count=2)),
+    ((0, 3, 4, 2), (3, 2, 2, 4), dict(padding=((1, 0), (0, 1)), lhs_dilation=(2, 1), rhs_dilation=(2, 1))),
+    ((0, 3, 4, 2), (1, 1, 2, 4), dict(padding=((-1, 4), (5, -1)), batch_group_count=2)),
+    ((2, 3, 4, 0), (3, 2, 0, 4), dict(padding="SAME", window_strides=(2, 1))),
+    ((2, 3, 4, 2), (3, 2, 2, 0), dict(padding="SAME")),
+    ((2, 1, 2, 2), (3, 3, 2, 4), dict(padding="VALID")),
+    ((2, 3, 4, 2), (1, 1, 2, 4), dict(padding=((-9, 7), (0, 0)))),
+)
+
+
+@pytest.mark.parametrize(("x_shape", "kernel_shape", "options"), NOTHING_READ)
+def test_convolution_of_nothing_is_that_of_lax(x_shape, kernel_shape, options):
+    options = dict(window_strides=(1, 1), dimension_numbers=("NHWC", "HWIO", "NHWC")) | options
+    x, kernel = jnp.ones(x_shape), jnp.ones(kernel_shape)
+    wanted = jax.eval_shape(lambda x, k: lax.conv_general_dilated(x, k, **options), x, kernel)
+    y, pullback = jax.vjp(lambda x, k: jaxcnnbp.conv_general_dilated(x, k, **options), x, kernel)
+    dx, dk = pullback(jnp.ones(wanted.shape))
+    assert [a.shape for a in (y, dx, dk)] == [wanted.shape, x_shape, kernel_shape]
+    assert not any(map(np.any, (y, dx, dk)))
+    delta = jnp.ones(wanted.shape)
+    assert jaxcnnbp.conv_input_grad(delta, kernel, x_shape, **options).shape == x_shape
+    assert jaxcnnbp.conv_kernel_grad(x, delta, kernel_shape, **options).shape == kernel_shape
+
+
 def test_kernel_gradient_of_nothing_is_zero():
     gradient = jax.grad(lambda k: jaxcnnbp.correlate(jnp.zeros((0, 5, 1)), k).sum())(jnp.ones((2, 1, 3)))
     np.testing.assert_array_equal(gradient, jnp.zeros((2, 1, 3)))
@@ -210,3 +240,52 @@ def test_unpooling_where_windows_share_a_winner():
 @pytest.mark.parametrize("u", [9.0, -9.0])
 def test_a_saturated_slope_is_not_negative(u, dtype):
     assert jax.grad(jaxcnnbp.scaled_tanh)(jnp.asarray(u, dtype)).item() >= 0
+
+
+# Of few input channels, so that neighbouring outputs are computed together.
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_value_reaches_what_its_windows_touch(value):
+    """One in a row of 40 with 5 taps reaches five outputs, and one in their delta five inputs."""
+    x, kernel = jnp.ones((1, 40, 8)), jnp.ones((5, 8, 4))
+    y, pullback = jax.vjp(lambda x: jaxcnnbp.correlate(x, kernel, padding="SAME"), x.at[0, 20, 3].set(value))
+    np.testing.assert_array_equal(np.flatnonzero(~np.isfinite(y).all(-1)), np.arange(18, 23))
+    (dx,) = pullback(jnp.ones(y.shape).at[0, 20, 2].set(value))
+    np.testing.assert_array_equal(np.flatnonzero(~np.isfinite(dx).all(-1)), np.arange(18, 23))
+
+
+def test_a_value_under_vmap():
+    """The choice between the form for finite numbers and the other is one for all images, and both are not computed."""
+    x, kernel = jnp.ones((3, 1, 40, 8)).at[1, 0, 20, 3].set(NAN), jnp.ones((5, 8, 4))
+    mapped = jax.vmap(lambda x: jaxcnnbp.correlate(x, kernel))
+    assert "select_n" not in str(jax.make_jaxpr(mapped)(x))
+    np.testing.assert_array_equal(np.argwhere(np.isnan(mapped(x)).all(-1))[:, 2], np.arange(16, 21))
+
+
+TABLE = np.array([[True, False], [True, True], [False, True]])
+
+
+def connected(x, kernel):
+    return jaxcnnbp.correlate(x, kernel, connections=TABLE)
+
+
+def connected_block(x, kernel):
+    return jaxcnnbp.conv_block(x, kernel, connections=TABLE, activation=None)
+
+
+@pytest.mark.parametrize("fun", [connected, connected_block, jax.jit(connected)])
+def test_a_nan_passes_connections_alone(fun):
+    x, kernel = jnp.ones((1, 6, 3)), jnp.ones((2, 3, 2))
+    y, pullback = jax.vjp(fun, x.at[..., 0].set(NAN), kernel)
+    np.testing.assert_array_equal(np.isnan(y).all((0, 1)), TABLE[0])
+    np.testing.assert_array_equal(np.isfinite(y).all((0, 1)), ~TABLE[0])
+    dx, dk = pullback(jnp.ones(y.shape).at[..., 1].set(NAN))
+    np.testing.assert_array_equal(np.isnan(dx).all((0, 1)), TABLE[:, 1])
+    np.testing.assert_array_equal(dk[:, ~TABLE], 0)
+
+
+def test_a_nan_passes_connections_of_a_layer_alone():
+    layer = nn.Conv(2, 2, connections=TABLE)
+    params = layer.init(jax.random.key(0), (1, 6, 3))
+    _, kept = layer.forward(params, jnp.ones((1, 6, 3)))
+    gradients = layer.backward(params, kept, jnp.ones((1, 5, 2)).at[..., 1].set(NAN))
+    np.testing.assert_array_equal(np.isnan(gradients[1]).all((0, 1)), TABLE[:, 1])

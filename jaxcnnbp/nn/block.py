@@ -107,7 +107,14 @@ class ConvBlock:
     def _plan(self, x: Array, kernel: Array) -> Block:
         conv = self.conv
         geometry = conv_geometry(
-            x, kernel, conv.stride, conv.padding, conv.dilation, conv.groups, conv.true_convolution
+            x,
+            kernel,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.true_convolution,
+            None if conv.connections is None else np.asarray(conv.connections),
         )
         border, geometry = bordered(geometry, conv.padding_mode)
         named = parse_activation(self.activation.name, self.activation.argument)

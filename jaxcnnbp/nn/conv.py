@@ -130,7 +130,7 @@ class Conv:
 
     def _geometry(self, x: Array, kernel: Array) -> tuple[Border | None, ConvGeometry]:
         geometry = conv_geometry(
-            x, kernel, self.stride, self.padding, self.dilation, self.groups, self.true_convolution
+            x, kernel, self.stride, self.padding, self.dilation, self.groups, self.true_convolution, self._table()
         )
         return bordered(geometry, self.padding_mode)
 

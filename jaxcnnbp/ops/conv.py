@@ -13,19 +13,20 @@ kernel gradient is flipped back, and its delta meets the kernel as it stands.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
+from jaxcnnbp.ops.conv_connections import each_from_its_maps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
 from jaxcnnbp.ops.devices import alike
-from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.ops.numerics import cast, common
 
 
 class ConvResiduals(NamedTuple):
@@ -47,16 +48,18 @@ def forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """y[u] = sum_t p[u, t] k[t]."""
     if x.size == 0 or kernel.size == 0 or 0 in geometry.window.output:
         return jnp.zeros((x.shape[0], *geometry.window.output, kernel.shape[-1]), geometry.output_dtype or x.dtype)
-    return choose_forward(x, _as_correlation(kernel, geometry), geometry)
+    outputs = x.shape[0] * math.prod(geometry.window.output) * kernel.shape[-1]
+    return each_from_its_maps(choose_forward, x, _as_correlation(kernel, geometry), geometry, -1, outputs)
 
 
 @jax.named_scope("conv.input_grad")
 def input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx = scatter(delta[u] k[t])."""
-    if delta.size == 0 or kernel.size == 0:
+    if delta.size == 0 or kernel.size == 0 or 0 in geometry.window.spatial:
         return jnp.zeros((delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups), kernel.dtype)
     delta, k = _promote(delta, _as_correlation(kernel, geometry))
-    return cast(choose_input_grad(delta, k, geometry), kernel.dtype)
+    cells = delta.shape[0] * math.prod(geometry.window.spatial) * kernel.shape[-2]
+    return cast(each_from_its_maps(choose_input_grad, delta, k, geometry, -2, cells), kernel.dtype)
 
 
 @jax.named_scope("conv.kernel_grad")
@@ -85,7 +88,7 @@ def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
 
 def _promote(a: Array, b: Array) -> tuple[Array, Array]:
     """Both operands in one type: delta has the output's, which `preferred_element_type` may have set apart."""
-    dtype = np.promote_types(a.dtype, b.dtype)  # on purpose: `jnp` refuses it where promotion is strict
+    dtype = common(a.dtype, b.dtype)
     return cast(a, dtype), cast(b, dtype)
 
 

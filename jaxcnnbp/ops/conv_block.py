@@ -94,7 +94,7 @@ def conv_block(
     _require_real(x)
     bias = None if bias is None else _checked_bias(jnp.asarray(bias), kernel)
     kernel = kernel if connections is None else connect(kernel, connections, groups)
-    geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, bool(true_convolution))
+    geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, bool(true_convolution), connections)
     border, geometry = bordered(geometry, padding_mode)
     pooled = parse_block_pool(
         geometry.window.output,

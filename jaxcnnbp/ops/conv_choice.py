@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.export import is_symbolic_dim
 
@@ -26,6 +28,7 @@ from jaxcnnbp.ops import winograd
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Form, Layer, Row
 from jaxcnnbp.ops.devices import may_be_partitioned
+from jaxcnnbp.ops.finite import where_finite
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.ops.processor import has_short_vectors
 
@@ -86,6 +89,7 @@ FORWARD = (
         lambda a: a.has_columns,
         lambda a: a.reads_little,
         alone=True,
+        spreads=True,
     ),
     Row(
         partial(volumes.forward_by_slices, forward_of_parts),
@@ -113,6 +117,7 @@ FORWARD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.has_long_rows,
         alone=True,
+        spreads=True,
     ),
     Row(
         patches.forward_by_patches,
@@ -157,6 +162,7 @@ INPUT_GRAD = (
         "LeNet-5, 5x5, 6 to 16: 1.7 -> 0.5 ms; 3x3x3, 3 to 64: 282 -> 16 ms",
         lambda a: a.has_columns,
         lambda a: a.little_to_send_back and not a.steps and (a.width <= 32 or a.volumes),
+        spreads=True,
     ),
     Row(
         patches.input_grad_by_patches,
@@ -190,6 +196,7 @@ INPUT_GRAD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.carries_back_long_rows,
         alone=True,
+        spreads=True,
     ),
     Row(
         patches.input_grad_by_patches,
@@ -202,6 +209,7 @@ INPUT_GRAD = (
         "7x7/2 of 3: 66 -> 19 ms",
         lambda a: a.strided and a.dense,
         lambda a: a.phases_as_channels and not a.zeros_are_cheap,
+        spreads=True,
     ),
     Row(
         partial(strided.input_grad_by_phases, forward_of_parts),
@@ -220,6 +228,7 @@ INPUT_GRAD = (
         "3x3/2, 32 groups of 8: 8.3 -> 3.1 ms",
         lambda a: a.strided and a.grouped,
         lambda a: not a.pointwise,
+        spreads=True,
     ),
     Row(
         grouped.input_grad_by_group,
@@ -239,6 +248,7 @@ KERNEL_GRAD = (
         "2x2 transposed: delta is sliced, not x dilated",
         lambda a: a.transposed and a.dense and a.few_taps,
         alone=True,
+        spreads=True,
     ),
     Row(plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms", lambda a: a.pointwise and a.dense),
     Row(
@@ -260,6 +270,7 @@ KERNEL_GRAD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work,
         alone=True,
+        spreads=True,
     ),
     Row(
         patches.kernel_grad_by_patches,
@@ -328,37 +339,57 @@ KERNEL_GRAD = (
 def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The output, in the dtype asked for."""
     layer = _layer(geometry, x, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
-    dtype = geometry.output_dtype or x.dtype
-    return _by_platform(FORWARD, plain.forward_by_lax, layer, x, kernel, dtype)
+    shape = (x.shape[0], *geometry.window.output, kernel.shape[-1])
+    result = jax.ShapeDtypeStruct(shape, jnp.dtype(geometry.output_dtype or x.dtype))
+    return _by_platform(FORWARD, plain.forward_by_lax, layer, x, kernel, result)
 
 
 def choose_input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx, in the dtype of the operands."""
     layer = _layer(geometry, delta, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
-    return _by_platform(INPUT_GRAD, plain.input_grad_by_lax, layer, delta, kernel, delta.dtype)
+    shape = (delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups)
+    return _by_platform(
+        INPUT_GRAD, plain.input_grad_by_lax, layer, delta, kernel, jax.ShapeDtypeStruct(shape, delta.dtype)
+    )
 
 
 def choose_kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dk, in the dtype of the operands."""
     layer = _layer(geometry, x, *(a.shape[-1] // geometry.groups for a in (x, delta)))
-    return _by_platform(KERNEL_GRAD, plain.kernel_grad_by_lax, layer, x, delta, x.dtype)
+    result = jax.ShapeDtypeStruct(geometry.kernel_shape(x.shape[-1], delta.shape[-1]), x.dtype)
+    return _by_platform(KERNEL_GRAD, plain.kernel_grad_by_lax, layer, x, delta, result)
 
 
 def _layer(geometry: ConvGeometry, images: Array, depth: int, width: int) -> Layer:
     return Layer(geometry, depth, width, images.shape[0], images.dtype.itemsize, has_short_vectors())
 
 
-def _by_platform(table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array, b: Array, dtype) -> Array:
+def _by_platform(
+    table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array, b: Array, result: jax.ShapeDtypeStruct
+) -> Array:
     def run(form: Form, a: Array, b: Array) -> Array:
-        return cast(form(a, b, layer.geometry), dtype)
+        return cast(form(a, b, layer.geometry), result.dtype)
 
     # Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol.
     if is_symbolic_dim(layer.images):
         return run(otherwise, a, b)
-    whole = may_be_partitioned(a)
-    rows = (row.form for row in table if row.fits(layer) and row.pays(layer) and not (row.alone and whole))
-    chosen = next(rows, otherwise)
-    if chosen is otherwise:
+    row, exact = chosen_rows(table, layer, may_be_partitioned(a))
+    if row is None:
         return run(otherwise, a, b)
+    right = partial(run, exact.form if exact else otherwise)
 
-    return lax.platform_dependent(a, b, cpu=partial(run, chosen), default=partial(run, otherwise))
+    def on_cpu(a: Array, b: Array) -> Array:
+        fast = partial(run, row.form)
+        return where_finite(fast, right, a, b, result.size) if row.spreads else fast(a, b)
+
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, otherwise))
+
+
+def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row | None, Row | None]:
+    """The row that serves, and the one that does where numbers are not finite; None where lax's form does.
+
+    `whole` is whether the arrays may lie on several devices, where a look through all numbers is an exchange.
+    """
+    rows = [row for row in table if row.fits(layer) and row.pays(layer) and not (row.alone and whole)]
+    exact = next((row for row in rows if not row.spreads), None)
+    return (exact if whole or layer.geometry.exact else next(iter(rows), None)), exact

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jax
 from jax import Array, lax
-from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.geometry.window import dual as dual_window
+
+
+def looks_for_faults() -> bool:
+    """Whether JAX looks through every result for a NaN or an infinity: then none may stand for anything but itself."""
+    names = ("jax_debug_nans", "jax_debug_infs")
+    return any(getattr(jax.config, name) for name in names)
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,18 @@ class ConvGeometry:
       groups: into how many the channels are split; a group of outputs reads its own group of inputs.
       mirrored: whether the kernel is flipped, as in a true convolution.
       precision: as `jax.lax.conv_general_dilated` takes it.
-      output_dtype: dtype of the output, None for that of the input.
+      output_dtype: name of the output's dtype, None for that of the input.
+      connections: the table `(in, out)` of bool as bytes, for a kernel that is zero where it is False; None for none.
+      exact: whether forms that carry a NaN further than its windows are ruled out.
     """
 
     window: Window
     groups: int = 1
     mirrored: bool = False
     precision: Any = None
-    output_dtype: DTypeLike | None = None
+    output_dtype: str | None = None
+    connections: bytes | None = None
+    exact: bool = field(default_factory=looks_for_faults)
 
     def kernel_shape(self, features_in: int, features_out: int) -> Ints:
         """`(*window, in // groups, out)`."""

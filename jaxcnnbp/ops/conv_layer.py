@@ -334,6 +334,9 @@ class Row:
       pays: whether it is faster there.
       alone: whether it is for one device: it works through images in a loop or lays them together, for which several
         would gather them, or sums more than the gradient.
+      spreads: whether it carries a NaN or an infinity further than its windows: products with zeros that stand for what
+        is not there, or sums of neighbours. Then another row serves the numbers that are not finite, and all of them
+        under `jax_debug_nans` and `jax_debug_infs`.
     """
 
     form: Form
@@ -341,3 +344,4 @@ class Row:
     fits: Condition
     pays: Condition = _always
     alone: bool = False
+    spreads: bool = False

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, window_of
@@ -46,7 +48,8 @@ def convolve(
         `"reflect"` (mirrored at its last cell, which is not repeated) or `"replicate"` (its last cell).
       dilation: input positions from one tap to the next, an int or one an axis.
       groups: into how many the maps are split; each group of outputs sees its own group of inputs.
-      connections: `(in, out)` of bool, the table $M_j$: which input map feeds which output map; all if None.
+      connections: `(in, out)` of bool, the table $M_j$: which input map feeds which output map; all if None. A NaN of
+        a map passes connections alone, unless the table itself is traced: then it is zeros in the kernel.
       layout: where `x` and the output have their channels: `"channels_last"`, `"channels_first"`, or letters such as
         `"NHWC"` and `"NCHW"`; the kernel is the same in all.
 
@@ -115,19 +118,32 @@ def _convolution(
     check_operands(x, kernel, groups)
     if connections is not None:
         kernel = connect(kernel, connections, groups)
-    geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored)
+    geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored, connections)
     border, geometry = bordered(geometry, padding_mode)
     return placed_alike(lambda x, kernel: conv_op(pad_op(x, border), kernel, geometry), x, kernel)
 
 
 def conv_geometry(
-    x: Array, kernel: Array, stride: Any, padding: Padding, dilation: Any, groups: int, mirrored: bool
+    x: Array,
+    kernel: Array,
+    stride: Any,
+    padding: Padding,
+    dilation: Any,
+    groups: int,
+    mirrored: bool,
+    connections: ArrayLike | None = None,
 ) -> ConvGeometry:
     """The geometry of a convolution in the document's words."""
     window = window_of(
         x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation, names={"size": "kernel"}
     )
-    return ConvGeometry(require_output(window, "kernel"), groups, mirrored)
+    geometry = ConvGeometry(require_output(window, "kernel"), groups, mirrored)
+    return geometry if connections is None else replace(geometry, connections=_table_bytes(connections))
+
+
+def _table_bytes(connections: ArrayLike) -> bytes | None:
+    """The table as `ConvGeometry` holds it, None where it is known only when the program runs."""
+    return None if isinstance(connections, Tracer) else np.asarray(connections, np.bool_).tobytes()
 
 
 def bordered(geometry: ConvGeometry, padding_mode: str) -> tuple[Border | None, ConvGeometry]:

@@ -149,7 +149,8 @@ def lax_convolution(
         names={"size": "rhs", "stride": "window_strides", "dilation": "rhs_dilation"},
     )
     groups = feature_group_count * batch_group_count
-    output_dtype = None if preferred_element_type is None else jax.numpy.dtype(preferred_element_type)
+    # By name: NumPy holds float64 to be equal to None, and one geometry would be taken for the other.
+    output_dtype = None if preferred_element_type is None else jax.numpy.dtype(preferred_element_type).name
     hashable = tuple(precision) if isinstance(precision, list) else precision
     return LaxConvolution(ConvGeometry(window, groups, False, hashable, output_dtype), numbers, batch_group_count)
 

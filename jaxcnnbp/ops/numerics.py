@@ -15,6 +15,17 @@ def wide(dtype: DTypeLike) -> np.dtype:
     return jnp.dtype(jnp.float32) if is_narrow else dtype
 
 
+def common(a: DTypeLike, b: DTypeLike) -> np.dtype:
+    """The type that operands of two types meet in, whatever promotion the session allows.
+
+    Of two narrow floats neither may hold the other (float16 and bfloat16); float32, which sums are held in, holds both.
+    """
+    a, b = jnp.dtype(a), jnp.dtype(b)
+    if a == b:
+        return a
+    return wide(a) if wide(a) != a and wide(b) != b else np.promote_types(a, b)
+
+
 def cast(x: Array, dtype: DTypeLike) -> Array:
     """`x` as `dtype`, once and on purpose."""
     return lax.convert_element_type(x, dtype)
