@@ -190,7 +190,7 @@ def test_nothing_spreads_where_jax_looks_for_faults(rule, flag):
         layer = Layer(conv_geometry(x, kernel, **options), 128, 128, 8)
     careful, _ = conv_choice.chosen_rows(RULES[rule][0], layer, False)
     assert usual.spreads
-    assert not careful.spreads
+    assert careful is None or not careful.spreads
 
 
 @pytest.mark.parametrize("rule", RULES)
