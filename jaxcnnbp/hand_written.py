@@ -121,6 +121,8 @@ class hand_written:
     def _unread(self, kept: Any, y: Any, static: tuple[Any, ...], wanted: tuple[bool, ...]) -> set[int]:
         """The leaves of `kept` that only the gradients of frozen operands are computed from."""
         delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0), y)
+        # What has no element to begin with, as in an empty batch, is one of those that `pull` fills.
+        kept = jax.tree.map(lambda a: a if jnp.size(a) else _emptied(a, wanted), kept)
         read = _inputs_read(pull.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
         return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
 
