@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import alike, placed_by
 from jaxcnnbp.ops.numerics import cast, wide
 
 
@@ -54,7 +56,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
     Source: Bouvrie (2006), section 2: the last delta is f'(u) o (y - t).
     """
     outputs = jnp.asarray(outputs)
-    return _squared(*alike(outputs, one_hot_like(outputs, targets)))
+    return _placed(_squared, outputs, one_hot_like(outputs, targets))
 
 
 @hand_written
@@ -103,7 +105,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
     Source: Bishop, *Pattern Recognition and Machine Learning* (2006), section 4.3.4: delta = softmax(y) - t.
     """
     outputs = jnp.asarray(outputs)
-    return _cross_entropy(*alike(outputs, one_hot_like(outputs, targets)))
+    return _placed(_cross_entropy, outputs, one_hot_like(outputs, targets))
 
 
 def one_hot_like(outputs: Array, targets: Array) -> Array:
@@ -117,6 +119,10 @@ def one_hot_like(outputs: Array, targets: Array) -> Array:
             f" {outputs.shape[:-1]}, or have the shape of `outputs` (shape={outputs.shape})."
         )
     return targets.astype(outputs.dtype)
+
+
+def _placed(loss: Callable[..., Array], outputs: Array, targets: Array) -> Array:
+    return placed_by(lambda outputs, targets: loss(*alike(outputs, targets)), lambda *_: (), outputs, targets)
 
 
 def _batch(outputs: Array) -> int:

@@ -18,7 +18,7 @@ from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.convolve import check_operands
 from jaxcnnbp.ops.dense import add_bias
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import alike, placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import spread_windows, sum_windows
 from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
@@ -112,7 +112,8 @@ def subsample(
             f"`window_shape` (={window.size}) must divide the spatial extents (={window.spatial}): cells at the edge"
             " would be lost; pad or crop, or pass ceil_mode=True for partial blocks."
         )
-    return split_batch(add_bias(subsample_op(merged, beta, window), bias), x, window.rank)
+    scaled = placed_alike(lambda x, beta: subsample_op(x, beta, window), merged, beta)
+    return split_batch(add_bias(scaled, bias), x, window.rank)
 
 
 # Learned combination: u_j = sum_i alpha_ij (x_i * k_ij), alpha_ij = softmax over i of c_ij. It is the convolution with
@@ -216,7 +217,8 @@ def combine_maps(
         raise ValueError(f"`logits` (shape={logits.shape}) must be (in, out), here {kernel.shape[-2:]}.")
     window = window_of(x.shape[1:-1], kernel.shape[:-2], padding=padding, names={"size": "kernel"})
     geometry = ConvGeometry(require_output(window, "kernel"), mirrored=bool(true_convolution))
-    return add_bias(combine_op(x, kernel, logits, geometry), bias)
+    combined = placed_alike(lambda x, kernel, logits: combine_op(x, kernel, logits, geometry), x, kernel, logits)
+    return add_bias(combined, bias)
 
 
 # The entropy of alpha, H_j = - sum_i alpha_ij log alpha_ij, has dH_j/dc_ij = - alpha_ij (log alpha_ij + H_j).

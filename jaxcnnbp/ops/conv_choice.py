@@ -22,6 +22,7 @@ from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops import conv_groups as grouped
 from jaxcnnbp.ops import conv_long_rows as long_rows
 from jaxcnnbp.ops import conv_patches as patches
+from jaxcnnbp.ops import conv_spread as spread
 from jaxcnnbp.ops import conv_strided as strided
 from jaxcnnbp.ops import conv_volumes as volumes
 from jaxcnnbp.ops import winograd
@@ -240,6 +241,7 @@ INPUT_GRAD = (
         plain.input_grad_as_forward,
         "in a loop: 3x3, 32 to 32: 25 -> 2.0 ms; elsewhere the same",
         lambda a: a.spatial,
+        alone=True,
     ),
 )
 KERNEL_GRAD = (
@@ -324,14 +326,10 @@ KERNEL_GRAD = (
         alone=True,
     ),
     Row(
-        plain.kernel_grad_by_taps,
-        "for images on several devices, where XLA partitions lax's grouped form wrongly",
-        lambda a: (a.transposed or not a.dense) and a.few_taps,
-    ),
-    Row(
         plain.kernel_grad_as_forward,
         "in a loop: 3x3, 128 to 128: 1187 -> 43 ms; elsewhere the same",
         lambda a: a.spatial,
+        alone=True,
     ),
 )
 
@@ -341,23 +339,22 @@ def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     layer = _layer(geometry, x, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
     shape = (x.shape[0], *geometry.window.output, kernel.shape[-1])
     result = jax.ShapeDtypeStruct(shape, jnp.dtype(geometry.output_dtype or x.dtype))
-    return _by_platform(FORWARD, plain.forward_by_lax, layer, x, kernel, result)
+    return _by_platform(FORWARD, spread.FORWARD, plain.forward_by_lax, layer, x, kernel, result)
 
 
 def choose_input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx, in the dtype of the operands."""
     layer = _layer(geometry, delta, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
     shape = (delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups)
-    return _by_platform(
-        INPUT_GRAD, plain.input_grad_by_lax, layer, delta, kernel, jax.ShapeDtypeStruct(shape, delta.dtype)
-    )
+    result = jax.ShapeDtypeStruct(shape, delta.dtype)
+    return _by_platform(INPUT_GRAD, spread.INPUT_GRAD, plain.input_grad_by_lax, layer, delta, kernel, result)
 
 
 def choose_kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dk, in the dtype of the operands."""
     layer = _layer(geometry, x, *(a.shape[-1] // geometry.groups for a in (x, delta)))
     result = jax.ShapeDtypeStruct(geometry.kernel_shape(x.shape[-1], delta.shape[-1]), x.dtype)
-    return _by_platform(KERNEL_GRAD, plain.kernel_grad_by_lax, layer, x, delta, result)
+    return _by_platform(KERNEL_GRAD, spread.KERNEL_GRAD, plain.kernel_grad_by_lax, layer, x, delta, result)
 
 
 def _layer(geometry: ConvGeometry, images: Array, depth: int, width: int) -> Layer:
@@ -365,24 +362,33 @@ def _layer(geometry: ConvGeometry, images: Array, depth: int, width: int) -> Lay
 
 
 def _by_platform(
-    table: tuple[Row, ...], otherwise: Form, layer: Layer, a: Array, b: Array, result: jax.ShapeDtypeStruct
+    table: tuple[Row, ...],
+    spread_table: tuple[Row, ...],
+    by_lax: Form,
+    layer: Layer,
+    a: Array,
+    b: Array,
+    result: jax.ShapeDtypeStruct,
 ) -> Array:
     def run(form: Form, a: Array, b: Array) -> Array:
         return cast(form(a, b, layer.geometry), result.dtype)
 
+    whole = may_be_partitioned(a)
+    in_products = next(row.form for row in spread_table if row.fits(layer))
+    elsewhere = in_products if may_be_partitioned(a, cpu=False) else by_lax
+    otherwise = in_products if whole else by_lax
     # Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol.
-    if is_symbolic_dim(layer.images):
+    row, exact = (None, None) if is_symbolic_dim(layer.images) else chosen_rows(table, layer, whole)
+    if row is None and otherwise is elsewhere:
         return run(otherwise, a, b)
-    row, exact = chosen_rows(table, layer, may_be_partitioned(a))
-    if row is None:
-        return run(otherwise, a, b)
-    right = partial(run, exact.form if exact else otherwise)
 
     def on_cpu(a: Array, b: Array) -> Array:
-        fast = partial(run, row.form)
+        if row is None:
+            return run(otherwise, a, b)
+        fast, right = partial(run, row.form), partial(run, exact.form if exact else otherwise)
         return where_finite(fast, right, a, b, result.size) if row.spreads else fast(a, b)
 
-    return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, otherwise))
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, elsewhere))
 
 
 def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row | None, Row | None]:

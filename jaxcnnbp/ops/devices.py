@@ -5,7 +5,8 @@ Inside `jax.shard_map` they say what differs from device to device, under explic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,8 +32,8 @@ def alike_zeros(shape: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
     return alike(jnp.zeros(shape.shape, shape.dtype), *arrays)[0]
 
 
-def may_be_partitioned(x: Array) -> bool:
-    """Whether the compiler may have to lay `x` over several devices: a loop over images would gather them.
+def may_be_partitioned(x: Array, cpu: bool = True) -> bool:
+    """Whether the compiler may have to lay `x` over several devices, on CPUs or elsewhere.
 
     Inside `shard_map` every device has its own images, and with a single device there is nothing to lay out.
     """
@@ -40,7 +41,7 @@ def may_be_partitioned(x: Array) -> bool:
         return False
     mesh = jax.sharding.get_abstract_mesh()
     is_manual = bool(mesh.axis_names) and mesh.are_all_axes_manual
-    return not is_manual and _cpu_devices() > 1
+    return not is_manual and (_cpu_devices() if cpu else _accelerators()) > 1
 
 
 def _cpu_devices() -> int:
@@ -51,6 +52,11 @@ def _cpu_devices() -> int:
         return 0
 
 
+def _accelerators() -> int:
+    """How many GPUs or TPUs programs run on unless told otherwise; none if they run on CPUs."""
+    return 0 if jax.default_backend() == "cpu" else jax.device_count()
+
+
 def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
     """`rule(*arrays)`, its outputs laid over the devices as `sharding` (of lax's own output) says, if it says anything.
 
@@ -58,20 +64,44 @@ def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
     where their reshapes and slices lie. The compiler knows: inside, the axes of the mesh are its own, and only operands
     and outputs, and so their gradients, carry the types that lax gives them.
     """
-    axes = explicit_axes(sharding)
-    if not axes:
-        return rule(*arrays)
-    placed_rule = jax.sharding.auto_axes(rule, axes=axes, out_sharding=sharding)
-    return placed_rule(*(_on_mesh(a, sharding.mesh) for a in arrays))
-
-
-def explicit_axes(sharding: Any) -> tuple[str, ...]:
-    """The axes of a mesh, if `sharding` is on one, that are part of the types of arrays."""
     mesh = getattr(sharding, "mesh", None)
+    axes = explicit_axes(mesh)
+    if mesh is None or not axes:
+        return rule(*arrays)
+    return _with_automatic_axes(rule, axes, sharding)(*(_on_mesh(a, mesh) for a in arrays))
+
+
+def placed_by(rule: Callable[..., Any], spec: Callable[..., Sequence[Any]], *arrays: Array) -> Any:
+    """The same, where lax has no output to ask: `spec` makes the axes of the outputs from those of the arrays.
+
+    An axis of the mesh that does not divide the extent it is meant for, or that the output has already, is left out.
+    """
+    meshes = [jax.typeof(a).sharding.mesh for a in arrays]
+    mesh = next(filter(explicit_axes, meshes), None)
+    if mesh is None:
+        return rule(*arrays)
+    axes, wanted = explicit_axes(mesh), spec(*map(_axes_of, arrays))
+    arrays = tuple(_on_mesh(a, mesh) for a in arrays)
+    shapes = jax.eval_shape(_with_automatic_axes(rule, axes, NamedSharding(mesh, PartitionSpec())), *arrays)
+    shardings = jax.tree.map(lambda out: NamedSharding(mesh, _fitted(wanted, out.shape, mesh)), shapes)
+    return _with_automatic_axes(rule, axes, shardings)(*arrays)
+
+
+def placed_alike(rule: Callable[..., Any], x: Array, *others: Array) -> Any:
+    """`rule(x, *others)`, each output laid over the devices as `x` is, which is what lax does with windows."""
+    return placed_by(rule, lambda of_x, *_: of_x, x, *others)
+
+
+def explicit_axes(mesh: Any) -> tuple[str, ...]:
+    """The axes of `mesh`, if there is one, that are part of the types of arrays."""
     if mesh is None or mesh.empty:
         return ()
     rows = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return tuple(name for name, kind in rows if kind == AxisType.Explicit)
+
+
+def _with_automatic_axes(rule: Callable[..., Any], axes: tuple[str, ...], sharding: Any) -> Callable[..., Any]:
+    return jax.sharding.auto_axes(rule, axes=axes, out_sharding=sharding)
 
 
 def _on_mesh(array: Array, mesh: Any) -> Array:
@@ -79,6 +109,18 @@ def _on_mesh(array: Array, mesh: Any) -> Array:
     return jax.reshard(array, NamedSharding(mesh, PartitionSpec())) if jax.typeof(array).sharding.mesh.empty else array
 
 
-def placed_alike(rule: Callable[..., Any], x: Array, *others: Array) -> Any:
-    """`rule(x, *others)`, each output laid over the devices as `x` is, which is what lax does with windows."""
-    return placed(rule, x, *others, sharding=jax.typeof(x).sharding)
+def _axes_of(array: Array) -> tuple[Any, ...]:
+    """What each extent of `array` is spread over: a name, a tuple of them, or None."""
+    spec = tuple(jax.typeof(array).sharding.spec)
+    return (*spec, *(None,) * (array.ndim - len(spec)))
+
+
+def _fitted(wanted: Sequence[Any], shape: Sequence[int], mesh: Any) -> PartitionSpec:
+    """`wanted` as far as `shape` allows."""
+    taken, spec = set[str](), list[Any]()
+    for names, extent in zip(wanted, shape, strict=False):
+        each = tuple(n for n in (names if isinstance(names, tuple) else (names,)) if n is not None)
+        fits = each and taken.isdisjoint(each) and extent % math.prod(mesh.shape[n] for n in each) == 0
+        taken.update(each if fits else ())
+        spec.append(names if fits else None)
+    return PartitionSpec(*spec)

@@ -58,6 +58,14 @@ class LaxConvolution:
             x = jax.numpy.moveaxis(grouped, -2, 0).reshape(self.batch_groups * batch, *spatial, features)
         return x.transpose(np.argsort(_channels_last(self.numbers.lhs_spec)))
 
+    def input_axes(self, of_output: Sequence[Any]) -> list[Any]:
+        """What stands on the images and positions of lax's output, on those of its input; None on the channels."""
+        axes: list[Any] = [None] * len(of_output)
+        pairs = zip(_channels_last(self.numbers.lhs_spec), _channels_last(self.numbers.out_spec), strict=True)
+        for place, axis in list(pairs)[:-1]:
+            axes[place] = of_output[axis]
+        return axes
+
     def kernel_in(self, kernel: Array) -> Array:
         """lax's kernel -> `(*window, in, out)`."""
         return kernel.transpose(_kernel_last(self.numbers.rhs_spec))

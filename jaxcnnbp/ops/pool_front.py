@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
+from jaxcnnbp.ops.devices import placed_by
 
 TIES = ("first", "all", "split")
 
@@ -57,15 +58,21 @@ def spatial_rank(window_shape: Any, x: Array) -> int:
 
 def merge_batch(x: Array, rank: int) -> Array:
     """`(*batch, *spatial, channels)` -> `(batch, *spatial, channels)`."""
-    kept = x.shape[x.ndim - rank - 1 :]
-    leading = x.shape[: x.ndim - rank - 1]
-    return x if len(leading) == 1 else x.reshape(math.prod(leading), *kept)
+    count = x.ndim - rank - 1
+    if count == 1:
+        return x
+    shape = (math.prod(x.shape[:count]), *x.shape[count:])
+    return placed_by(lambda x: x.reshape(shape), lambda of_x: ((*of_x[:count], None)[0], *of_x[count:]), x)
 
 
 def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
     """`(batch, *output, channels)` with the batch axes that `inputs` had."""
-    shape = jnp.shape(inputs)
-    return y.reshape(*shape[: len(shape) - rank - 1], *y.shape[1:])
+    x = jnp.asarray(inputs)
+    count = x.ndim - rank - 1
+    if count == 1:
+        return y
+    shape = (*x.shape[:count], *y.shape[1:])
+    return placed_by(lambda y, _: y.reshape(shape), lambda of_y, of_x: (*of_x[:count], *of_y[1:]), y, x)
 
 
 def check_ties(ties: str) -> None:

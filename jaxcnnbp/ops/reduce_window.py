@@ -19,7 +19,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.devices import placed
+from jaxcnnbp.ops.devices import explicit_axes, placed
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import extreme_pool_op
 from jaxcnnbp.ops.lax_layout import sized_by_ints, with_type
@@ -91,8 +91,15 @@ def reduce_window(
         return tree.unflatten([with_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
     layout = Layout.of(xs[0].shape, **call.params)
-    rule = _rule_for(call.reducer or _traced(computation, tree, inits), inits, call.from_identity, layout)
-    ys = placed(rule, *xs, *inits, sharding=call.outs[0].sharding)
+    sharding = call.outs[0].sharding
+    # What lax traced under explicit axes of a mesh says so in each equation, and inside `placed` they are not.
+    is_traced = isinstance(call.reducer, str) or (call.reducer is not None and not explicit_axes(sharding.mesh))
+
+    def rule(*arrays: Array) -> list[Array]:
+        reducer = call.reducer if is_traced else _traced(computation, tree, arrays[len(xs) :])
+        return _rule_for(reducer, inits, call.from_identity, layout)(*arrays)
+
+    ys = placed(rule, *xs, *inits, sharding=sharding)
     return tree.unflatten([with_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
 
 

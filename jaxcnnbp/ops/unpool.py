@@ -16,7 +16,7 @@ from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import alike, placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import copy_to_windows_op
 from jaxcnnbp.ops.numerics import require_inexact
@@ -101,7 +101,8 @@ def max_unpool(
             f"`spatial_shape` (={spatial_shape!r}) has more axes than `values` (shape={values.shape}) has."
         )
     spatial = per_axis(tuple(spatial_shape), rank, "spatial_shape", minimum=0)
-    unpooled = _unpool_op(merge_batch(values, rank), merge_batch(argmax, rank), spatial)
+    merged = merge_batch(values, rank), merge_batch(argmax, rank)
+    unpooled = placed_alike(lambda values, argmax: _unpool_op(values, argmax, spatial), *merged)
     return split_batch(unpooled, values, rank)
 
 
@@ -142,7 +143,8 @@ def upsample(
     if delta.ndim < rank + 1:
         raise ValueError(f"`delta` (shape={delta.shape}) must be (*batch, *pooled, channels) with {rank} pooled axes.")
     merged = merge_batch(delta, rank)
-    return split_batch(copy_to_windows_op(merged, _blocks(merged.shape[1:-1], window_shape, strides)), delta, rank)
+    blocks = _blocks(merged.shape[1:-1], window_shape, strides)
+    return split_batch(placed_alike(lambda delta: copy_to_windows_op(delta, blocks), merged), delta, rank)
 
 
 def _blocks(pooled: Ints, window_shape: Any, strides: Any) -> Window:
