@@ -1,5 +1,8 @@
-"""Sharded over eight devices, over images or over channels, the rules give the same numbers."""
+"""Sharded over eight devices, in whatever way, the rules give the same numbers as on one."""
 
+from __future__ import annotations
+
+import pytest
 from running import environment, python
 
 PROGRAM = """
@@ -84,6 +87,131 @@ print("same")
 """
 
 
-def test_eight_devices():
-    done = python("-c", PROGRAM, env=environment(devices=8, quick=True))
+# Rows, columns, channels, on meshes with and without an axis to spare: XLA adds up the parts of a convolution over too
+# many devices there (docs/where-jax.md).
+ANY_WAY = """
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import jaxcnnbp
+
+def mesh(*extents):
+    return jax.make_mesh(extents, tuple("abc"[:len(extents)]), axis_types=(AxisType.Auto,) * len(extents))
+
+spare, full, generator = mesh(2, 2, 2), mesh(2, 2), np.random.default_rng(0)
+
+def drawn(shape):
+    return jnp.asarray(generator.normal(size=shape), jnp.float32)
+
+def pulled(f):
+    def both(operands, delta):
+        y, pull = jax.vjp(f, *operands)
+        return y, pull(delta)
+    return jax.jit(both)
+
+def check(name, f, shapes, places):
+    operands = [drawn(shape) for shape in shapes]
+    delta, both = drawn(f(*operands).shape), pulled(f)
+    wanted = both(operands, delta)
+    for mesh, *specs in places:
+        laid = [jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip(operands, specs)]
+        for a, b in zip(jax.tree.leaves(both(laid, delta)), jax.tree.leaves(wanted)):
+            # Sums of a few hundred products in another order, each rounded to 6e-8 of the largest.
+            np.testing.assert_allclose(a, b, 1e-4, 1e-5 * np.abs(b).max(), err_msg=f"{name} {mesh.shape} {specs}")
+
+rows_and_outputs = full, P(None, "a"), P(None, None, None, "b")
+PLACES = (
+    (spare, P("a", "b"), P()), (spare, P(None, None, "b"), P()), rows_and_outputs,
+    (full, P(None, "b", None, "a"), P(None, None, "a")), (spare, P(None, "a", "b"), P(None, None, None, "c")),
+)
+for name, x, kernel, places, options in (
+    ("dense", (4, 4, 6, 16), (3, 3, 16, 4), PLACES, dict(padding="SAME")),
+    ("few channels", (4, 4, 6, 4), (3, 3, 4, 4), PLACES[:3], dict(padding="SAME")),
+    ("strided", (4, 8, 6, 16), (3, 2, 16, 4), PLACES[1:3], dict(padding=1, stride=2)),
+    ("grouped", (4, 4, 4, 8), (3, 3, 4, 4), PLACES[1:3], dict(padding="SAME", groups=2, dilation=(1, 2))),
+    ("depthwise", (4, 4, 4, 4), (3, 3, 1, 4), PLACES[1:3], dict(padding="SAME", groups=4)),
+    ("many taps", (4, 4, 4, 9), (13, 11, 9, 2), PLACES[1:3], dict(padding="SAME")),
+):
+    check(name, lambda x, k: jaxcnnbp.correlate(x, k, **options), (x, kernel), places)
+
+def layer(x, kernel):
+    h = jaxcnnbp.conv_block(x, kernel, pool=(3, 2), pool_strides=2, pool_padding="SAME", activation="tanh")
+    h = jaxcnnbp.avg_pool(jaxcnnbp.max_pool(h, (2, 2), padding="SAME", ties="split"), (2, 2), padding="SAME")
+    h = h + jaxcnnbp.max_unpool(*jaxcnnbp.max_pool_with_argmax(h, (2, 2), (2, 2)), h.shape[1:3])
+    h = jaxcnnbp.upsample(jaxcnnbp.lp_pool(h, 2, (2, 2)), (2, 2)) + jaxcnnbp.upsample(
+        jaxcnnbp.reduce_window(h, 1.0, lax.mul, (1, 2, 2, 1), (1, 2, 2, 1)), (2, 2))
+    return jaxcnnbp.adaptive_max_pool(h, (3, 3)) + jaxcnnbp.adaptive_avg_pool(h, (3, 3))
+
+def slope(x, kernel):  # second order by both operands
+    return sum(jnp.sum(g) for g in jax.grad(lambda *a: jnp.sum(jnp.sin(layer(*a))), (0, 1))(x, kernel))
+
+check("layers", layer, ((4, 8, 8, 2), (1, 1, 2, 2)), PLACES[:3])
+check("second order", slope, ((4, 8, 8, 2), (1, 1, 2, 2)), PLACES[1:2])
+print("same")
+"""
+
+# Every public function where the shardings are part of the types: its output, and its gradients with their types.
+IN_TYPES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec as P
+import jaxcnnbp as J
+from jaxcnnbp import nn
+
+generator = np.random.default_rng(0)
+X, K, first, argmax = (4, 6, 4, 2), (3, 3, 2, 4), ("NCHW", "OIHW", "NCHW"), np.arange(48).reshape(4, 3, 2, 2) % 24
+CALLS = (
+    (lambda x, k: J.correlate(x, k, padding="SAME"), X, K),
+    (lambda x, k: J.convolve(x, k, groups=2, stride=2), X, (3, 3, 1, 4)),
+    (lambda x, k: J.conv(x, k, (1, 1), "SAME"), X, (2, 6, 3, 3)),
+    (lambda x, k: J.conv_transpose(x, k, (2, 2), "SAME"), X, K),
+    (lambda d, k: J.conv_input_grad(d, k, (4, 5, 6, 4), dimension_numbers=first), X, (6, 5, 1, 3)),
+    (lambda x, d: J.conv_kernel_grad(x, d, (3, 6, 2, 2)), X, (4, 3, 3, 1)),
+    (lambda d: J.conv_bias_grad(d), X),
+    (lambda x: J.max_pool(x, (2, 2), (2, 2)), X),
+    (lambda x: J.min_pool(x, (2,), padding="SAME"), X),
+    (lambda x: J.avg_pool(x, (2, 2), padding="SAME"), X),
+    (lambda x: J.max_pool_with_argmax(x, (2, 2))[0], X),
+    (lambda x: J.max_unpool(x, argmax, (6, 4)), (4, 3, 2, 2)),
+    (lambda x: J.upsample(x, (2, 3)), X),
+    (lambda x: J.lp_pool(x, 2, (2, 2)), X),
+    (lambda x: J.adaptive_avg_pool(x, (3, 3)) + J.adaptive_max_pool(x, (3, 3)), X),
+    (lambda x: J.reduce_window(x, 1.0, lax.mul, (1, 2, 2, 1), (1, 2, 2, 1)), X),
+    (lambda x: J.reduce_window(x, 0.0, jnp.logaddexp, (1, 2, 2, 1)), X),
+    (lambda x, w, b: J.dense(x, w, b), X, (2, 3), (3,)),
+    (lambda x, a, b: J.subsample(x, a, b, (2, 2)), X, (2,), (2,)),
+    (lambda x, k, c, b: J.combine_maps(x, k, c, b), X, K, (2, 4), (4,)),
+    (lambda c: J.combination_entropy(c), (4, 3)),
+    (lambda x, k, b: J.conv_block(x, k, b, pool=2, activation="silu"), X, K, (4,)),
+    (lambda x: J.gelu(J.leaky_relu(J.scaled_tanh(x))), X),
+    (lambda x: nn.softmax_cross_entropy(x, jnp.arange(4) % 3) + nn.squared_error(x, jnp.arange(4) % 3), (4, 3)),
+)
+
+def both(f):
+    def energy(*arrays):
+        y = f(*arrays)
+        return jnp.sum(jnp.sin(y) ** 2), y
+    return lambda *arrays: jax.jit(jax.value_and_grad(energy, tuple(range(len(arrays))), has_aux=True))(*arrays)
+
+mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+for number, (f, *shapes) in enumerate(CALLS):
+    arrays = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
+    wanted = both(f)(*arrays)
+    with jax.set_mesh(mesh):
+        laid = [jax.device_put(arrays[0], P("a")), *map(jnp.asarray, arrays[1:])]
+        found = both(f)(*laid)
+        assert list(map(jax.typeof, found[1])) == list(map(jax.typeof, laid)), (number, found[1])
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-5 * np.abs(b).max(), err_msg=str(number))
+print("same")
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "devices"),
+    [(PROGRAM, 8), (ANY_WAY, 8), (IN_TYPES, 4)],
+    ids=["images and channels", "any way", "in types"],
+)
+def test_same_on_many_devices(program, devices):
+    done = python("-c", program, env=environment(devices=devices, quick=True))
     assert done.stdout.strip() == "same", done.stderr[-2000:]

@@ -53,17 +53,23 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
     return axis_in_front(extremes(x, window, kind), extremes_and_taps(x, window, kind)[1])
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 @jax.named_scope("extreme_pool.winners")
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     """The same, from one fold; its derivative, which second order asks for, is read at the winners."""
-    return extremes_and_taps(x, window, kind)
+    best, taps = extremes_and_taps(lax.stop_gradient(x), window, kind)
+    return _read_from(x, best, taps, window), taps
 
 
-@winners.defjvp
-def _winners_jvp(window: Window, kind: str, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
-    best, taps = winners(*primals, window, kind)
-    return (best, taps), (read_winners(*tangents, taps, window), np.zeros(taps.shape, jax.dtypes.float0))
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _read_from(x: Array, best: Array, taps: Array, window: Window) -> Array:
+    """`best`, which is `read_winners(x, taps)`."""
+    return best
+
+
+@_read_from.defjvp
+def _read_from_jvp(window: Window, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    _, best, taps = primals
+    return best, read_winners(tangents[0], taps, window)
 
 
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:

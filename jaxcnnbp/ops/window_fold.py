@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -42,7 +41,9 @@ class Folded(NamedTuple):
 
 def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: Window) -> Leaves:
     """`(batch, *spatial, channels)` each -> `(batch, *output, channels)` each."""
-    return _fold_op(operands, inits, tuple(map(jnp.asarray, reducer.consts)), reducer.jaxpr, window)
+    parts = (operands, inits, tuple(map(jnp.asarray, reducer.consts)))
+    arrays, tree = jax.tree.flatten(parts)
+    return _fold_op(*tree.unflatten(alike(*arrays)), reducer.jaxpr, window)
 
 
 @hand_written
@@ -113,9 +114,12 @@ def elementwise(reducer: Jaxpr) -> Callable[[Leaves, Leaves, Leaves], Leaves]:
 
 def _pull_back(combine: Callable[..., Leaves], primals: tuple[Leaves, ...], d_out: Leaves) -> tuple[Leaves, ...]:
     """Both partial derivatives of the reducer, applied to `d_out`; integers have none and carry zeros."""
-    _, pull = jax.vjp(combine, *primals)
-    wanted = tuple(d if _is_float(d) else np.zeros(d.shape, jax.dtypes.float0) for d in d_out)
-    return jax.tree.map(_as_number, pull(wanted), primals)
+
+    def floats(*primals: Leaves) -> list[Array]:
+        return list(filter(_is_float, combine(*primals)))
+
+    _, pull = jax.vjp(floats, *primals)
+    return jax.tree.map(_as_number, pull(list(filter(_is_float, d_out))), primals)
 
 
 def _where(on_input: Array, a: Sequence[Array], b: Sequence[Array]) -> Leaves:
