@@ -14,7 +14,16 @@ import pytest
 from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 
-from jaxcnnbp.ops import conv_choice, conv_columns, conv_forms, conv_long_rows, conv_patches, processor, winograd
+from jaxcnnbp.ops import (
+    conv_choice,
+    conv_columns,
+    conv_forms,
+    conv_long_rows,
+    conv_patches,
+    conv_spread,
+    processor,
+    winograd,
+)
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_choice import Layer, Row
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
@@ -198,6 +207,22 @@ def test_nothing_spreads_where_jax_looks_for_faults(rule, flag):
 def test_lax_form_is_the_plain_one(rule, case_index):
     form = functools.partial(OTHERWISE[rule], geometry=geometry_of(CASES[case_index]))
     assert_same(jax.jit(form)(*operands(case_index)[rule]), plain(rule, case_index))
+
+
+@pytest.mark.parametrize("written_out", [128, 1], ids=["a row of taps at a time", "a tap at a time"])
+@pytest.mark.parametrize("rule", RULES)
+def test_tap_groups(rule, written_out, monkeypatch):
+    """What serves many taps where images may lie on several devices, on few of them."""
+    monkeypatch.setattr(conv_spread, "WRITTEN_OUT", written_out)
+    form = {
+        "forward": conv_spread.forward_by_tap_groups,
+        "input grad": conv_spread.input_grad_by_tap_groups,
+        "kernel grad": conv_spread.kernel_grad_by_tap_groups,
+    }[rule]
+    for index, case in enumerate(CASES):
+        if case.name == "2 groups strided" or case is TRANSPOSED[0]:
+            found = jax.jit(functools.partial(form, geometry=geometry_of(case)))(*operands(index)[rule])
+            assert_same(found, plain(rule, index))
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -35,12 +35,11 @@ def alike_zeros(shape: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
 def may_be_partitioned(x: Array, cpu: bool = True) -> bool:
     """Whether the compiler may have to lay `x` over several devices, on CPUs or elsewhere.
 
-    Inside `shard_map` every device has its own images, and with a single device there is nothing to lay out.
+    Inside a `shard_map` over all axes of the mesh every device has its own images; over some of them, the compiler has
+    the others. With a single device there is nothing to lay out.
     """
-    if jax.typeof(x).manual_axis_type.varying:
-        return False
-    mesh = jax.sharding.get_abstract_mesh()
-    is_manual = bool(mesh.axis_names) and mesh.are_all_axes_manual
+    mesh, varying = jax.sharding.get_abstract_mesh(), jax.typeof(x).manual_axis_type.varying
+    is_manual = mesh.are_all_axes_manual if mesh.axis_names else bool(varying)
     return not is_manual and (_cpu_devices() if cpu else _accelerators()) > 1
 
 
