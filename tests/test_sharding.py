@@ -214,7 +214,8 @@ def third(x):
     first = jax.grad(energy)
     return jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(lambda x: jnp.sum(first(x) ** 2))(x))))(x)
 
-x, devices = generator.normal(size=(2, 3, 2, 1)).astype(np.float32), jax.make_mesh((2,), ("a",))
+x = generator.normal(size=(2, 3, 2, 1)).astype(np.float32)
+devices = jax.make_mesh((2,), ("a",), axis_types=(AxisType.Auto,))
 mapped = jax.shard_map(third, mesh=devices, in_specs=P("a"), out_specs=P("a"))
 np.testing.assert_allclose(jax.jit(mapped)(x), jax.jit(third)(x), 1e-4, 1e-4)
 print("same")

@@ -93,10 +93,10 @@ def reduce_window(
     layout = Layout.of(xs[0].shape, **call.params)
     sharding = call.outs[0].sharding
     # What lax traced under explicit axes of a mesh says so in each equation, and inside `placed` they are not.
-    is_traced = isinstance(call.reducer, str) or (call.reducer is not None and not explicit_axes(sharding.mesh))
+    known = call.reducer if isinstance(call.reducer, str) or not explicit_axes(sharding.mesh) else None
 
     def rule(*arrays: Array) -> list[Array]:
-        reducer = call.reducer if is_traced else _traced(computation, tree, arrays[len(xs) :])
+        reducer = known or _traced(computation, tree, arrays[len(xs) :])
         return _rule_for(reducer, inits, call.from_identity, layout)(*arrays)
 
     ys = placed(rule, *xs, *inits, sharding=sharding)
