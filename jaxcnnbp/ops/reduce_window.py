@@ -212,6 +212,15 @@ class Layout:
         return y.reshape(*self.batch, *self.window.output, *self.channels)
 
 
+def pool_windows(kind: str, x: Array, out: Any, **params: Any) -> Array:
+    """The pool `kind` by its rule, for windows as lax's primitives describe them; `out` is the type of the output."""
+    if 0 in out.shape:  # no window fits
+        return with_type(jnp.zeros(out.shape, out.dtype), out)
+    layout = Layout.of(x.shape, **params)
+    y = placed(lambda x: layout.outward(_pooled(kind, layout.inward(x), layout.window)), x, sharding=out.sharding)
+    return with_type(y, out)
+
+
 def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], from_identity: bool, layout: Layout) -> Rule:
     """`(*operands, *inits) -> outputs`, in lax's layouts."""
     count = len(inits)

@@ -7,23 +7,24 @@ package are such functions too (`jaxcnnbp.hand_written`), and are not read.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jax.extend.core import JaxprEqn
 from jax.extend.core.primitives import custom_jvp_call_p, custom_vjp_call_p
 
-PACKAGE = str(Path(__file__).resolve().parents[1] / "_")[:-1]
+from jaxcnnbp.hand_written import RULES, hand_written
+
 CUSTOM = {
     custom_vjp_call_p: "the forward alone: the backward pass is that of the custom_vjp around it",
     custom_jvp_call_p: "the forward alone: the derivative is that of the custom_jvp around it, transposed by JAX",
 }
 
 
+def rule_of(eqn: JaxprEqn) -> hand_written | None:
+    """The rule of this package that a custom derivative is, None if it is somebody else's."""
+    if eqn.primitive not in CUSTOM:
+        return None
+    return RULES.get(str(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info))
+
+
 def is_of_this_package(eqn: JaxprEqn) -> bool:
     """Whether a custom derivative is one of this package's rules, which are what they should be."""
-    return eqn.primitive in CUSTOM and PACKAGE in source(eqn)
-
-
-def source(eqn: JaxprEqn) -> str:
-    """`name at file:line` of a function with a custom derivative."""
-    return str(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info)
+    return rule_of(eqn) is not None

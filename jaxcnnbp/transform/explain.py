@@ -10,15 +10,16 @@ from typing import Any
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from jaxcnnbp.transform.custom import CUSTOM, is_of_this_package, source
-from jaxcnnbp.transform.inner import INNER
-from jaxcnnbp.transform.interpreter import inner_jaxprs
+from jaxcnnbp.transform.custom import CUSTOM, rule_of
+from jaxcnnbp.transform.inner import inner_rule
+from jaxcnnbp.transform.interpreter import inner_traces, opened
 from jaxcnnbp.transform.manual import Manual, primitives_called
 from jaxcnnbp.transform.mutable import lifted
 from jaxcnnbp.transform.rules import RULES
 from jaxcnnbp.transform.trace import trace
 
-OUR_RULES = ("conv", "extreme_pool", "mean_pool", "window_fold", "lp_pool", "adaptive_pool")
+# The rules of this package without a window: not what anybody looks for here.
+NO_WINDOW = {"value", "dense", "add_bias", "pad", "entropy", "squared", "cross_entropy"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Swap:
     """One convolution or pooling that was found.
 
     Attributes:
-      rule: the name that `only=` uses.
+      rule: the name that `only=` uses, or that of a rule of this package that is there already.
       operands: types of the operands, such as `float32[8,28,28,3]`.
       path: what holds it, outermost first, such as `jit(step)/scan`.
       where: the line that called it.
@@ -45,7 +46,7 @@ class Swap:
         verdict = "swapped" if self.swapped else "left"
         place = f" in {self.path}" if self.path else ""
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{verdict:<8}{self.rule:<14}{', '.join(self.operands)}{place}, {self.where}{reason}"
+        return f"{verdict:<8}{self.rule:<16}{', '.join(self.operands)}{place}, {self.where}{reason}"
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,13 @@ def _walk(reading: Manual, jaxpr: Jaxpr, path: tuple[str, ...], outside: str, no
     for eqn in jaxpr.eqns:
         if eqn.primitive in RULES:
             yield _found(reading, eqn, path, outside, note)
-        elif is_of_this_package(eqn):
-            yield from _ours(eqn, path)
+        elif ours := rule_of(eqn):
+            if ours.name not in NO_WINDOW:
+                yield _swap(ours.name.removesuffix("_rule"), eqn, path, False, "has a rule of this package already")
         else:
             barrier, remark = outside or _barrier(reading, eqn), note or CUSTOM.get(eqn.primitive, "")
-            for inner in inner_jaxprs(eqn):
-                yield from _walk(reading, inner, (*path, _label(eqn)), barrier, remark)
+            for inner in inner_traces(eqn):
+                yield from _walk(reading, opened(inner), (*path, _label(eqn)), barrier, remark)
 
 
 def _found(reading: Manual, eqn: JaxprEqn, path: tuple[str, ...], outside: str, note: str) -> Swap:
@@ -131,12 +133,6 @@ def _found(reading: Manual, eqn: JaxprEqn, path: tuple[str, ...], outside: str, 
     return _swap(rule.name, eqn, path, not against, against or note or _remark(eqn))
 
 
-def _ours(eqn: JaxprEqn, path: tuple[str, ...]) -> Iterator[Swap]:
-    (name,) = [name for name in OUR_RULES if f"/{name}.py" in source(eqn)] or [""]
-    if name:
-        yield _swap(name, eqn, path, False, "has a rule of this package already")
-
-
 def _swap(name: str, eqn: JaxprEqn, path: tuple[str, ...], swapped: bool, reason: str) -> Swap:
     operands = tuple(atom.aval.str_short() for atom in eqn.invars)
     where = source_info_util.summarize(eqn.source_info)
@@ -144,7 +140,7 @@ def _swap(name: str, eqn: JaxprEqn, path: tuple[str, ...], swapped: bool, reason
 
 
 def _barrier(reading: Manual, eqn: JaxprEqn) -> str:
-    if eqn.primitive not in INNER:
+    if inner_rule(eqn) is None:
         return f"inside `{eqn.primitive.name}`, which is not entered"
     return "" if reading.enters(eqn) else "recomputed by a gradient that was taken before"
 

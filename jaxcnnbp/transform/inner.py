@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax._src.custom_batching import custom_vmap_p  # neither has a public name
-from jax._src.shard_map import shard_map_p
 from jax.extend.core import JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
@@ -21,11 +19,14 @@ Inner = Callable[[Reading, JaxprEqn, list[Any]], Sequence[Any]]
 
 
 def parameter(*names: str) -> Inner:
-    """The traces are the parameters `names`: a closed jaxpr each, or a tuple of them."""
+    """The traces are the parameters `names`: a closed jaxpr each, or a tuple of them, named or not, or of None."""
 
     def rule(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         def rewrite(held: Any) -> Any:
-            return tuple(map(rewrite, held)) if isinstance(held, tuple) else reading.rewritten(held)
+            if isinstance(held, tuple):
+                each = map(rewrite, held)
+                return type(held)(*each) if hasattr(held, "_fields") else tuple(each)
+            return held if held is None else reading.rewritten(held)
 
         return bind(eqn, values, eqn.params | {name: rewrite(eqn.params[name]) for name in names})
 
@@ -64,8 +65,17 @@ INNER: dict[Primitive, Inner] = {
     jex.while_p: parameter("cond_jaxpr", "body_jaxpr"),
     jex.cond_p: parameter("branches"),
     jex.remat_p: checkpoint,
-    shard_map_p: shard_map,
     jex.custom_vjp_call_p: parameter("call_jaxpr"),
     jex.custom_jvp_call_p: parameter("call_jaxpr"),
-    custom_vmap_p: parameter("call"),
+    jex.linear_solve_p: parameter("jaxprs"),
 }
+# Those that JAX has under no public name.
+NAMED: dict[str, Inner] = {
+    "custom_vmap_call": parameter("call"),
+    "shard_map": shard_map,
+}
+
+
+def inner_rule(eqn: JaxprEqn) -> Inner | None:
+    """How the rules get into what an equation holds, None if they do not."""
+    return INNER.get(eqn.primitive) or NAMED.get(eqn.primitive.name)

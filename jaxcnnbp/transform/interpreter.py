@@ -7,14 +7,14 @@ that profiles and errors still point at the user's code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 WIDE = {np.dtype(name) for name in ("float64", "complex128", "int64", "uint64")}
 
@@ -42,7 +42,7 @@ def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], equation:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for eqn, finished in zip(jaxpr.eqns, _last_reads(jaxpr), strict=True):
-        with _place(eqn), eqn.ctx.manager, _types(eqn):
+        with _place(eqn), context_of(eqn):
             outputs = equation(eqn, [read(atom) for atom in eqn.invars])
         values.update(zip(eqn.outvars, outputs, strict=True))
         for var in finished:
@@ -57,9 +57,24 @@ def bind(eqn: JaxprEqn, values: Sequence[Any], params: dict[str, Any] | None = N
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
 
 
-def inner_jaxprs(eqn: JaxprEqn) -> list[Jaxpr]:
-    """The traces that an equation holds as parameters."""
-    return list(jaxprs_in_params(eqn.params))
+def inner_traces(eqn: JaxprEqn) -> Iterator[ClosedJaxpr | Jaxpr]:
+    """The traces that an equation holds as parameters, alone or in tuples."""
+    for held in eqn.params.values():
+        for one in held if isinstance(held, tuple) else (held,):
+            if isinstance(one, ClosedJaxpr | Jaxpr):
+                yield one
+
+
+def opened(trace: ClosedJaxpr | Jaxpr) -> Jaxpr:
+    """The trace without its constants."""
+    return trace.jaxpr if isinstance(trace, ClosedJaxpr) else trace
+
+
+@contextmanager
+def context_of(eqn: JaxprEqn) -> Iterator[None]:
+    """The mesh, the metadata and the types under which an equation was traced."""
+    with eqn.ctx.manager, _types(eqn):
+        yield
 
 
 def _place(eqn: JaxprEqn) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -12,15 +13,17 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
+from jaxcnnbp._compat import with_compiler_options, without_compiler_options
 from jaxcnnbp.modes import mode
 from jaxcnnbp.transform.custom import is_of_this_package
-from jaxcnnbp.transform.inner import INNER
-from jaxcnnbp.transform.interpreter import bind, evaluate, inner_jaxprs
+from jaxcnnbp.transform.inner import Inner, inner_rule
+from jaxcnnbp.transform.interpreter import bind, context_of, evaluate, inner_traces, opened
 from jaxcnnbp.transform.mutable import lifted
 from jaxcnnbp.transform.rules import RULES
 from jaxcnnbp.transform.trace import trace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Trace = ClosedJaxpr | Jaxpr
 
 
 def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> Function:
@@ -54,6 +57,8 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
     Source: `ops.conv`, `ops.extreme_pool`, `ops.mean_pool`; after *Autodidax*, JAX's own account of its interpreters.
     """
     reading = Manual(primitives_called(only))
+    if not jax.tree_util.all_leaves([fun]):
+        return cast(Function, ManualModule(fun, reading))
 
     @functools.wraps(fun, updated=())
     def manual(*args: Any, **kwargs: Any) -> Any:
@@ -68,9 +73,37 @@ def _called(fun: Callable[..., Any], reading: Manual, args: Any, kwargs: Any) ->
     """
     if mode.value == "autodiff":
         return fun(*args, **kwargs)
+    fun, options = without_compiler_options(fun)
     pure, update = lifted(fun, args, kwargs)
     closed, rebuild = trace(pure, named_after=fun)
-    return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), reading.equation)))
+
+    def equation(eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+        # With options the trace is one equation, the call of the compiled function.
+        return reading.equation(with_compiler_options(eqn, options) if options else eqn, values)
+
+    return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), equation)))
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class ManualModule:
+    """`manual_backward` of a callable pytree, such as an Equinox module: what it holds is still seen as its leaves."""
+
+    def __init__(self, fun: Callable[..., Any], reading: Manual):
+        self.fun, self.reading = fun, reading
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.fun
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _called(self.fun, self.reading, args, kwargs)
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        return ((jax.tree_util.GetAttrKey("fun"), self.fun),), self.reading
+
+    @classmethod
+    def tree_unflatten(cls, reading: Manual, children: Any) -> ManualModule:
+        return cls(*children, reading)
 
 
 def primitives_called(only: str | Iterable[str] | None) -> frozenset[Primitive]:
@@ -96,10 +129,10 @@ class Manual:
     def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         """The outputs of one equation."""
         if self.swaps(eqn):
-            outputs = RULES[eqn.primitive].apply(values, eqn.params)
+            outputs = RULES[eqn.primitive].apply(eqn, values)
             return [_as_traced(y, var.aval) for y, var in zip(outputs, eqn.outvars, strict=True)]
-        if self.enters(eqn) and any(map(self.touches, inner_jaxprs(eqn))):
-            return INNER[eqn.primitive](self, eqn, values)
+        if self._reaches_into(eqn):
+            return cast(Inner, inner_rule(eqn))(self, eqn, values)
         return bind(eqn, values)
 
     def swaps(self, eqn: JaxprEqn) -> bool:
@@ -108,19 +141,52 @@ class Manual:
 
     def enters(self, eqn: JaxprEqn) -> bool:
         """Whether the traces that the equation holds are read as well."""
-        return eqn.primitive in INNER and not eqn.params.get("differentiated", False) and not is_of_this_package(eqn)
+        differentiated = eqn.params.get("differentiated", False)
+        return inner_rule(eqn) is not None and not differentiated and not is_of_this_package(eqn)
 
-    def touches(self, jaxpr: Jaxpr) -> bool:
-        """Whether anything in `jaxpr` is replaced; what is not touched is bound again just as it was."""
-        return _recall(_touched, jaxpr, self, lambda: any(map(self._reaches, jaxpr.eqns)))
+    def touches(self, held: Trace) -> bool:
+        """Whether anything in `held` is replaced; what is not touched is bound again just as it was."""
+        return self._recall(_touched, held, self._is_touched)
 
     def rewritten(self, closed: ClosedJaxpr) -> ClosedJaxpr:
         """`closed` with the rules in it: always the same object, so that what was compiled for it is found again."""
-        if not self.touches(closed.jaxpr):
-            return closed
-        return _recall(_rewritten, closed, self, lambda: self._rewrite(closed))
+        return self._recall(_rewritten, closed, self._rewrite)
+
+    def _recall(self, memory: WeakKeyDictionary[Trace, dict[Any, Any]], held: Trace, make: Callable[[Any], Any]) -> Any:
+        """What was made of a trace, once; of those in it first, so that the depth of the stack does not grow."""
+        key = self, mode.value
+        if key not in memory.get(held, {}):
+            for one, context in self._inside_out(held, Jaxpr if memory is _rewritten else ()):
+                if key not in memory.setdefault(one, {}):
+                    with context:
+                        memory[one][key] = make(one)
+        return memory[held][key]
+
+    def _inside_out(self, held: Trace, closed_to: Any) -> list[tuple[Trace, Any]]:
+        """`held` and the traces in it that are entered, each after those that it holds, and in which context it is.
+
+        What is of the kind `closed_to` is left out: only the primitive that holds it can say under which axes it runs.
+        """
+        order: dict[int, tuple[Trace, Any]] = {}
+        waiting: list[tuple[Trace, Any, bool]] = [(held, nullcontext(), False)]
+        while waiting:
+            one, context, are_inner_listed = waiting.pop()
+            if are_inner_listed:
+                order[id(one)] = one, context
+            elif id(one) not in order:
+                waiting.append((one, context, True))
+                for eqn in filter(self.enters, opened(one).eqns):
+                    inner = [trace for trace in inner_traces(eqn) if not isinstance(trace, closed_to)]
+                    waiting.extend((trace, context_of(eqn), False) for trace in inner)
+        return list(order.values())
+
+    def _is_touched(self, held: Trace) -> bool:
+        return any(map(self._reaches, opened(held).eqns))
 
     def _rewrite(self, closed: ClosedJaxpr) -> ClosedJaxpr:
+        if not self.touches(closed):
+            return closed
+
         def body(*args: Any) -> list[Any]:
             return evaluate(closed.jaxpr, closed.consts, args, self.equation)
 
@@ -128,7 +194,10 @@ class Manual:
         return jax.make_jaxpr(body)(*closed.in_avals)
 
     def _reaches(self, eqn: JaxprEqn) -> bool:
-        return self.swaps(eqn) or (self.enters(eqn) and any(map(self.touches, inner_jaxprs(eqn))))
+        return self.swaps(eqn) or self._reaches_into(eqn)
+
+    def _reaches_into(self, eqn: JaxprEqn) -> bool:
+        return self.enters(eqn) and any(map(self.touches, inner_traces(eqn)))
 
 
 def _reading_of(names: tuple[str, ...]) -> Manual:
@@ -136,16 +205,8 @@ def _reading_of(names: tuple[str, ...]) -> Manual:
 
 
 # Keyed by the identity of a trace: JAX keeps the trace of a function that was traced before, and drops it in the end.
-_touched: WeakKeyDictionary[Jaxpr, dict[Any, bool]] = WeakKeyDictionary()
-_rewritten: WeakKeyDictionary[ClosedJaxpr, dict[Any, ClosedJaxpr]] = WeakKeyDictionary()
-
-
-def _recall(memory: WeakKeyDictionary[Any, dict[Any, Any]], held: Any, reading: Manual, make: Callable[[], Any]) -> Any:
-    known = memory.setdefault(held, {})
-    key = reading, mode.value
-    if key not in known:
-        known[key] = make()
-    return known[key]
+_touched: WeakKeyDictionary[Trace, dict[Any, bool]] = WeakKeyDictionary()
+_rewritten: WeakKeyDictionary[Trace, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def _as_traced(y: Any, aval: Any) -> Any:

@@ -30,11 +30,12 @@ def lifted(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[[]
     def pure() -> Any:
         copies = nnx.merge(structure, state, copy=True)
         result = _call(*tree.unflatten(_exchanged(leaves, copies, is_node)))
-        return result, _held(nnx, copies, structure)
+        return result, _changes(nnx, copies, structure, state)
 
-    def update(result_and_state: Any) -> Any:
-        result, new_state = result_and_state
-        nnx.update(nodes, new_state)
+    def update(result_and_changes: Any) -> Any:
+        result, changes = result_and_changes
+        if changes:
+            nnx.update(nodes, nnx.from_flat_state(changes))
         return result
 
     return pure, update
@@ -68,11 +69,17 @@ def _exchanged(leaves: Sequence[Any], copies: Sequence[Any], is_node: Callable[[
     return [next(rest) if is_node(leaf) else leaf for leaf in leaves]
 
 
-def _held(nnx: Any, copies: Sequence[Any], structure: Any) -> Any:
+def _changes(nnx: Any, copies: Sequence[Any], structure: Any, state: Any) -> dict[Any, Any]:
+    """The variables that `fun` set, by path: Flax refuses to set one of an outer trace, even to what it holds."""
     new_structure, new_state = nnx.split(copies)
     if new_structure != structure:
         raise ValueError(
             "`fun` changes which variables an NNX module has, not only what they hold; make them before"
             " `manual_backward`, for example by one call of the module."
         )
-    return new_state
+    before = dict(nnx.to_flat_state(state))
+    return {path: new for path, new in nnx.to_flat_state(new_state) if not _same_arrays(new, before[path])}
+
+
+def _same_arrays(new: Any, old: Any) -> bool:
+    return all(a is b for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))

@@ -10,9 +10,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core import primitives as jex
 
+from jaxcnnbp.modes import BY_RULE, mode
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.lax_conv import conv_by_lax_because, conv_general_dilated
-from jaxcnnbp.ops.reduce_window import WINDOWED, reduce_window, window_by_lax_because
+from jaxcnnbp.ops.reduce_window import WINDOWED, pool_windows, reduce_window, window_by_lax_because
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Rule:
     Attributes:
       name: what `only=` calls it.
       refuses: the reason why an equation is left to JAX, None if it is swapped.
-      apply: `(values, params) -> outputs`, with the values and outputs of the primitive.
+      apply: `(eqn, values) -> outputs`, with the values and outputs of the primitive.
     """
 
     name: str
     refuses: Callable[[JaxprEqn], str | None]
-    apply: Callable[[Sequence[Any], dict[str, Any]], Sequence[Any]]
+    apply: Callable[[JaxprEqn, Sequence[Any]], Sequence[Any]]
 
 
 def _conv_refusal(eqn: JaxprEqn) -> str | None:
@@ -49,21 +50,23 @@ def _avals(eqn: JaxprEqn) -> list[Any]:
     return [atom.aval for atom in eqn.invars]
 
 
-def _conv(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
-    return [conv_general_dilated(*values, **params)]
+def _conv(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    return [conv_general_dilated(*values, **eqn.params)]
 
 
-def _pool(kind: str, reducer: Primitive) -> Callable[[Sequence[Any], dict[str, Any]], Sequence[Any]]:
-    def apply(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
+def _pool(kind: str, reducer: Primitive) -> Callable[[JaxprEqn, Sequence[Any]], Sequence[Any]]:
+    def apply(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         (operand,) = values
+        if mode.value in BY_RULE:
+            return [pool_windows(kind, operand, eqn.outvars[0].aval, **eqn.params)]
         init = 0 if kind == "sum" else identity(operand.dtype, kind)
-        return [reduce_window(operand, np.asarray(init, operand.dtype), reducer.bind, **params)]
+        return [reduce_window(operand, np.asarray(init, operand.dtype), reducer.bind, **eqn.params)]
 
     return apply
 
 
-def _reduction(values: Sequence[Any], params: dict[str, Any]) -> Sequence[Any]:
-    params = dict(params)
+def _reduction(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    params = dict(eqn.params)
     combine = jaxpr_as_fun(ClosedJaxpr(params.pop("jaxpr"), params.pop("consts")))
     operands, inits = values[: len(values) // 2], values[len(values) // 2 :]
     return reduce_window(tuple(operands), tuple(inits), lambda a, b: tuple(combine(*a, *b)), **params)

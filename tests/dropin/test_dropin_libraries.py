@@ -187,3 +187,62 @@ def test_nnx_modules_that_change_in_place():
     np.testing.assert_allclose(manual_backward(model)(x), twin(x), 1e-4, 1e-5)
     np.testing.assert_allclose(model.norm.mean[...], twin.norm.mean[...], 1e-4, 1e-5)
     assert model.norm.mean[...].any()
+
+
+def _nnx_net(nnx):
+    class Net(nnx.Module):
+        def __init__(self):
+            self.conv = nnx.Conv(4, 3, (3, 3), rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return (nnx.max_pool(self.conv(x), (2, 2)) ** 2).sum()
+
+    return Net()
+
+
+def _merged(nnx, model, copy):
+    return nnx.merge(*nnx.split(model), copy=copy)
+
+
+# What only reads an NNX module that was made outside of a transformation: `f(model, x)` under everything.
+NNX_READS = {
+    "grad": lambda nnx, f, model, x: jax.grad(lambda x: f(model, x))(x),
+    "grad by number": lambda nnx, f, model, x: jax.grad(f, 1)(model, x),
+    "jit": lambda nnx, f, model, x: jax.jit(lambda x: f(model, x))(x),
+    "vmap of grad": lambda nnx, f, model, x: jax.vmap(jax.grad(lambda x: f(model, x)))(x),
+    "scan": lambda nnx, f, model, x: jax.lax.scan(lambda s, x: (s + f(model, x), None), 0.0, x)[0],
+    "checkpoint": lambda nnx, f, model, x: jax.grad(jax.checkpoint(lambda x: f(model, x)))(x),
+    "merged": lambda nnx, f, model, x: jax.grad(lambda x: f(_merged(nnx, model, False), x))(x),
+    "merged copy": lambda nnx, f, model, x: jax.grad(lambda x: f(_merged(nnx, model, True), x))(x),
+    "frozen beside trained": lambda nnx, f, model, x: nnx.grad(lambda m: f(m, x) * f(model, x))(nnx.clone(model)),
+}
+
+
+@pytest.mark.parametrize("name", NNX_READS)
+def test_nnx_modules_that_are_only_read(name: str):
+    nnx = pytest.importorskip("flax.nnx")
+    model, x = _nnx_net(nnx), jnp.asarray(X, jnp.float32)
+    held = manual_backward(lambda model, x: model(x))
+    found, wanted = (NNX_READS[name](nnx, f, model, x) for f in (held, lambda model, x: model(x)))
+    # The rounding of float32 in sums of a few dozen terms.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4), found, wanted)
+
+
+EQUINOX_WRAPPERS = {
+    "filter_jit": lambda eqx, mb, net, x: eqx.filter_jit(mb(net))(x),
+    "filter_vmap": lambda eqx, mb, net, x: eqx.filter_vmap(mb(net))(x[None]),
+    "filter_checkpoint": lambda eqx, mb, net, x: eqx.filter_checkpoint(mb(net))(x),
+    "of filter_checkpoint": lambda eqx, mb, net, x: mb(eqx.filter_checkpoint(lambda net, x: net(x)))(net, x),
+    "gradient by the module": lambda eqx, mb, net, x: eqx.filter_grad(lambda f: (f(x) ** 2).sum())(mb(net)),
+}
+
+
+@pytest.mark.parametrize("name", EQUINOX_WRAPPERS)
+def test_equinox_modules_stay_pytrees(name: str):
+    """A function in place of a module hides its arrays, and Equinox warns: warnings are errors here."""
+    eqx = pytest.importorskip("equinox")
+    net = eqx.nn.Conv2d(4, 3, 3, key=jax.random.key(0))
+    x = jnp.asarray(X[0].transpose(2, 0, 1))
+    found, wanted = (EQUINOX_WRAPPERS[name](eqx, mb, net, x) for mb in (manual_backward, lambda f: f))
+    rows = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    assert all(np.allclose(a, b, **CLOSE) for a, b in rows if isinstance(b, jax.Array))

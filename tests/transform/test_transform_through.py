@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+import jaxcnnbp
 from jaxcnnbp.modes import mode
 from jaxcnnbp.transform import explain_swaps, manual_backward
 
@@ -21,8 +22,12 @@ K = np.random.default_rng(1).normal(size=(3, 3, 2, 2))
 CLOSE = dict(rtol=1e-11, atol=1e-11)
 
 
+def _correlated(x, k):
+    return lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
 def layer(x, k):
-    y = lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = _correlated(x, k)
     # SAME over an even window: the rule needs a constant mask, which must travel through every wrapper.
     return lax.reduce_window(y, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 1, 1, 1), "SAME")
 
@@ -76,6 +81,26 @@ def _policy(x, k):
     return jax.checkpoint(layer, policy=policy, prevent_cse=False)(x, k)
 
 
+def _linear_solve(x, k):
+    """v + k * v = layer(x)."""
+    k = k + jnp.flip(k, (0, 1)).swapaxes(2, 3)
+    return jax.scipy.sparse.linalg.cg(lambda v: v + _correlated(v, k), layer(x, k), maxiter=3)[0]
+
+
+def _root(x, k):
+    """y = tanh(k * y) + x, by a few steps."""
+
+    def steps(f, y):
+        return lax.fori_loop(0, 3, lambda _, y: y - f(y), y)
+
+    return lax.custom_root(
+        lambda y: y - jnp.tanh(_correlated(y, k)) - x,
+        jnp.zeros_like(x),
+        steps,
+        lambda g, y: steps(lambda z: g(z) - y, y),
+    )
+
+
 WRAPPERS = {
     "plain": layer,
     "jit": jax.jit(layer),
@@ -98,6 +123,8 @@ WRAPPERS = {
     "custom_vjp in checkpoint": jax.checkpoint(_custom_vjp_around),
     "gradient inside": lambda x, k: jax.grad(lambda x: (layer(x, k) ** 2).sum())(x),
     "named_scope": jax.named_scope("block")(layer),
+    "linear solve": lambda x, k: _linear_solve(x, k / 20),
+    "root": lambda x, k: _root(x, k / 20),
 }
 
 
@@ -186,6 +213,40 @@ def test_only_some_rules():
         manual_backward(layer, only="pool")
 
 
+def test_solvers_are_entered():
+    for name, path in (
+        ("linear solve", "custom_linear_solve"),
+        ("root", "custom_jvp_call"),
+        ("composite", "composite"),
+    ):
+        held = [swap.path for swap in explain_swaps(WRAPPERS[name])(X, K).swapped]
+        assert any(path in each for each in held), (name, held)
+
+
+def test_rules_of_this_package_are_found_by_what_they_are():
+    def ours(x, k):
+        y = jaxcnnbp.conv_block(x, k, jnp.zeros(2))
+        return jaxcnnbp.subsample(y, jnp.ones(2), jnp.ones(2), (3, 3))
+
+    assert [swap.rule for swap in explain_swaps(ours)(X, K).left] == ["block", "subsample"]
+
+
+def test_compiler_options_are_kept():
+    def compiled(**options):
+        return manual_backward(jax.jit(_loss(layer), compiler_options=options))
+
+    np.testing.assert_allclose(compiled(xla_cpu_enable_fast_math=False)(X, K), _loss(layer)(X, K), **CLOSE)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        compiled(no_such_option=True)(X, K)
+
+
+def test_conditions_in_conditions_as_deep_as_plain_jax_takes_them():
+    held = functools.partial(_correlated, k=K)
+    for _ in range(70):  # where each frame of the rewriting costs
+        held = functools.partial(lambda inner, x: lax.cond(x.sum() > 0, inner, lambda x: x, x), held)
+    assert jax.make_jaxpr(manual_backward(held))(X)
+
+
 def test_reasons():
     def reason(function, *args):
         return explain_swaps(function)(*args).left[0].reason
@@ -264,4 +325,4 @@ def test_activations_with_a_custom_jvp_are_bound_as_they_were():
 
 
 def _conv_only(x, k):
-    return jnp.sin(lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+    return jnp.sin(_correlated(x, k))
