@@ -26,6 +26,7 @@ def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
       guard: any array that is at hand on every device, such as a kernel: its first element is looked at. Integers
         cannot serve.
     """
+    fun = jax.jit(fun)  # traced once, for the shapes and for both branches: a form may write out a hundred taps
     shapes = jax.eval_shape(fun, *args)
 
     def guarded(first: Array, *args: Array) -> Any:

@@ -65,7 +65,7 @@ FORWARD = (
         depthwise.forward_by_padding,
         "depthwise 7x7: 77 -> 3.8 ms; 3x3, 1 to 128: 1.5 -> 0.7 ms",
         lambda a: a.depth == 1 and a.few_taps,
-        lambda a: a.depthwise or a.taps <= 25 or not (a.planar and a.has_columns),
+        lambda a: not a.little_work_in_rows and (a.depthwise or a.taps <= 25 or not (a.planar and a.has_columns)),
     ),
     Row(
         depthwise.forward_by_tap_rows,
@@ -146,7 +146,12 @@ INPUT_GRAD = (
         lambda a: a.depthwise and a.gapless and a.few_taps,
         lambda a: a.taps <= 12,
     ),
-    Row(depthwise.input_grad_by_padding, "depthwise 7x7: 78 -> 3.8 ms", lambda a: a.depthwise and a.few_taps),
+    Row(
+        depthwise.input_grad_by_padding,
+        "depthwise 7x7: 78 -> 3.8 ms",
+        lambda a: a.depthwise and a.few_taps,
+        lambda a: not a.little_work_in_rows,
+    ),
     Row(
         depthwise.input_grad_by_tap_rows,
         "depthwise 31x31: 264 -> 20 ms",
@@ -264,6 +269,7 @@ KERNEL_GRAD = (
         depthwise.kernel_grad_by_rows,
         "depthwise 3x3: 79 -> 7 ms",
         lambda a: a.depthwise and a.spatial and a.few_taps,
+        lambda a: not a.little_work_in_rows,
         alone=True,
     ),
     Row(

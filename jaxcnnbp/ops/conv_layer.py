@@ -310,6 +310,11 @@ class Layer:
         return self.taps <= 128
 
     @property
+    def little_work_in_rows(self) -> bool:
+        """Many taps and so little work that to write them out one by one would take far longer than to do it."""
+        return self.depthwise and self.many_rows and self.taps > 25 and self.geometry.groups * self._products < 3e7
+
+    @property
     def many_rows(self) -> bool:
         """More taps than are written out, in rows that are."""
         return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= 128
