@@ -89,11 +89,13 @@ def steps(window: Window) -> list[Window]:
     return parts or [window]
 
 
-def identity(dtype: DTypeLike, kind: str) -> float | int:
+def identity(dtype: DTypeLike, kind: str) -> float | int | bool:
     """What padding holds: the value that any other beats or equals."""
     if jnp.issubdtype(dtype, jnp.inexact):
         greatest = np.inf if np.isinf(np.asarray(np.inf, dtype)) else float(jnp.finfo(dtype).max)
         return -greatest if kind == "max" else greatest
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return kind == "min"
     return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
 
 
@@ -139,12 +141,16 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
 
 
 def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:
-    size, stride, dilation, gaps = (
-        (1, *v, 1) for v in (window.size, window.stride, window.dilation, window.input_dilation)
-    )
-    start = np.asarray(identity(x.dtype, kind), x.dtype)
-    reducer = lax.max if kind == "max" else lax.min
-    return lax_itself.reduce_window(x, start, reducer, size, stride, ((0, 0), *window.reach, (0, 0)), gaps, dilation)
+    start, reducer = np.asarray(identity(x.dtype, kind), x.dtype), lax.max if kind == "max" else lax.min
+    # XLA forgets gaps where a large input has windows of one cell, and stops the process where one is only cropped
+    # (openxla/xla issues 48714 and 48719): what windows do not read as it is gets laid out first.
+    if any(step > 1 for step in window.input_dilation) or any(low < 0 or high < 0 for low, high in window.reach):
+        x, window = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+    else:  # nor must a crop of the input's own become one with the padding of the windows (48715)
+        x = lax.optimization_barrier(x)
+    size, stride, dilation = ((1, *v, 1) for v in (window.size, window.stride, window.dilation))
+    padding = (0, 0), *window.reach, (0, 0)
+    return lax_itself.reduce_window(x, start, reducer, size, stride, padding, None, dilation)
 
 
 def by_joining(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
@@ -188,7 +194,7 @@ def _values_by_joining(x: Array, window: Window, kind: str) -> Array:
 
 def _taps_of_places(place: Array, window: Window) -> Array:
     """Flat positions on an unpadded input as the taps that fall there; beyond it as tap 0."""
-    index, weight = jnp.zeros((), jnp.int32), 1
+    index, weight = jnp.zeros_like(place), 1
     rest = jnp.where(place < prod(window.spatial), place, 0)
     found = place < prod(window.spatial)
     for axis in reversed(range(window.rank)):

@@ -257,8 +257,8 @@ def where_cells(window: Window, y: Array, otherwise: float) -> Array:
 
 def flat_argmax(taps: Array, window: Window) -> Array:
     """Winning taps as flat indices into the spatial axes of one image and channel, int32, row-major."""
-    index, weight = jnp.zeros((), jnp.int32), 1
     remaining = taps.astype(jnp.int32)
+    index, weight = jnp.zeros_like(remaining), 1
     for axis in reversed(range(window.rank)):
         tap, remaining = remaining % window.size[axis], remaining // window.size[axis]
         start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis] - window.padding[axis][0]

@@ -85,7 +85,9 @@ def reduce_window(
     )
     call = _lax_call(operand, init_value, computation, **given)
     xs, tree = jax.tree.flatten(operand)
-    if window_by_lax_because(xs, kind=call.reducer, **call.params):
+    if call.reducer is not None and window_by_lax_because(xs, kind=call.reducer, **call.params):
+        # A crop of the operand's own must not become one with the padding of the windows (openxla/xla issue 48715).
+        operand = jax.lax.optimization_barrier(operand)
         return lax_itself.reduce_window(operand, init_value, computation, **given)
     if any(0 in out.shape for out in call.outs):  # no window fits, and nothing depends on anything
         return tree.unflatten([with_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
@@ -131,13 +133,22 @@ def _lax_call(operand: Any, init_value: Any, computation: Callable[..., Any], **
 
     try:
         eqn, outs = equation(computation)
-    except NotImplementedError:  # a reducer that closes over tracers, which the fold takes and lax does not
+    except (NotImplementedError, TypeError):
+        if not _closes_over_arrays(computation, operand):
+            raise
+        # The fold takes such a reducer, and lax does not.
         eqn, outs = equation(lambda left, _: left)
         return LaxCall(_geometry(eqn), None, outs)
     if eqn.primitive is not jex.reduce_window_p:
         return LaxCall(_geometry(eqn), WINDOWED[eqn.primitive], outs, True)
     reducer = _closed(ClosedJaxpr(eqn.params["jaxpr"], eqn.params["consts"]), computation)
     return LaxCall(_geometry(eqn), _pool_of(reducer, outs) or reducer, outs)
+
+
+def _closes_over_arrays(computation: Callable[..., Any], operand: Any) -> bool:
+    """Whether the reducer uses arrays of its own, traced ones or not."""
+    scalars = jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype), operand)
+    return any(isinstance(const, Array) for const in jax.make_jaxpr(computation)(scalars, scalars).consts)
 
 
 def _geometry(eqn: JaxprEqn) -> dict[str, Any]:
@@ -160,11 +171,11 @@ def window_by_lax_because(
     """
     if isinstance(kind, str) and kind != "sum" and jnp.issubdtype(operands[0].dtype, jnp.complexfloating):
         return f"{operands[0].dtype} has no order but lax's"
-    if not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
+    # XLA forgets gaps of large inputs and cannot crop for windows of one cell (openxla/xla issues 48714, 48719).
+    is_safe = all(step == 1 for step in base_dilation) and all(low >= 0 and high >= 0 for low, high in padding)
+    if is_safe and not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
         return f"{operands[0].dtype} has no gradient"
     shape = operands[0].shape
-    if 0 in shape:
-        return "the operand is empty"
     first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
     return None if sized_by_ints(shape[first:last]) else "an extent that windows move over is symbolic"
 
