@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window, per_axis, window_of
@@ -19,8 +19,15 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import alike, placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import copy_to_windows_op
-from jaxcnnbp.ops.numerics import require_inexact
+from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.ops.pool_front import merge_batch, spatial_rank, split_batch
+
+
+class Unpooled(NamedTuple):
+    """What the backward pass needs."""
+
+    argmax: Array
+    stays: Array  # of bool: whether a value was the one that its cell kept
 
 
 @hand_written
@@ -30,36 +37,66 @@ def _unpool(values: Array, argmax: Array, spatial: Ints) -> Array:
 
 
 def unpool_forward(values: Array, argmax: Array, spatial: Ints) -> Array:
-    """y[argmax[u]] = values[u], zero elsewhere; index -1 is nowhere."""
+    """y[n] = values[u] for the last u with argmax[u] = n, zero where there is none."""
+    return _filled(values, _last_of_cells(argmax, spatial), spatial)
+
+
+def unpool_fwd(values: Array, argmax: Array, spatial: Ints) -> tuple[Array, Unpooled]:
+    """:: (values, argmax) -> (y, what stays)."""
+    last, cell = _last_of_cells(argmax, spatial), _cells(argmax, spatial)
+    stays = last.at[_at(cell)].get(mode="fill", fill_value=-1) == _numbers(cell)
+    return _filled(values, last, spatial), Unpooled(argmax, stays.reshape(argmax.shape))
+
+
+def unpool_bwd(spatial: Ints, kept: Unpooled, delta: Array) -> tuple[Array, None]:
+    """:: (what stays, CT y) -> CT values: the delta of its cell to the value that the cell kept, none to the others."""
+    flat = delta.reshape(delta.shape[0], math.prod(spatial), delta.shape[-1])
+    read = flat.at[_at(_cells(kept.argmax, spatial))].get(mode="fill", fill_value=0)
+    return jnp.where(kept.stays, read.reshape(kept.stays.shape), jnp.zeros((), delta.dtype)), None
+
+
+def _filled(values: Array, last: Array, spatial: Ints) -> Array:
     batch, channels = values.shape[0], values.shape[-1]
-    cells = math.prod(spatial)
-    rows, columns = _image_and_channel(values)
-    flat = jnp.zeros((batch, cells, channels), values.dtype)
-    laid = (batch, math.prod(values.shape[1:-1]), channels)
-    target = jnp.where(argmax < 0, cells, argmax).reshape(laid)
-    filled = flat.at[rows, target, columns].set(values.reshape(laid), mode="drop")
-    return filled.reshape(batch, *spatial, channels)
+    rows = values.reshape(batch, math.prod(values.shape[1:-1]), channels)
+    found = jnp.take_along_axis(rows, jnp.maximum(last, 0), 1)
+    return jnp.where(last >= 0, found, jnp.zeros((), values.dtype)).reshape(batch, *spatial, channels)
 
 
-def unpool_fwd(values: Array, argmax: Array, spatial: Ints) -> tuple[Array, Array]:
-    """:: (values, argmax) -> (y, argmax)."""
-    return unpool_forward(values, argmax, spatial), argmax
+def _last_of_cells(argmax: Array, spatial: Ints) -> Array:
+    """`(batch, cells, channels)`: the number of the last value that goes to a cell, -1 where none does.
+
+    A maximum comes out the same in whatever order a device writes; values would not.
+    """
+    cell = _cells(argmax, spatial)
+    nobody = jnp.full((cell.shape[0], math.prod(spatial), cell.shape[-1]), -1, jnp.int32)
+    return nobody.at[_at(cell)].max(_numbers(cell), mode="drop")
 
 
-def unpool_bwd(spatial: Ints, argmax: Array, delta: Array) -> tuple[Array, None]:
-    """:: (argmax, CT y) -> CT values: each value takes the delta of the cell it went to."""
-    batch, channels = argmax.shape[0], argmax.shape[-1]
-    rows, columns = _image_and_channel(argmax)
-    cells = math.prod(spatial)
-    flat = delta.reshape(batch, cells, channels)
-    index = jnp.where(argmax < 0, cells, argmax).reshape(batch, math.prod(argmax.shape[1:-1]), channels)
-    return flat.at[rows, index, columns].get(mode="fill", fill_value=0).reshape(argmax.shape), None
+def _cells(argmax: Array, spatial: Ints) -> Array:
+    """`(batch, values, channels)`: where each value goes; nowhere is beyond the last cell."""
+    laid = argmax.reshape(argmax.shape[0], math.prod(argmax.shape[1:-1]), argmax.shape[-1])
+    laid = cast(laid, jnp.promote_types(laid.dtype, jnp.int32))  # a byte does not hold what is beyond
+    return jnp.where(laid < 0, math.prod(spatial), laid)
+
+
+def _numbers(cell: Array) -> Array:
+    return lax.broadcasted_iota(jnp.int32, cell.shape, 1)
+
+
+def _at(cell: Array) -> tuple[Array, Array, Array]:
+    """`cell` as an index into `(batch, cells, channels)`."""
+    batch, _, channels = cell.shape
+    return jnp.arange(batch)[:, None, None], cell, jnp.arange(channels)
 
 
 _unpool.defvjp(unpool_fwd, unpool_bwd)
-_unpool_op = jax.jit(
-    lambda values, argmax, spatial: _unpool(*alike(values, argmax), spatial), static_argnums=2, inline=True
-)
+
+
+@partial(jax.jit, static_argnums=2, inline=True)
+def _unpool_op(values: Array, argmax: Array, spatial: Ints) -> Array:
+    if values.size == 0 or 0 in spatial:
+        return jnp.zeros((values.shape[0], *spatial, values.shape[-1]), values.dtype)
+    return _unpool(*alike(values, argmax), spatial)
 
 
 @takes_layout("values", "argmax", window="spatial_shape")
@@ -76,7 +113,8 @@ def max_unpool(
       layout: as `max_pool`.
 
     Returns:
-      `(*batch, *spatial_shape, channels)`. Values with the same cell must agree: one of them stays.
+      `(*batch, *spatial_shape, channels)`. Of values with the same cell the last in row-major order stays, and it
+      alone has a gradient.
 
     Raises:
       TypeError, ValueError: with the argument and its value.
@@ -118,7 +156,7 @@ def upsample(
     """The block copy: each value fills its window, which is the Kronecker product with ones.
 
     Args:
-      delta: `(*batch, *pooled, channels)`, floats.
+      delta: `(*batch, *pooled, channels)`.
       window_shape: extents of a block, its length says how many spatial axes there are.
       strides: positions from one block to the next, `window_shape` if None; blocks that overlap add up.
       layout: as `max_pool`.
@@ -138,13 +176,14 @@ def upsample(
     Source: Bouvrie (2006), section 3.2: up(x) = x (x) 1.
     """
     delta = jnp.asarray(delta)
-    require_inexact(delta, "delta")
     rank = spatial_rank(window_shape, delta)
     if delta.ndim < rank + 1:
         raise ValueError(f"`delta` (shape={delta.shape}) must be (*batch, *pooled, channels) with {rank} pooled axes.")
     merged = merge_batch(delta, rank)
     blocks = _blocks(merged.shape[1:-1], window_shape, strides)
-    return split_batch(placed_alike(lambda delta: copy_to_windows_op(delta, blocks), merged), delta, rank)
+    numbers = cast(merged, jnp.int32) if merged.dtype == jnp.bool_ else merged
+    grown = placed_alike(lambda delta: copy_to_windows_op(delta, blocks), numbers)
+    return split_batch(grown if numbers is merged else grown != 0, delta, rank)
 
 
 def _blocks(pooled: Ints, window_shape: Any, strides: Any) -> Window:
@@ -152,8 +191,3 @@ def _blocks(pooled: Ints, window_shape: Any, strides: Any) -> Window:
     stride = size if strides is None else per_axis(strides, len(pooled), "strides")
     spatial = tuple((o - 1) * s + k if o else 0 for o, s, k in zip(pooled, stride, size, strict=True))
     return window_of(spatial, size, stride=stride)
-
-
-def _image_and_channel(values: Array) -> tuple[Array, Array]:
-    batch, channels = values.shape[0], values.shape[-1]
-    return jnp.arange(batch)[:, None, None], jnp.arange(channels)[None, None, :]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp.audit import monitor
@@ -177,6 +178,8 @@ def avg_pool(
 ) -> Any:
     """As `jaxcnnbp.avg_pool`."""
     options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    inputs = jnp.asarray(inputs)
+    inputs = inputs if jnp.issubdtype(inputs.dtype, jnp.inexact) else inputs.astype(float)
     rule = rule_of("avg_pool", _mean, _mean_gradient, count_include_pad=count_include_pad, **options)
     return apply(rule, inputs)
 
@@ -230,17 +233,22 @@ def _unpool(values, argmax, *, spatial_shape) -> Arrays:
 
 
 def _unpool_gradient(values, argmax, delta, *, spatial_shape) -> Arrays:
+    # What was written over has no part in the image, and so no gradient.
+    written = {target: source for source, target in _moves(argmax, spatial_shape)}
     dvalues = np.zeros(values.shape)
-    for source, target in _moves(argmax, spatial_shape):
+    for target, source in written.items():
         dvalues[source] = delta[target]
     return (dvalues,)
 
 
 def _moves(argmax: np.ndarray, spatial_shape: Sequence[int]) -> Iterator[tuple[Any, Any]]:
-    """From where in the pooled array to where in the image every value goes; index -1 is nowhere."""
+    """From where in the pooled array to where in the image every value goes, in row-major order.
+
+    Index -1 is nowhere, and so is one beyond the image; of two values for one cell the later is written over the other.
+    """
     leading = argmax.ndim - len(spatial_shape) - 1
     for source in np.ndindex(argmax.shape):
-        if argmax[source] >= 0:
+        if 0 <= argmax[source] < math.prod(spatial_shape):
             cell = np.unravel_index(argmax[source], tuple(spatial_shape))
             yield source, (*source[:leading], *map(int, cell), source[-1])
 
