@@ -16,7 +16,8 @@ from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import flat_argmax
-from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch
+from jaxcnnbp.ops.lp_pool import power
+from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
 from jaxcnnbp.reference_conv import convolve as _convolve
 from jaxcnnbp.reference_conv import correlate as _correlate
 from jaxcnnbp.reference_conv import stands_for as _stands_for
@@ -103,6 +104,7 @@ def _avg_pool(
     ceil_mode=False,
 ):
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    x = with_mean(x)
     counted = jnp.asarray(np.maximum(cells(window, count_include_pad), 1), x.dtype)[None, ..., None]
     return split_batch(_reduce(x, window, 0, lax.add) / counted, inputs, window.rank)
 
@@ -113,6 +115,8 @@ def _max_unpool(values, argmax, spatial_shape):
     merged, index = merge_batch(values, len(spatial_shape)), merge_batch(argmax, len(spatial_shape))
     batch, channels, count = merged.shape[0], merged.shape[-1], int(np.prod(spatial_shape))
     flat = jnp.zeros((batch, count, channels), values.dtype)
+    if 0 in (flat.size, values.size):
+        return split_batch(flat.reshape(batch, *spatial_shape, channels), values, len(spatial_shape))
     rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(channels)
     index = jnp.where(index < 0, count, index).reshape(batch, -1, channels)
     filled = flat.at[rows, index, columns].set(merged.reshape(batch, -1, channels), mode="drop")
@@ -125,11 +129,23 @@ def _upsample(delta, window_shape, strides=None):
     merged = merge_batch(delta, spatial_rank(window_shape, delta))
     size = per_axis(window_shape, merged.ndim - 2, "window_shape")
     stride = size if strides is None else per_axis(strides, merged.ndim - 2, "strides")
-    spatial = [(o - 1) * s + k for o, s, k in zip(merged.shape[1:-1], stride, size, strict=True)]
+    spatial = [(o - 1) * s + k if o else 0 for o, s, k in zip(merged.shape[1:-1], stride, size, strict=True)]
     window = window_of(tuple(spatial), size, stride=stride)
+    if merged.size == 0 or not jnp.issubdtype(delta.dtype, jnp.inexact):
+        return split_batch(_copied(merged, window), delta, len(size))
     like = jax.ShapeDtypeStruct((merged.shape[0], *spatial, merged.shape[-1]), delta.dtype)
     spread = jax.linear_transpose(lambda x: _reduce(x, window, 0, lax.add), like)(merged)[0]
     return split_batch(spread, delta, len(size))
+
+
+def _copied(y: Array, window: Window) -> Array:
+    """Block copies added up one tap at a time: what has no transpose has no gradient either."""
+    grown = jnp.zeros((y.shape[0], *window.spatial, y.shape[-1]), jnp.promote_types(y.dtype, jnp.uint8))
+    for tap in window.tap_indices() if y.size else ():
+        stops = (t + (o - 1) * s + 1 for t, o, s in zip(tap, y.shape[1:-1], window.stride, strict=True))
+        rows = map(slice, tap, stops, window.stride)
+        grown = grown.at[(slice(None), *rows)].add(y.astype(grown.dtype))
+    return grown.astype(y.dtype)
 
 
 @_stands_for("dense")
@@ -217,10 +233,19 @@ def _reduce_window(
 def _lp_pool(inputs, norm_type, window_shape, strides=None, ceil_mode=False):
     strides = window_shape if strides is None else strides
     x, window = parse_pool(inputs, window_shape, strides, "VALID", None, ceil_mode)
+    x = with_mean(x)
     scale = jnp.asarray(window.taps / cells(window, True), x.dtype)[None, ..., None]
-    total = _reduce(jnp.power(x, jnp.asarray(norm_type, x.dtype)), window, 0, lax.add) * scale
+
+    def sums(powers):
+        return _reduce(powers, window, 0, lax.add) * scale
+
+    total = sums(power(x, norm_type))
+    if not float(norm_type).is_integer():  # nor has the power, where no window has a norm
+        has_norm = jnp.asarray(total != 0, x.dtype)
+        counts = jax.linear_transpose(sums, x)(has_norm)[0] > 0
+        total = sums(jnp.where(counts, power(jnp.where(counts, x, 1), norm_type), 0))
     is_zero = total == 0  # the root has no derivative there; PyTorch's gradient is zero
-    root = jnp.power(jnp.where(is_zero, 1, total), jnp.asarray(1 / norm_type, x.dtype))
+    root = power(jnp.where(is_zero, 1, total), 1 / norm_type)
     return split_batch(jnp.where(is_zero, 0, root), inputs, window.rank)
 
 
@@ -240,6 +265,7 @@ def _bounds(extent: int, outputs: int) -> list[tuple[int, int]]:
 
 @_stands_for("adaptive_avg_pool")
 def _adaptive_avg_pool(inputs, output_shape):
+    inputs = with_mean(jnp.asarray(inputs))
     return _adaptive(inputs, output_shape, lambda part, rank: part.mean(tuple(range(-1 - rank, -1))))
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window
@@ -25,9 +25,9 @@ from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
-from jaxcnnbp.ops.numerics import cast, require_inexact, wide
-from jaxcnnbp.ops.pool_front import parse_pool, split_batch
+from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad, spread_windows
+from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.pool_front import parse_pool, split_batch, with_mean
 
 
 class LpResiduals(NamedTuple):
@@ -39,29 +39,33 @@ class LpResiduals(NamedTuple):
 
 @hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def lp_pool_rule(x: Array, q: float, window: Window) -> Array:
-    """`(batch, *spatial, channels)` -> `(batch, *output, channels)`."""
-    return cast(lp_norms(x, q, window), x.dtype)
-
-
 def lp_norms(x: Array, q: float, window: Window) -> Array:
-    """y[u] = (k / m[u] sum_t p[u, t]^q)^(1/q), in the type of the sums."""
-    powers = _power(cast(x, wide(x.dtype)), q)
-    return _power(mean_forward(powers, window, True) * jnp.asarray(window.taps, powers.dtype), 1 / q)
+    """`(batch, *spatial, channels)` -> y[u] = (k / m[u] sum_t p[u, t]^q)^(1/q), in the type of the sums."""
+    powers = power(cast(x, wide(x.dtype)), q)
+    return power(mean_forward(powers, window, True) * jnp.asarray(window.taps, powers.dtype), 1 / q)
 
 
 def lp_input_grad(x: Array, norms: Array, delta: Array, q: float, window: Window) -> Array:
     """dx = x^(q-1) o scatter(k / m[u] * delta[u] y[u]^(1-q))."""
     has_norm = norms != 0
-    shares = cast(delta, norms.dtype) * _power(jnp.where(has_norm, norms, 1), 1 - q)
+    shares = cast(delta, norms.dtype) * power(jnp.where(has_norm, norms, 1), 1 - q)
     shares = jnp.where(has_norm, shares, 0) * jnp.asarray(window.taps, norms.dtype)
-    return cast(_power(cast(x, norms.dtype), q - 1) * mean_input_grad(shares, window, True), x.dtype)
+    slopes = _slopes(cast(x, norms.dtype), has_norm, q, window)
+    return cast(slopes * mean_input_grad(shares, window, True), x.dtype)
+
+
+def _slopes(x: Array, has_norm: Array, q: float, window: Window) -> Array:
+    """x^(q-1), and 0 at cells that no window with a norm covers: powers that are no polynomials have poles there."""
+    if float(q).is_integer():
+        return power(x, q - 1)
+    counts = spread_windows(cast(has_norm, x.dtype), window) > 0
+    return jnp.where(counts, power(jnp.where(counts, x, 1), q - 1), 0)
 
 
 def lp_pool_fwd(x: Array, q: float, window: Window) -> tuple[Array, LpResiduals]:
-    """:: x -> (y, residuals)."""
+    """:: x -> (y, residuals); the norms that are kept have the rule's own derivative again, zero where they are."""
     norms = lp_norms(x, q, window)
-    return cast(norms, x.dtype), LpResiduals(x, norms)
+    return norms, LpResiduals(x, norms)
 
 
 def lp_pool_bwd(q: float, window: Window, kept: LpResiduals, delta: Array) -> tuple[Array]:
@@ -69,12 +73,20 @@ def lp_pool_bwd(q: float, window: Window, kept: LpResiduals, delta: Array) -> tu
     return (lp_input_grad(kept.x, kept.norms, delta, q, window),)
 
 
-def _power(x: Array, exponent: float) -> Array:
+def power(x: Array, exponent: float) -> Array:
+    """x^exponent; a whole one by multiplications, whose derivatives have no pole at 0."""
+    if float(exponent).is_integer():
+        return lax.integer_pow(x, int(exponent))
     return jnp.power(x, jnp.asarray(exponent, x.dtype))
 
 
-lp_pool_rule.defvjp(lp_pool_fwd, lp_pool_bwd)
-lp_pool_op = jax.jit(lp_pool_rule, static_argnums=(1, 2), inline=True)
+lp_norms.defvjp(lp_pool_fwd, lp_pool_bwd)
+
+
+@partial(jax.jit, static_argnums=(1, 2), inline=True)
+def lp_pool_op(x: Array, q: float, window: Window) -> Array:
+    """The norms in the type of `x`."""
+    return cast(lp_norms(x, q, window), x.dtype)
 
 
 @takes_layout("inputs", window="window_shape")
@@ -91,7 +103,7 @@ def lp_pool(
     r"""Lp pooling, $y[u] = (\sum_t x[n(u, t)]^q)^{1/q}$ for `norm_type` q, as PyTorch's `lp_pool2d` but channels last.
 
     Args:
-      inputs: `(*batch, *spatial, channels)`, floats.
+      inputs: `(*batch, *spatial, channels)`.
       norm_type: q, a positive number; 1 sums, 2 is the Euclidean norm.
       window_shape: taps an axis; its length says how many spatial axes there are, and an int is for all those of
         `(batch, *spatial, channels)`.
@@ -100,7 +112,8 @@ def lp_pool(
       layout: as `max_pool`.
 
     Returns:
-      `(*batch, *output, channels)` in the dtype of `inputs`. A window of norm zero has gradient zero.
+      `(*batch, *output, channels)` in the dtype of `inputs`, of integers in JAX's default float. A window of norm
+      zero has gradient zero.
 
     Raises:
       TypeError, ValueError: with the argument and its value.
@@ -115,5 +128,5 @@ def lp_pool(
     if isinstance(norm_type, bool) or not isinstance(norm_type, int | float | np.number) or not 0 < norm_type < np.inf:
         raise ValueError(f"`norm_type` (={norm_type!r}) must be a finite number above 0; for infinity use `max_pool`.")
     x, window = parse_pool(inputs, window_shape, window_shape if strides is None else strides, "VALID", None, ceil_mode)
-    require_inexact(x, "inputs")
+    x = with_mean(x)
     return split_batch(placed_alike(lambda x: lp_pool_op(x, float(norm_type), window), x), inputs, window.rank)
