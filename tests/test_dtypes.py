@@ -186,3 +186,27 @@ def test_the_type_asked_for_is_that_of_lax(dtype, wanted, x64):
         assert_same(ours, theirs)
     else:
         np.testing.assert_array_equal(ours[0], theirs[0])
+
+
+BYTES = np.asarray([60, 120, 180, 240], np.uint8).reshape(1, 2, 2, 1)
+OF_INTEGERS = {
+    # Flax sums bytes as bytes, 600 as 88, and finds 22.
+    "mean": (lambda x: jaxcnnbp.avg_pool(x, (2, 2)), BYTES, "float32", [150]),
+    "mean of bools": (lambda x: jaxcnnbp.avg_pool(x, (2, 2)), BYTES > 100, "float32", [0.75]),
+    "adaptive mean": (lambda x: jaxcnnbp.adaptive_avg_pool(x, (1, 1)), BYTES, "float32", [150]),
+    "norm": (lambda x: jaxcnnbp.lp_pool(x, 1, (2, 2)), BYTES, "float32", [600]),
+    "copy": (lambda x: jaxcnnbp.upsample(x, (1, 2)), BYTES, "uint8", [60, 60, 120, 120, 180, 180, 240, 240]),
+    "copy of bools": (lambda x: jaxcnnbp.upsample(x, (2, 1), (1, 1)), BYTES > 100, "bool", [0, 1, 1, 1, 1, 1]),
+    "maximum": (lambda x: jaxcnnbp.max_pool(x, (2, 1), padding=((1, 0), (0, 0))), BYTES > 100, "bool", [0, 1, 1, 1]),
+    "minimum": (lambda x: jaxcnnbp.min_pool(x, (2, 1), padding=((1, 0), (0, 0))), BYTES > 100, "bool", [0, 1, 0, 1]),
+    "adaptive maximum": (lambda x: jaxcnnbp.adaptive_max_pool(x, (1, 2)), BYTES > 100, "bool", [1, 1]),
+    "places": (lambda x: jaxcnnbp.max_pool_with_argmax(x, (2, 2))[1], BYTES > 100, "int32", [1]),
+    "unpooling": (lambda x: jaxcnnbp.max_unpool(x, np.zeros_like(x, np.int32), (1, 1)), BYTES, "uint8", [240]),
+}
+
+
+@pytest.mark.parametrize("name", OF_INTEGERS)
+def test_pools_of_integers(name):
+    fun, x, dtype, expected = OF_INTEGERS[name]
+    y = fun(x)
+    assert (y.dtype, y.ravel().tolist()) == (dtype, expected)

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import jaxcnnbp
-from jaxcnnbp import nn
+from jaxcnnbp import mode, nn
 from jaxcnnbp.ops.extreme_fold import tap_dtype
 
 NAN, INF = np.nan, np.inf
@@ -152,6 +152,19 @@ NOTHING = {
     "mean": (lambda x: jaxcnnbp.avg_pool(x, (2, 2), (2, 2)), (0, 4, 4, 2), (0, 2, 2, 2)),
     "block copy": (lambda x: jaxcnnbp.upsample(x, (2, 2)), (0, 4, 4, 2), (0, 8, 8, 2)),
     "unpooling": (lambda x: jaxcnnbp.max_unpool(x, jnp.zeros(x.shape, jnp.int32), (4,)), (0, 2, 3), (0, 4, 3)),
+    "no rows copied": (lambda x: jaxcnnbp.upsample(x, (3, 2), (2, 2)), (2, 0, 4, 2), (2, 0, 8, 2)),
+    "unpooled to no rows": (
+        lambda x: jaxcnnbp.max_unpool(x, jnp.zeros(x.shape, jnp.int32), (0,)),
+        (2, 2, 3),
+        (2, 0, 3),
+    ),
+    "adaptive maximum of no rows": (lambda x: jaxcnnbp.adaptive_max_pool(x, (0, 2)), (2, 0, 4, 2), (2, 0, 2, 2)),
+    "adaptive maximum to no rows": (lambda x: jaxcnnbp.adaptive_max_pool(x, (0, 2)), (2, 3, 4, 2), (2, 0, 2, 2)),
+    "adaptive mean to no rows": (lambda x: jaxcnnbp.adaptive_avg_pool(x, (0, 2)), (2, 3, 4, 2), (2, 0, 2, 2)),
+    "product": (lambda x: jaxcnnbp.reduce_window(x, 1.0, lax.mul, (1, 2)), (0, 4), (0, 3)),
+    "product of no columns": (lambda x: jaxcnnbp.reduce_window(x, 1.0, lax.mul, (1, 2)), (0, 0), (0, 0)),
+    "maximum of no channel from 1": (lambda x: jaxcnnbp.reduce_window(x, 1.0, lax.max, (2, 1)), (4, 0), (3, 0)),
+    "norm": (lambda x: jaxcnnbp.lp_pool(x, 1.5, (2,)), (0, 4, 2), (0, 2, 2)),
     "dense": (lambda x: jaxcnnbp.dense(x, jnp.ones((3, 2)), jnp.ones(2)), (0, 3), (0, 2)),
     "sub-sampling": (lambda x: jaxcnnbp.subsample(x, jnp.ones(2), jnp.ones(2), (2,)), (0, 4, 2), (0, 2, 2)),
     "relu": (jaxcnnbp.relu, (0, 3), (0, 3)),
@@ -234,6 +247,41 @@ def test_unpooling_where_windows_share_a_winner():
     """Overlapping windows with one winner hold the same value: it is laid down once."""
     values, argmax = jaxcnnbp.max_pool_with_argmax(line(1, 3, 2), (2,))
     assert jaxcnnbp.max_unpool(values, argmax, (3,)).ravel().tolist() == [0, 3, 0]
+    through = lambda x: jaxcnnbp.max_unpool(*jaxcnnbp.max_pool_with_argmax(x, (2,)), (3,))  # noqa: E731
+    assert backwards(through, [1, 1, 1], line(1, 3, 2))[1] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["manual", "autodiff", "oracle"])
+def test_the_last_of_values_for_one_cell_stays(name):
+    places = jnp.asarray([1, 1, 0, 9], jnp.uint8).reshape(1, 4, 1)
+    with mode(name):
+        found = backwards(lambda v: jaxcnnbp.max_unpool(v, places, (3,)), [10, 20, 30], line(1, 3, 2, 5))
+    assert found == ([2, 3, 0], [0, 20, 10, 0])
+
+
+@pytest.mark.parametrize("name", ["manual", "autodiff"])
+@pytest.mark.parametrize(
+    ("norm", "values", "slopes", "curvatures"),
+    [
+        # y = (sqrt(a) + sqrt(b))^2: dy/da = y^(1/2) a^(-1/2), d2y/da2 = -sqrt(b / a^3) / 2, d2y/dadb = 1 / (2 sqrt(ab))
+        (0.5, [0, 0, 1, 4], [0, 0, 3, 1.5], [0, 0, -1 + 0.25, 0.25 - 1 / 16]),
+        (1, [0, 0, 0, 3], [0, 0, 1, 1], [0, 0, 0, 0]),
+        # y = |v|: dy/dv = v / y, its derivative along the ones is (1 - v (v . 1) / y^2) / y
+        (2, [0, 0, 3, 4], [0, 0, 0.6, 0.8], [0, 0, 0.032, -0.024]),
+        (3, [0, 0, 0, 2], [0, 0, 0, 1], [0, 0, 0, 0]),
+    ],
+)
+def test_norm_of_zeros(name, norm, values, slopes, curvatures):
+    """Of a window of zeros every derivative is zero, of one with a zero in it what calculus says."""
+    with mode(name):
+        slope = jax.grad(lambda x: jaxcnnbp.lp_pool(x, norm, (2,)).sum())
+        curve = jax.grad(lambda x: slope(x).sum())
+        x = line(*values)
+        found = [slope(x), curve(x), jax.grad(lambda x: curve(x).sum())(x)[:, :2]]
+    # A few roundings of float32.
+    np.testing.assert_allclose(found[0].ravel(), slopes, rtol=1e-5)
+    np.testing.assert_allclose(found[1].ravel(), curvatures, rtol=1e-5, atol=1e-6)
+    assert not np.any(found[2])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from check import assert_same
+from jax import lax
 
+import jaxcnnbp
+from jaxcnnbp import manual_backward
 from jaxcnnbp.geometry.parse import window_of
 from jaxcnnbp.ops import extreme_fold, extreme_pool
 from jaxcnnbp.ops.extreme_fold import extremes, extremes_and_taps, is_written_out, steps
@@ -92,3 +95,110 @@ def test_every_order_of_nans_is_the_last():
         x = jnp.asarray(marks, jnp.float32).reshape(1, 2, 2, 1)
         last = max((i for i, mark in enumerate(marks) if np.isnan(mark)), default=0)
         assert int(fold(x).squeeze()) == last
+
+
+def _gaps(**options):
+    def windows(x):
+        init, reducer = (np.asarray(0, x.dtype), lax.add) if options else (_least(x), lax.max)
+        return jaxcnnbp.reduce_window(x, init, reducer, (2, 1), (2, 1), base_dilation=(1, 2))
+
+    return windows
+
+
+def _least(x):
+    return np.asarray(extreme_fold.identity(x.dtype, "max"), x.dtype)
+
+
+def _cropped(x):
+    return jaxcnnbp.reduce_window(x, _least(x), lax.max, (1, 1), (1, 1), ((-1, 0), (0, -1)))
+
+
+def _cropped_before(x):
+    cropped = lax.pad(x, np.zeros((), x.dtype), ((-1, 0, 0), (0, 0, 0)))
+    return jaxcnnbp.reduce_window(cropped, np.zeros((), x.dtype), lax.add, (2, 1), (1, 1), ((1, 0), (0, 0)))
+
+
+def _spread(x, fill):
+    return np.full((x.shape[0] // 2, 2 * x.shape[1] - 1), fill, x.dtype)
+
+
+def _maxima_with_gaps(x):
+    spread = _spread(x, _least(x))
+    spread[:, ::2] = np.maximum(x[::2], x[1::2])
+    return spread
+
+
+def _sums_with_gaps(x):
+    spread = _spread(x, 0)
+    spread[:, ::2] = x[::2] + x[1::2]
+    return spread
+
+
+def _pairs(x):
+    return np.concatenate([x[1:2], x[1:-1] + x[2:]])
+
+
+# Where XLA is wrong on CPUs, with large inputs or under jit: openxla/xla 48714, 48719 and 48715.
+BY_NUMPY = {
+    "maxima with gaps": (_gaps(), _maxima_with_gaps),
+    "sums with gaps": (_gaps(sum=True), _sums_with_gaps),
+    "cropped": (_cropped, lambda x: x[1:, :-1]),
+    "cropped before": (_cropped_before, _pairs),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("name", BY_NUMPY)
+def test_windows_right_where_lax_is_not(name, dtype):
+    fun, by_numpy = BY_NUMPY[name]
+    x = np.arange(96 * 160).reshape(96, 160).astype(dtype)
+    expected = by_numpy(x)
+    assert_same(fun(jnp.asarray(x)), expected)
+    batched = jax.jit(jax.vmap(fun))(jnp.asarray(x)[None])[0]
+    assert_same(batched, expected)
+    assert_same(jax.jit(manual_backward(fun))(x), expected)
+    if dtype == "float32":
+        assert_same(jax.jit(lambda x: jax.vjp(fun, x)[0])(x), expected)
+
+
+PLANE = (1, 24, 90, 2)
+ALONE = {
+    "max_pool": lambda x: jaxcnnbp.max_pool(x, (3, 2), (2, 1), padding=1),
+    "max_pool of a long row": lambda x: jaxcnnbp.max_pool(x, (1, 70), padding=((0, 0), (3, 3))),
+    "min_pool": lambda x: jaxcnnbp.min_pool(x, (2, 3), window_dilation=2),
+    "max_pool of all ties": lambda x: jaxcnnbp.max_pool(x, (2, 2), ties="all"),
+    "avg_pool": lambda x: jaxcnnbp.avg_pool(x, (3, 3), (2, 2), "SAME", False),
+    "avg_pool of a long row": lambda x: jaxcnnbp.avg_pool(x, (1, 70), padding=((0, 0), (3, 3))),
+    "max_pool_with_argmax": lambda x: jaxcnnbp.max_pool_with_argmax(x, (3, 3), (2, 2))[0],
+    "max_unpool": lambda x: jaxcnnbp.max_unpool(x, jnp.zeros(x.shape, jnp.int32), (2, 2)),
+    "upsample": lambda x: jaxcnnbp.upsample(x, (3, 2), (2, 2)),
+    "lp_pool": lambda x: jaxcnnbp.lp_pool(x, 3, (2, 2)),
+    "adaptive_avg_pool": lambda x: jaxcnnbp.adaptive_avg_pool(x, (5, 7)),
+    "adaptive_max_pool": lambda x: jaxcnnbp.adaptive_max_pool(x, (5, 7)),
+    "reduce_window": lambda x: jaxcnnbp.reduce_window(x, 1.0, lax.mul, (1, 2, 3, 1), (1, 2, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_forward_alone_and_under_differentiation(name):
+    fun = ALONE[name]
+    x = jnp.asarray(np.random.default_rng(0).normal(size=PLANE), jnp.float32)
+
+    @jax.jit
+    def both(x):
+        return fun(x), jax.vjp(fun, x)[0], jax.vmap(fun)(x[None])[0], manual_backward(fun)(x)
+
+    alone, *others = both(x)
+    for other in (*others, fun(x)):
+        # Compiled together or apart, sums of a few dozen terms round differently.
+        np.testing.assert_allclose(other, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reducer_may_close_over_an_array():
+    x, scale = jnp.arange(1.0, 7).reshape(2, 3), jnp.asarray([1.0, 1.0])
+    fun = lambda x: jaxcnnbp.reduce_window(x, 0.0, lambda a, b: a + b * scale.sum(), (1, 2))  # noqa: E731
+    for call in (fun, jax.jit(fun)):
+        assert_same(call(x), jnp.asarray([[6.0, 10.0], [18.0, 22.0]]))
+        assert_same(jax.grad(lambda x, call=call: call(x).sum())(x), jnp.asarray([[2.0, 4.0, 2.0]] * 2))
+    whole = lambda x: jaxcnnbp.reduce_window(x, 0, lambda a, b: a + b * scale.astype(int).sum(), (1, 2))  # noqa: E731
+    assert_same(whole(x.astype(int)), fun(x).astype(int))

@@ -17,8 +17,10 @@ from cases import (
     named,
 )
 from check import assert_same
+from jax import lax
 
-from jaxcnnbp import mode, nn
+import jaxcnnbp
+from jaxcnnbp import manual_backward, mode, nn
 
 pytestmark = pytest.mark.usefixtures("quick", "x64")
 
@@ -94,3 +96,25 @@ def test_third_order():
     with mode("autodiff"):
         wanted = jax.jit(third)(0.5)
     assert_same(jax.jit(third)(0.5), wanted, 1e-8)
+
+
+ONES = (1, 1)
+OF_ONE_CELL = {
+    "maximum": lambda x: jaxcnnbp.reduce_window(x, -jnp.inf, lax.max, ONES),
+    "maximum from 0": lambda x: jaxcnnbp.reduce_window(x, 0.0, lax.max, ONES),
+    "sum": lambda x: jaxcnnbp.reduce_window(x, 0.0, lax.add, ONES),
+    "product": lambda x: jaxcnnbp.reduce_window(x, 1.0, lax.mul, ONES),
+    "of a scalar": lambda x: jaxcnnbp.reduce_window(x.sum(), -jnp.inf, lax.max, ()),
+    "swapped in": manual_backward(lambda x: lax.reduce_window(x, -jnp.inf, lax.max, ONES, ONES, "VALID")),
+    "norm": lambda x: jaxcnnbp.lp_pool(x[None], 3, (1,)),
+    "adaptive": lambda x: jaxcnnbp.adaptive_max_pool(x[None], (1,)),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_CELL)
+def test_windows_of_one_cell_to_the_third_order(name):
+    """Nothing happens in them: the derivatives of y^4 are 4 x^3, 12 x^2 and 24 x."""
+    derivative = lambda x: (OF_ONE_CELL[name](x) ** 4).sum()  # noqa: E731
+    for factor, power in ((4, 3), (12, 2), (24, 1)):
+        derivative = jax.grad(lambda x, last=derivative: last(x).sum())
+        np.testing.assert_allclose(derivative(jnp.full((1, 1), 0.7)), [[factor * 0.7**power]], rtol=ROUNDING)

@@ -30,8 +30,8 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_fold import with_places
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, require_inexact, wide
-from jaxcnnbp.ops.pool_front import merge_batch, require_ordered, spatial_rank, split_batch
+from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.pool_front import merge_batch, require_ordered, spatial_rank, split_batch, with_mean
 
 
 class Cover(NamedTuple):
@@ -200,13 +200,14 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape, *, layout: s
     """Mean pooling to a given size, as PyTorch's `adaptive_avg_pool2d` but channels last.
 
     Args:
-      inputs: `(*batch, *spatial, channels)`, floats.
+      inputs: `(*batch, *spatial, channels)`.
       output_shape: extents of the output, None to keep that of the input; its length says how many spatial axes
         there are, and an int is for all those of `(batch, *spatial, channels)`.
       layout: as `max_pool`.
 
     Returns:
-      `(*batch, *output_shape, channels)` in the dtype of `inputs`, summed in float32 or wider.
+      `(*batch, *output_shape, channels)` in the dtype of `inputs`, of integers in JAX's default float; summed in
+      float32 or wider.
 
     Raises:
       TypeError, ValueError: with the argument and its value.
@@ -219,7 +220,7 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape, *, layout: s
     Source: `ops.adaptive_pool`.
     """
     x, outputs = _parse(inputs, output_shape)
-    require_inexact(x, "inputs")
+    x = with_mean(x)
     return split_batch(placed_alike(lambda x: adaptive_mean_op(x, outputs), x), inputs, len(outputs))
 
 

@@ -89,6 +89,8 @@ copy_to_windows.defvjp(
 
 def sum_windows(x: Array, window: Window) -> Array:
     """sum_t p[u, t], axis after axis."""
+    if 0 in window.output:  # no window, and maybe no input that one would fit in
+        return jnp.zeros((x.shape[0], *window.output, x.shape[-1]), x.dtype)
     if window.size == window.spatial and window.output == (1,) * window.rank and _one_window_a_cell(window):
         return x.sum(tuple(range(1, x.ndim - 1)), keepdims=True)
     for axis in range(window.rank):

@@ -13,8 +13,7 @@ from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import mean_pool_op
-from jaxcnnbp.ops.numerics import require_inexact
-from jaxcnnbp.ops.pool_front import check_ties, parse_pool, require_ordered, split_batch
+from jaxcnnbp.ops.pool_front import check_ties, parse_pool, require_ordered, split_batch, with_mean
 
 Shape = int | Sequence[int]
 
@@ -108,7 +107,7 @@ def avg_pool(
     """Mean pooling, y[u] = sum_t x[n(u, t)] / m[u]; delta / m goes to every cell of the window.
 
     Args:
-      inputs: `(*batch, *spatial, channels)`, floats.
+      inputs: `(*batch, *spatial, channels)`.
       window_shape: taps an axis.
       strides: as `max_pool`.
       padding: as `max_pool`.
@@ -117,8 +116,8 @@ def avg_pool(
       ceil_mode, layout: as `max_pool`.
 
     Returns:
-      `(*batch, *output, channels)` in the dtype of `inputs`, summed in float32 or wider. A window that counts no cell
-      is 0, with zero gradient.
+      `(*batch, *output, channels)` in the dtype of `inputs`, of integers in JAX's default float, as Flax; summed in
+      float32 or wider. A window that counts no cell is 0, with zero gradient.
 
     Raises:
       TypeError, ValueError: with the argument and its value.
@@ -131,7 +130,7 @@ def avg_pool(
     Source: Bouvrie (2006), section 3.2; `ops.mean_pool`.
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    require_inexact(x, "inputs")
+    x = with_mean(x)
     return split_batch(placed_alike(lambda x: mean_pool_op(x, window, bool(count_include_pad)), x), inputs, window.rank)
 
 

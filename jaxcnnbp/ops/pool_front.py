@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
 from jaxcnnbp.ops.devices import placed_by
+from jaxcnnbp.ops.numerics import cast
 
 TIES = ("first", "all", "split")
 
@@ -81,7 +82,12 @@ def check_ties(ties: str) -> None:
         raise ValueError(f"`ties` (={ties!r}) is unknown; use one of {', '.join(map(repr, TIES))}.")
 
 
+def with_mean(x: Array) -> Array:
+    """`x`, integers and bools as JAX's default float: a mean of them is no integer, and their sum may not fit."""
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else cast(x, jnp.result_type(float))
+
+
 def require_ordered(x: Array) -> None:
     """Refuses what has no maximum."""
-    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         raise TypeError(f"`inputs` (dtype={x.dtype}) must be real numbers to have a maximum; take jnp.abs(x), or cast.")
