@@ -140,7 +140,7 @@ def _upsample(delta, window_shape, strides=None):
 
 def _copied(y: Array, window: Window) -> Array:
     """Block copies added up one tap at a time: what has no transpose has no gradient either."""
-    grown = jnp.zeros((y.shape[0], *window.spatial, y.shape[-1]), jnp.promote_types(y.dtype, jnp.uint8))
+    grown = jnp.zeros((y.shape[0], *window.spatial, y.shape[-1]), jnp.int32 if y.dtype == jnp.bool_ else y.dtype)
     for tap in window.tap_indices() if y.size else ():
         stops = (t + (o - 1) * s + 1 for t, o, s in zip(tap, y.shape[1:-1], window.stride, strict=True))
         rows = map(slice, tap, stops, window.stride)

@@ -75,7 +75,7 @@ def _last_of_cells(argmax: Array, spatial: Ints) -> Array:
 def _cells(argmax: Array, spatial: Ints) -> Array:
     """`(batch, values, channels)`: where each value goes; nowhere is beyond the last cell."""
     laid = argmax.reshape(argmax.shape[0], math.prod(argmax.shape[1:-1]), argmax.shape[-1])
-    laid = cast(laid, jnp.promote_types(laid.dtype, jnp.int32))  # a byte does not hold what is beyond
+    laid = laid if laid.dtype.itemsize > 4 else cast(laid, jnp.int32)  # a byte does not hold what is beyond
     return jnp.where(laid < 0, math.prod(spatial), laid)
 
 
