@@ -381,12 +381,11 @@ def _by_platform(
 
     whole = may_be_partitioned(a)
     in_products = next(row.form for row in spread_table if row.fits(layer))
-    elsewhere = in_products if may_be_partitioned(a, cpu=False) else by_lax
     otherwise = in_products if whole else by_lax
     # Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol.
     row, exact = (None, None) if is_symbolic_dim(layer.images) else chosen_rows(table, layer, whole)
-    if row is None and otherwise is elsewhere:
-        return run(otherwise, a, b)
+    if row is None and not whole:
+        return run(by_lax, a, b)
 
     def on_cpu(a: Array, b: Array) -> Array:
         if row is None:
@@ -394,7 +393,7 @@ def _by_platform(
         fast, right = partial(run, row.form), partial(run, exact.form if exact else otherwise)
         return where_finite(fast, right, a, b, result.size) if row.spreads else fast(a, b)
 
-    return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, elsewhere))
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, by_lax))
 
 
 def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row | None, Row | None]:

@@ -32,15 +32,15 @@ def alike_zeros(shape: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
     return alike(jnp.zeros(shape.shape, shape.dtype), *arrays)[0]
 
 
-def may_be_partitioned(x: Array, cpu: bool = True) -> bool:
-    """Whether the compiler may have to lay `x` over several devices, on CPUs or elsewhere.
+def may_be_partitioned(x: Array) -> bool:
+    """Whether the compiler may have to lay `x` over several CPUs.
 
     Inside a `shard_map` over all axes of the mesh every device has its own images; over some of them, the compiler has
     the others. With a single device there is nothing to lay out.
     """
     mesh, varying = jax.sharding.get_abstract_mesh(), jax.typeof(x).manual_axis_type.varying
     is_manual = mesh.are_all_axes_manual if mesh.axis_names else bool(varying)
-    return not is_manual and (_cpu_devices() if cpu else _accelerators()) > 1
+    return not is_manual and _cpu_devices() > 1
 
 
 def _cpu_devices() -> int:
@@ -49,11 +49,6 @@ def _cpu_devices() -> int:
         return len(jax.devices("cpu"))
     except RuntimeError:
         return 0
-
-
-def _accelerators() -> int:
-    """How many GPUs or TPUs programs run on unless told otherwise; none if they run on CPUs."""
-    return 0 if jax.default_backend() == "cpu" else jax.device_count()
 
 
 def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
