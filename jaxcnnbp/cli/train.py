@@ -113,7 +113,7 @@ def _settings(field: dataclasses.Field, kind: Any) -> dict[str, Any]:
 @click.option("--tensorboard", type=Path, help="Write figures for TensorBoard into this folder.")
 @click.option("--curves", type=Path, help="Draw loss and error over the epochs.")
 @click.option("--kernels", type=Path, help="Draw the learned kernels of the first convolution.")
-@click.option("--save", type=Path, help="Write the parameters (.npz).")
+@click.option("--save", type=Path, help="Write the parameters (.npz): the last ones, with validation the best ones.")
 @click.option("--report", is_flag=True, help="Then compare the model's gradients with autodiff.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the error rate at the end.")
 @click.pass_context
@@ -203,13 +203,18 @@ def _write_files(result: training.Result, files: dict[str, Path | None]) -> None
     if files["kernels"] is not None:
         plot_kernels(files["kernels"], result.params, title)
     if files["save"] is not None:
-        training.save_params(files["save"], result.params)
+        training.save_params(files["save"], result.params if result.best_score is None else result.best_params)
 
 
 def _print_result(result: training.Result, report: bool, quiet: bool) -> None:
-    summary = confusion_summary(result.score.confusion)
+    best = result.best
+    score = result.score if result.best_score is None else result.best_score
+    summary = confusion_summary(score.confusion, names=result.data.names)
+    if result.best_score is not None and best.validation_error is not None and not quiet:
+        lowest = f"lowest validation error: {100 * best.validation_error:.2f} % after epoch {best.epoch}"
+        click.echo(f"\n{lowest}; what follows, and --save, is the model of that epoch")
     click.echo(summary.splitlines()[-1] if quiet else f"\n{summary}")
-    if not quiet and result.best.epoch < len(result.history):
+    if result.best_score is None and not quiet and best.epoch < len(result.history):
         click.echo(f"lowest test error: {100 * result.best.test_error:.2f} % after epoch {result.best.epoch}")
     if report:
         click.echo(f"\n{gradient_report(result)}")

@@ -144,8 +144,9 @@ class Checkpoints:
         for step in steps:
             try:
                 about = self._read_about(step)
-                self._identity.require_same(about["identity"], self.folder / str(step))
-                restored = self._read_state(step, about, state, best)
+                course = Course.from_json(about["course"])
+                course = self._identity.require_same(about["identity"], course, self.folder / str(step))
+                restored = self._read_state(step, about, course, state, best)
             except InputError:
                 raise
             except _UNREADABLE as error:
@@ -238,8 +239,7 @@ class Checkpoints:
             raise _Damaged("its description is not what was written")
         return about["content"]
 
-    def _read_state(self, step: int, about: dict[str, Any], state: Any, best: Any) -> Restored:
-        course = Course.from_json(about["course"])
+    def _read_state(self, step: int, about: dict[str, Any], course: Course, state: Any, best: Any) -> Restored:
         like = {"state": state, "best": None if course.best is None else best}
         wanted = flatten(like)
         self._identity.require_arrays(about["arrays"], wanted, self.folder / str(step))

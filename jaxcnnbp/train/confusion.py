@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 __all__ = ["confusion_summary", "confusion_table", "worst_confusions"]
 
+_MOST = 64  # classes of which a table is printed
+_SHORT = 6  # characters of a name that heads a column
 
-def confusion_summary(confusion: np.ndarray, worst: int = 5) -> str:
+
+def confusion_summary(confusion: np.ndarray, worst: int = 5, names: Sequence[str] = ()) -> str:
     r"""The table, the commonest mistakes and the error rate.
 
     Args:
         confusion: `(classes, classes)` counts; row = the true class, column = the class given.
         worst: how many mistakes to list.
+        names: what the classes are called; their numbers stand for them if there are none.
 
     Returns:
         Several lines of text.
@@ -25,33 +31,42 @@ def confusion_summary(confusion: np.ndarray, worst: int = 5) -> str:
         0 taken for 1: 1 of 4 (25.0 %)
         error rate: 1 of 8 images, 12.50 %
     """
-    mistakes = [_mistake(confusion, *pair) for pair in worst_confusions(confusion, worst)]
+    mistakes = [_mistake(confusion, *pair, names) for pair in worst_confusions(confusion, worst)]
     total, wrong = int(confusion.sum()), int(confusion.sum() - np.trace(confusion))
     rate = f"error rate: {wrong:,} of {total:,} images, {100 * wrong / total:.2f} %"
-    return "\n".join([confusion_table(confusion), *mistakes, rate])
+    return "\n".join([confusion_table(confusion, names), *mistakes, rate])
 
 
-def confusion_table(confusion: np.ndarray) -> str:
+def confusion_table(confusion: np.ndarray, names: Sequence[str] = ()) -> str:
     r"""The matrix with its error rates by class; a dot stands for 0.
 
     Args:
         confusion: `(classes, classes)` counts; row = the true class, column = the class given.
+        names: what the classes are called. Short names head the columns, too; otherwise numbers do.
 
     Returns:
-        One line of heading and one line a class.
+        One line of heading and one line a class; of very many classes a line that says so.
 
     Example:
         >>> print(confusion_table(np.array([[3, 1], [0, 4]])))
         true \ given   0   1   error
                    0   3   1  25.0 %
                    1   .   4   0.0 %
+        >>> print(confusion_table(np.array([[3, 1], [0, 4]]), ["cat", "dog"]))
+        true \ given cat dog   error
+                 cat   3   1  25.0 %
+                 dog   .   4   0.0 %
     """
-    width = max(4, len(str(confusion.max())) + 1)
-    heading = "true \\ given" + "".join(f"{label:{width}d}" for label in range(len(confusion))) + "   error"
-    lines = [heading]
+    classes = range(len(confusion))
+    if len(classes) > _MOST:
+        return f"{len(classes):,} classes: too many for a table; --metrics has it."
+    rows, columns = _labels(classes, names)
+    width = max(4, len(str(confusion.max())) + 1, *(len(column) + 1 for column in columns))
+    first = max(12, *(len(row) for row in rows))
+    lines = ["true \\ given".rjust(first) + "".join(f"{column:>{width}}" for column in columns) + "   error"]
     for label, row in enumerate(confusion):
         cells = "".join(f"{count or '.':>{width}}" for count in row)
-        lines.append(f"{label:12d}{cells}{100 * _share_wrong(row, label):6.1f} %")
+        lines.append(f"{rows[label]:>{first}}{cells}{100 * _share_wrong(row, label):6.1f} %")
     return "\n".join(lines)
 
 
@@ -81,6 +96,20 @@ def _share_wrong(row: np.ndarray, label: int) -> float:
     return (total - int(row[label])) / total if total else 0.0
 
 
-def _mistake(confusion: np.ndarray, true: int, given: int) -> str:
+def _labels(classes: range, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Heads of rows and columns: names, where columns have room for them; numbers, which rows then explain."""
+    numbers = [str(label) for label in classes]
+    if not any(names):
+        return numbers, numbers
+    short = max(len(name) for name in names) <= _SHORT
+    words = [_name(label, names) if short else f"{label} {_name(label, names)}" for label in classes]
+    return words, words if short else numbers
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return (names[label] if label < len(names) else "") or str(label)
+
+
+def _mistake(confusion: np.ndarray, true: int, given: int, names: Sequence[str]) -> str:
     count, total = int(confusion[true, given]), int(confusion[true].sum())
-    return f"{true} taken for {given}: {count:,} of {total:,} ({100 * count / total:.1f} %)"
+    return f"{_name(true, names)} taken for {_name(given, names)}: {count:,} of {total:,} ({100 * count / total:.1f} %)"

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnnbp.train.course import Best, Course
-from jaxcnnbp.train.data.split import Images
+from jaxcnnbp.train.data.split import Images, Split
 from jaxcnnbp.train.diagnose import Anchor, explain
 from jaxcnnbp.train.errors import Diverged, InputError, SaveFailed, Stopped
-from jaxcnnbp.train.evaluate import EVALUATION_BATCH, evaluate
+from jaxcnnbp.train.evaluate import EVALUATION_BATCH, Score, evaluate
 from jaxcnnbp.train.feed import batches, feed, in_order
 from jaxcnnbp.train.gradients import Figures
 from jaxcnnbp.train.job import Job
@@ -55,7 +55,7 @@ def run_epochs(job: Job) -> Finished:
     started = time.perf_counter()
     runner = _Runner(job)
     runner.begin()
-    while runner.course.epoch <= job.options.epochs:
+    while runner.course.epoch <= job.options.epochs and not runner.out_of_patience():
         runner.train_epoch()
         runner.test_epoch()
     if job.checkpoints is not None:
@@ -89,6 +89,17 @@ class _Runner:
             self.job.watch.note(text)
         if checkpoints is not None and self.course.step == 0:
             self._save()
+
+    def out_of_patience(self) -> bool:
+        """Whether the validation error has not fallen for as many epochs as the options allow; says so once."""
+        patience, best, done = self.job.options.patience, self.course.best, self.course.epoch - 1
+        if not patience or best is None or done - best.epoch < patience or done >= self.job.options.epochs:
+            return False
+        waited = f"No lower validation error than after epoch {best.epoch} in {done - best.epoch} epochs"
+        self.job.watch.note(f"{waited}: the run ends after epoch {done} of {self.job.options.epochs} (--patience).")
+        if self.job.checkpoints is not None:
+            self._save()
+        return True
 
     def train_epoch(self) -> None:
         """The steps of one epoch that are left."""
@@ -130,6 +141,7 @@ class _Runner:
             self.job.watch.note(f"{self.job.run.checkpoints}: holds no checkpoint yet; the run starts at step 0.")
             return
         self.state, self.best, self.course = restored.state, restored.best, restored.course
+        self.job = self.job.extended(self.course.extensions)
         self._write_best()
 
     def _one_step(self, batch: Any, meter: Meter) -> None:
@@ -161,24 +173,32 @@ class _Runner:
 
     def _test(self) -> None:
         job, course = self.job, self.course
-        test = job.data.test
-        order = in_order(len(test.labels), EVALUATION_BATCH)
-        with contextlib.closing(feed(test, order, job.layout)) as fed:
+        score = self._score(job.data.test, "test")
+        validation = None if job.data.validation is None else self._score(job.data.validation, "validation")
+        held = (None, None) if validation is None else (validation.loss, validation.error)
+        (loss, error), rate = self._record, float(job.rate(course.step - 1))
+        speed = job.images / max(course.seconds, 1e-9)
+        figures = loss, error, score.loss, score.error, rate, course.seconds, speed
+        record = Epoch(course.epoch, course.step, *figures, *held)
+        course.history.append(record)
+        course.score = score
+        best = Best(course.epoch, score.error, score.loss, *reversed(held))
+        if best.beats(course.best):
+            course.best_score = None if validation is None else score
+            course.best, self.best = best, jax.tree.map(jnp.copy, self.state.weights)
+            self._write_best()
+        job.watch.epoch(record)
+
+    def _score(self, split: Split, name: str) -> Score:
+        job = self.job
+        order = in_order(len(split.labels), EVALUATION_BATCH)
+        with contextlib.closing(feed(split, order, job.layout)) as fed:
             score = evaluate(job.score, self.state.weights, fed)
         job.alive()
         _tell_faults(job)
         if not math.isfinite(score.loss):
-            raise Diverged(f"The loss on the test images is {score.loss} after epoch {course.epoch}.")
-        (loss, error), rate = self._record, float(job.rate(course.step - 1))
-        speed = job.images / max(course.seconds, 1e-9)
-        record = Epoch(course.epoch, course.step, loss, error, score.loss, score.error, rate, course.seconds, speed)
-        course.history.append(record)
-        course.score = score
-        best = Best(course.epoch, score.error, score.loss)
-        if best.beats(course.best):
-            course.best, self.best = best, jax.tree.map(jnp.copy, self.state.weights)
-            self._write_best()
-        job.watch.epoch(record)
+            raise Diverged(f"The loss on the {name} images is {score.loss} after epoch {self.course.epoch}.")
+        return score
 
     def _require_finite(self, course: Course) -> None:
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(self.state.params)]
@@ -242,7 +262,7 @@ def _beginning(job: Job, course: Course, state: TrainState) -> Beginning:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     counts = len(train.labels), len(test.labels)
     devices = job.layout.data * job.layout.height
-    history = tuple(course.history)
-    return Beginning(
-        job.options, name, parameters, job.data.name, *counts, train.images.shape[1:], devices, course.step, history
-    )
+    sizes = job.data.name, *counts, train.images.shape[1:], devices
+    validation = 0 if job.data.validation is None else len(job.data.validation.labels)
+    so_far = course.step, tuple(course.history), validation, tuple(course.extensions)
+    return Beginning(job.options, name, parameters, *sizes, *so_far)

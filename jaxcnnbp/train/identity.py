@@ -7,15 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxcnnbp.train.course import Course
 from jaxcnnbp.train.data import Data, fingerprint
 from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.train.extension import EXTENSIONS, Extension, same_rates
 from jaxcnnbp.train.options import Options
+from jaxcnnbp.train.setup import LOSSES, choose_model, steps_per_epoch
 from jaxcnnbp.train.watch import versions
 
 __all__ = ["FORMAT", "Identity", "identity_of"]
 
 FORMAT = 1  # of what a checkpoint holds; counted up when an older one can no longer be read
 _WHERE = ("data", "data_dir")  # where the data lie may change, as long as they are the same
+_RATE = ("epochs", "schedule", "learning_rate", "warmup", "final_rate")  # judged by the rates that they give
+_AS_IT_WAS = "give the options of that run, or name another folder to start anew"
+_LATER = ("patience",)  # changes no step, only how many there are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Identity:
         options: all options.
         data: name and fingerprint of the data set.
         devices: devices along the batch and along the height of images.
+        steps: steps of an epoch.
+        image_shape: of one image, which the default model depends on.
+        extend: what happens to the rate if the number of epochs has changed; None refuses that.
         versions: of Python and the packages that figures depend on.
         note: told of differences that change the last bits of the result at most.
     """
@@ -35,18 +44,25 @@ class Identity:
     devices: dict[str, int]
     versions: dict[str, str]
     note: Callable[[str], None]
+    steps: int = 1
+    image_shape: tuple[int, ...] = ()
+    extend: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint records."""
         parts = {"options": self.options, "data": self.data, "devices": self.devices, "versions": self.versions}
         return {"format": FORMAT, **parts}
 
-    def require_same(self, found: dict[str, Any], place: Path) -> None:
+    def require_same(self, found: dict[str, Any], course: Course, place: Path) -> Course:
         """Refuse a checkpoint of another run.
 
         Args:
             found: what the checkpoint recorded.
+            course: where it stands.
             place: the checkpoint, for the message.
+
+        Returns:
+            The course; with one more extension, if the number of epochs has changed.
 
         Raises:
             InputError: another format, version, option or data set; says which, and what to do.
@@ -55,11 +71,14 @@ class Identity:
         if found["format"] != FORMAT or _release(theirs) != _release(ours):
             fault = f"{place}: was written by jaxcnnbp {theirs}, and this is {ours}"
             raise InputError(f"{fault}; resume with that version, or name another folder to start anew.")
-        self._require_options(found["options"], place)
+        theirs = _options(found["options"])
+        self._require_options(theirs, place)
         if found["data"]["fingerprint"] != self.data["fingerprint"]:
             fault = f"{place}: was made from other data ({found['data']['name']}) than these ({self.data['name']})"
             raise InputError(f"{fault}; give the data of that run, or name another folder to start anew.")
+        extensions = self._extensions(theirs, course, place)
         self._note_differences(found, place)
+        return dataclasses.replace(course, extensions=extensions)
 
     def require_arrays(self, found: dict[str, Any], wanted: dict[str, Any], place: Path) -> None:
         """Refuse a checkpoint whose arrays are not those of this run's network.
@@ -79,13 +98,47 @@ class Identity:
             fault = f"{place}: holds another network (its `{name}` is {theirs.get(name)}, this one's {ours.get(name)})"
             raise InputError(f"{fault}; name another folder to start anew.")
 
-    def _require_options(self, found: dict[str, Any], place: Path) -> None:
-        names = [name for name in {**found, **self.options} if name not in _WHERE]
-        other = [name for name in names if found.get(name, ...) != self.options.get(name, ...)]
+    def _require_options(self, theirs: Options, place: Path) -> None:
+        """Refuse options that would have made the steps taken other steps."""
+        meanings = [_meaning(options, self.image_shape) for options in (theirs, _options(self.options))]
+        if {theirs.corrupt, self.options.get("corrupt")} == {"stop", "skip"} and theirs.corrupt == "stop":
+            meanings[0]["corrupt"] = "skip"  # no picture was unreadable so far, or the run would have ended
+        other = [name for name in meanings[0] if meanings[0][name] != meanings[1][name]]
         if other:
             name = other[0]
-            fault = f"`{name}` (={self.options.get(name)}) is {found.get(name)} in {place}"
-            raise InputError(f"{fault}; give the options of that run, or name another folder to start anew.")
+            fault = f"`{name}` (={self.options.get(name)}) is {getattr(theirs, name)} in {place}"
+            raise InputError(f"{fault}; {_AS_IT_WAS}.")
+
+    def _extensions(self, theirs: Options, course: Course, place: Path) -> list[Extension]:
+        """The changes of the number of epochs, with that of this run if it is one."""
+        ours = _options(self.options)
+        if ours.epochs * self.steps < course.step or ours.epochs < course.epoch - 1:
+            done = f"`epochs` (={ours.epochs}) are fewer than {place} has done ({course.step:,} steps)"
+            raise InputError(f"{done}; give more, or name another folder to start anew.")
+        if ours.epochs == theirs.epochs:
+            self._require_rates(theirs, ours, course, place)
+            return course.extensions
+        alike = dataclasses.replace(ours, epochs=theirs.epochs)
+        if not course.extensions and same_rates(theirs, ours, self.steps, course.step):
+            return []
+        self._require_rates(theirs, alike, course, place)
+        fault = f"`epochs` (={ours.epochs}) is {theirs.epochs} in {place}"
+        if self.extend is None:
+            schedule = f"and the {ours.schedule} schedule would have given the steps taken other rates"
+            raise InputError(f"{fault}, {schedule}; give --extend {', '.join(EXTENSIONS[:-1])} or {EXTENSIONS[-1]}, "
+                             f"or {_AS_IT_WAS}.")  # fmt: skip
+        if self.extend == "restart" and ours.epochs < theirs.epochs:
+            raise InputError(f"{fault}, and `extend` (=restart) adds epochs after that; give more of them, or stretch.")
+        extension = Extension(self.extend, course.step, theirs.epochs, ours.epochs)
+        self.note(f"{place}: {extension} (--extend {self.extend}).")
+        return [*course.extensions, extension]
+
+    def _require_rates(self, theirs: Options, ours: Options, course: Course, place: Path) -> None:
+        """Refuse another schedule of the same length that gives other rates."""
+        names = [name for name in _RATE if getattr(theirs, name) != getattr(ours, name)]
+        if names and (course.extensions or not same_rates(theirs, ours, self.steps, course.step)):
+            fault = f"`{names[0]}` (={getattr(ours, names[0])}) is {getattr(theirs, names[0])} in {place}"
+            raise InputError(f"{fault}; {_AS_IT_WAS}.")
 
     def _note_differences(self, found: dict[str, Any], place: Path) -> None:
         other = [f"{name} {found['versions'].get(name)}" for name in self.versions
@@ -97,7 +150,12 @@ class Identity:
 
 
 def identity_of(
-    options: Options, data: Data, data_devices: int, height_devices: int, note: Callable[[str], None]
+    options: Options,
+    data: Data,
+    data_devices: int,
+    height_devices: int,
+    note: Callable[[str], None],
+    extend: str | None = None,
 ) -> Identity:
     """The identity of a run.
 
@@ -107,13 +165,34 @@ def identity_of(
         data_devices: devices along the batch.
         height_devices: devices along the height of images.
         note: as `Identity` has it.
+        extend: likewise.
 
     Returns:
         The identity.
     """
     named = {"name": data.name, "fingerprint": fingerprint(data)}
     devices = {"data": data_devices, "height": height_devices}
-    return Identity(dataclasses.asdict(options), named, devices, versions(), note)
+    steps, shape = steps_per_epoch(options, data), data.train.images.shape[1:]
+    return Identity(dataclasses.asdict(options), named, devices, versions(), note, steps, shape, extend)
+
+
+def _options(values: dict[str, Any]) -> Options:
+    """Recorded options; those that did not exist yet have their defaults."""
+    known = {field.name for field in dataclasses.fields(Options)}
+    return Options(**{name: value for name, value in values.items() if name in known})
+
+
+def _meaning(options: Options, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """What options mean, but for the rate: defaults by name, and nothing of what is not used."""
+    name, spec = choose_model(options, image_shape)
+    unused = {*_WHERE, *_RATE, *_LATER}
+    unused |= {"none": {"shift", "rotate", "scale", "shear"}, "shift": {"rotate", "scale", "shear"}}.get(
+        options.augment, set()
+    )
+    unused |= {"sgd": {"momentum", "beta2"}, "momentum": {"beta2"}}.get(options.optimizer, set())
+    values = {"model": name, "loss": LOSSES[options.loss] if options.loss else spec.loss}
+    return {field: values.get(field, value) for field, value in dataclasses.asdict(options).items()
+            if field not in unused}  # fmt: skip
 
 
 def _release(version: str) -> list[str]:

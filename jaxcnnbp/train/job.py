@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
 from jaxcnnbp.train.checkpoint import Checkpoints
 from jaxcnnbp.train.data import Data
+from jaxcnnbp.train.errors import InputError
 from jaxcnnbp.train.evaluate import make_score
+from jaxcnnbp.train.extension import Extension, extended_schedule
 from jaxcnnbp.train.identity import identity_of
 from jaxcnnbp.train.layout import Layout, make_layout
-from jaxcnnbp.train.optimizer import make_schedule
+from jaxcnnbp.train.optimizer import make_optimizer, make_schedule
 from jaxcnnbp.train.options import Options
 from jaxcnnbp.train.profile import Profiler
 from jaxcnnbp.train.program import Program
@@ -73,6 +75,15 @@ class Job:
         """Whether more processes than this one take part."""
         return self.layout.processes > 1
 
+    def extended(self, extensions: Sequence[Extension]) -> Job:
+        """The same job with the rate of a run whose number of epochs was changed."""
+        if not extensions:
+            return self
+        rate = extended_schedule(self.options, self.steps, extensions)
+        optimizer = make_optimizer(self.options, self.options.epochs * self.steps, rate)
+        program = dataclasses.replace(self.program, optimizer=optimizer)
+        return dataclasses.replace(self, program=program, rate=rate, step=make_step(program, self.layout))
+
     def first_state(self) -> TrainState:
         """The state before the first step, where it belongs."""
         shape = (self.options.batch, *self.data.train.images.shape[1:])
@@ -105,13 +116,16 @@ def prepare(
     Raises:
         InputError: options, data, devices or checkpoints that do not fit together.
     """
+    if options.patience and data.validation is None:
+        fault = f"`patience` (={options.patience}) needs images that are neither trained on nor tested"
+        raise InputError(f"{fault}; --validation 0.1 holds some out.")
     program = build_program(options, data)
     layout = make_layout(run, options.batch, data.train.images.shape[1], options.augment != "none")
     rate = make_schedule(options, options.epochs * steps_per_epoch(options, data))
     step, score = make_step(program, layout), make_score(program, layout)
     checkpoints = None
     if run.checkpoints is not None:
-        identity = identity_of(options, data, layout.data, layout.height, watch.note)
+        identity = identity_of(options, data, layout.data, layout.height, watch.note, run.extend)
         checkpoints = Checkpoints(run.checkpoints, run.keep, layout, identity, watch.note)
     profiler = Profiler(run.profile if jax.process_index() == 0 else None)
     return Job(options, run, data, program, layout, watch, step, score, rate, checkpoints, profiler, stop, alive)

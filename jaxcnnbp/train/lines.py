@@ -135,6 +135,9 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
     number = f"epoch {epoch.epoch:{len(str(epochs))}d}/{epochs}"
     train = f"train loss {epoch.train_loss:.4f}  error {100 * epoch.train_error:5.2f} %"
     test = f"test loss {epoch.test_loss:.4f}  error {100 * epoch.test_error:5.2f} %"
+    if epoch.validation_loss is not None and epoch.validation_error is not None:
+        held = f"validation loss {epoch.validation_loss:.4f}  error {100 * epoch.validation_error:5.2f} %"
+        test = f"{held}  {test}"
     return f"{number}  {train}  {test}  {epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
 
 

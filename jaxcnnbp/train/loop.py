@@ -11,7 +11,7 @@ import jax
 
 from jaxcnnbp.modes import mode
 from jaxcnnbp.train.course import Best
-from jaxcnnbp.train.data import Data, load
+from jaxcnnbp.train.data import Data, held_out, load
 from jaxcnnbp.train.epochs import Finished, run_epochs
 from jaxcnnbp.train.errors import Diverged, Lost, SaveFailed, Stopped
 from jaxcnnbp.train.evaluate import Score
@@ -40,8 +40,9 @@ class Result:
         history: one record an epoch.
         score: loss and confusion matrix of the test images after the last epoch.
         data: the data set, on the host.
-        best: the epoch with the lowest test error.
+        best: the epoch with the lowest error on the validation images; on the test images, if there are none.
         best_params: the parameters after it.
+        best_score: loss and confusion matrix of the test images after it; None where it is not chosen by validation.
     """
 
     options: Options
@@ -53,6 +54,7 @@ class Result:
     data: Data
     best: Best
     best_params: Any
+    best_score: Score | None = None
 
 
 def train(
@@ -93,7 +95,7 @@ def train(
     watch = Together(watches)
     try:
         with _precision(options.dtype), mode(options.gradients), joined(run) as alive:
-            data = load(options, run.workers) if data is None else data
+            data = held_out(load(options, run.workers) if data is None else data, options.validation)
             job = prepare(options, run, data, watch, stop, alive)
             with _closing(job):
                 return _result(job, run_epochs(job))
@@ -126,7 +128,8 @@ def _result(job: Job, finished: Finished) -> Result:
     if course.score is None or course.best is None:
         raise ValueError("a run of at least one epoch has a score")
     history = tuple(course.history)
-    return Result(job.options, name, job.program, params, history, course.score, job.data, course.best, best)
+    tested = course.score, job.data, course.best, best, course.best_score
+    return Result(job.options, name, job.program, params, history, *tested)
 
 
 def _precision(dtype: str) -> contextlib.AbstractContextManager:

@@ -18,7 +18,9 @@ _START = 1 / 25  # rate of the first warm-up step as a share of the peak, as in 
 _ONECYCLE_WARMUP = 0.3
 
 
-def make_optimizer(options: Options, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    options: Options, steps: int, rate: Callable[[Any], jax.Array] | None = None
+) -> optax.GradientTransformation:
     """The Optax transformation that the options describe.
 
     Only kernels decay: biases and Bouvrie's beta have one axis and are left alone.
@@ -26,6 +28,7 @@ def make_optimizer(options: Options, steps: int) -> optax.GradientTransformation
     Args:
         options: `optimizer`, `momentum`, `beta2`, `weight_decay` and the schedule's options are read.
         steps: length of the run, in steps.
+        rate: the learning rate as a function of the number of steps done; by default the schedule of the options.
 
     Returns:
         A gradient transformation whose updates are to be added to the parameters.
@@ -38,7 +41,7 @@ def make_optimizer(options: Options, steps: int) -> optax.GradientTransformation
 
     Reference: Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (adamw).
     """
-    rate = make_schedule(options, steps)
+    rate = make_schedule(options, steps) if rate is None else rate
     decay, beta1, beta2 = options.weight_decay, options.momentum, options.beta2
     if options.optimizer == "adamw":
         return optax.adamw(rate, beta1, beta2, weight_decay=decay, mask=_kernels)

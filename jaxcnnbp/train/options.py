@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxcnnbp.train.fields import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, SEED, check_fields, option
+from jaxcnnbp.train.fields import AT_LEAST_ONE, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, SEED, check_fields, option
 
 __all__ = ["LEARNING_RATES", "Options", "describe"]
 
@@ -27,7 +27,7 @@ class Options:
     """
 
     model: str | None = option(None, "Shipped model; by default the one made for the size of the images.")
-    data: str = option("digits", "'digits' (of scikit-learn), a file .npz, or a data set's name on OpenML.")
+    data: str = option("digits", "'digits' (of scikit-learn), a file .npz, a folder, or a data set's name on OpenML.")
     data_dir: str | None = option(
         None, "Folder of MNIST-format files, or of pictures in a folder a class; instead of --data."
     )
@@ -36,6 +36,12 @@ class Options:
         None, "Side that pictures are resized to; default: they must be alike.", AT_LEAST_ONE
     )
     corrupt: str = option("stop", "What an unreadable picture does.", choices=("stop", "skip"))
+    validation: float = option(
+        0.0, "Share of the training images that the best epoch is chosen by instead of trained on.", FRACTION
+    )
+    patience: int = option(
+        0, "Epochs without a better validation error after which the run ends; 0 never ends it.", COUNT
+    )
     epochs: int = option(20, "Passes over the training images.", AT_LEAST_ONE)
     batch: int = option(32, "Images a step.", AT_LEAST_ONE)
     optimizer: str = option("adam", "Update rule.", choices=tuple(LEARNING_RATES))

@@ -15,7 +15,7 @@ from jaxcnnbp.train.watch import Epoch
 
 __all__ = ["first_kernels", "plot_curves", "plot_kernels"]
 
-_TRAIN, _TEST = "#4269d0", "#d1495b"
+_COLOURS = {"train": "#4269d0", "validation": "#3ca951", "test": "#d1495b"}
 
 
 def plot_curves(path: Path | str, history: Sequence[Epoch], title: str) -> None:
@@ -35,7 +35,9 @@ def plot_curves(path: Path | str, history: Sequence[Epoch], title: str) -> None:
     figure = _figure(9, 3.6)
     axes = figure.subplots(1, 2)
     epochs = [record.epoch for record in history]
-    for part, colour in (("train", _TRAIN), ("test", _TEST)):
+    for part, colour in _COLOURS.items():
+        if getattr(history[0], f"{part}_loss") is None:
+            continue
         losses = [getattr(record, f"{part}_loss") for record in history]
         errors = [100 * getattr(record, f"{part}_error") for record in history]
         for axis, values in zip(axes, (losses, errors), strict=True):

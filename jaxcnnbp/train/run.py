@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.train.extension import EXTENSIONS
 from jaxcnnbp.train.fields import AT_LEAST_ONE, COUNT, POSITIVE, check_fields, option
 
 __all__ = ["Run"]
@@ -34,6 +35,12 @@ class Run:
     checkpoint_every: int = option(0, "Steps between two checkpoints; 0: one after every epoch.", COUNT)
     keep: int = option(3, "Newest checkpoints that are kept.", AT_LEAST_ONE)
     resume: bool = option(False, "Go on from the last good checkpoint in --checkpoints.")
+    extend: str | None = option(
+        None,
+        "What the rate does if --resume changes --epochs: hold its last value, stretch the schedule from here on,"
+        " or restart it after its end.",
+        choices=EXTENSIONS,
+    )
     profile: str | None = option(None, "Folder of a JAX trace of steps 11 to 15, and of the time each rule took.")
     coordinator: str | None = option(None, "HOST:PORT of process 0, for a run of several processes.")
     num_processes: int | None = option(None, "Number of processes.", AT_LEAST_ONE)
@@ -44,6 +51,8 @@ class Run:
         check_fields(self)
         if self.resume and self.checkpoints is None:
             raise InputError("`resume` (=True) needs `checkpoints`, the folder to resume from.")
+        if self.extend is not None and not self.resume:
+            raise InputError(f"`extend` (={self.extend}) needs `resume`: only a run that is resumed is extended.")
         given = [part is not None for part in (self.coordinator, self.num_processes, self.process_id)]
         if any(given) and not all(given):
             raise InputError("`coordinator`, `num_processes` and `process_id` go together; give all three or none.")

@@ -16,9 +16,9 @@ from jaxcnnbp.train.optimizer import make_optimizer
 from jaxcnnbp.train.options import Options
 from jaxcnnbp.train.step import Program
 
-__all__ = ["build_program", "choose_model", "steps_per_epoch"]
+__all__ = ["LOSSES", "build_program", "choose_model", "steps_per_epoch"]
 
-_LOSSES = {"squared_error": nn.squared_error, "cross_entropy": nn.softmax_cross_entropy}
+LOSSES = {"squared_error": nn.squared_error, "cross_entropy": nn.softmax_cross_entropy}
 _MODEL_FOR_SIZE: dict[tuple[int, ...], str] = {(8, 8, 1): "digits"}
 
 
@@ -66,7 +66,7 @@ def build_program(options: Options, data: Data) -> Program:
     ranges = {part: getattr(options, part) for part in ("shift", "rotate", "scale", "shear")}
     return Program(
         model=model,
-        loss=_LOSSES[options.loss] if options.loss else spec.loss,
+        loss=LOSSES[options.loss] if options.loss else spec.loss,
         optimizer=make_optimizer(options, options.epochs * steps_per_epoch(options, data)),
         classes=data.classes,
         augment=Augment(options.augment, **ranges),

@@ -53,6 +53,8 @@ class TensorBoard(Watch):
             "learning_rate": epoch.learning_rate,
             "images_per_second": epoch.images_per_second,
         }
+        if epoch.validation_loss is not None:
+            figures |= {"loss/validation": epoch.validation_loss, "error/validation": epoch.validation_error}
         for name, value in figures.items():
             self._writer.add_scalar(name, value, epoch.step)
         self._writer.flush()

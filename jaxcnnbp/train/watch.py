@@ -29,6 +29,8 @@ class Beginning:
     devices: int = 1
     step: int = 0  # steps done by an earlier part of the run
     history: tuple[Epoch, ...] = ()  # and its epochs
+    validation_images: int = 0
+    extensions: tuple[Any, ...] = ()  # changes of the number of epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Epoch:
     learning_rate: float  # of the last step
     seconds: float  # of training, without the test
     images_per_second: float
+    validation_loss: float | None = None  # of the images that are held out, if there are any
+    validation_error: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Ending:
     test_loss: float
     confusion: np.ndarray
     seconds: float
-    best: Any = None  # the epoch with the lowest test error
+    best: Any = None  # the epoch with the lowest error
 
 
 class Watch:

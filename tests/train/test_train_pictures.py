@@ -62,6 +62,21 @@ def test_confusion_summary_of_a_hand_worked_matrix() -> None:
     ]
 
 
+def test_confusion_table_has_the_names_of_the_classes() -> None:
+    confusion = np.array([[8, 2], [1, 5]])
+    assert confusion_summary(confusion, names=("cat", "dog")).splitlines() == [
+        "true \\ given cat dog   error",
+        "         cat   8   2  20.0 %",
+        "         dog   1   5  16.7 %",
+        "cat taken for dog: 2 of 10 (20.0 %)",
+        "dog taken for cat: 1 of 6 (16.7 %)",
+        "error rate: 3 of 16 images, 18.75 %",
+    ]
+    heading, first, *_ = confusion_summary(confusion, names=("sea lion", "cat")).splitlines()
+    assert (heading, first) == ("true \\ given   0   1   error", "  0 sea lion   8   2  20.0 %")
+    assert "1,000 classes: too many" in confusion_summary(np.eye(1000, dtype=int))
+
+
 def test_confusion_of_a_perfect_model_and_of_an_absent_class() -> None:
     summary = confusion_summary(np.diag([3, 0, 2]))
     assert "taken for" not in summary
