@@ -147,7 +147,7 @@ def test_windows_side_by_side_over_gaps(reducer, init):
         y = reduce_window(x, *arguments)
         return jnp.where(jnp.isfinite(y), y, 0.0)
 
-    check_grads(finite, (_draw(0, 4, 6),), order=1, modes=["fwd", "rev"])
+    check_grads(finite, (_draw(0, 4, 6),), order=1, modes=["rev"])
 
 
 REDUCERS = {
