@@ -3,7 +3,7 @@
 from pathlib import Path
 
 MARK = "% further pages"
-LISTED = {"index", "tutorial", "slips", "where-jax", "benchmarks", "migrating"}
+LISTED = {"index", "tutorial", "formulas", "slips", "where-jax", "benchmarks", "mnist", "examples", "migrating"}
 
 
 def list_rest(app, name, source):

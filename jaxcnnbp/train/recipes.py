@@ -1,4 +1,4 @@
-"""Named sets of options for the results that the README reports; the commands are one word long."""
+"""Named sets of options for the results that docs/mnist.md reports; the commands are one word long."""
 
 from __future__ import annotations
 

@@ -1,7 +1,11 @@
-"""All code on the site runs, page by page as a reader would, and prints the text below it; its commands are real."""
+"""All code on the site runs, page by page as a reader would, and prints the text below it.
+
+Its commands are real, and its table of formulas names what exists.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -57,7 +61,7 @@ def test_pages_have_code() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick ones are run, those that train or need data are only read by the command they name."""
-    program, *arguments = shlex.split(line)
+    program, *arguments = shlex.split(line, comments=True)
     assert program == "jaxcnnbp"
     monkeypatch.chdir(tmp_path)
     if arguments[0] == "train" or arguments[:2] == ["explain", "model"]:
@@ -71,6 +75,29 @@ def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code == 0, result.output
     for name in re.findall(r"\S+\.(?:html|png)", line):
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_formulas_stand_where_the_table_says() -> None:
+    page = (DOCS / "formulas.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\| \[.*?\]\((.*?\.py)\) \| (`.*`) \|$", page, flags=re.MULTILINE)
+    assert len(rows) >= 30
+    named = [(file, name) for file, names in rows for name in re.findall(r"`(.+?)`", names)]
+    defined = {file: definitions(DOCS / file) for file, _ in rows}
+    assert [(file, name) for file, name in named if name not in defined[file]] == []
+
+
+def definitions(source: Path) -> set[str]:
+    """Functions, classes, methods as `Class.method`, and names that are assigned."""
+    found = set()
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return found
 
 
 def test_files_of_numbers(tmp_path: Path) -> None:
