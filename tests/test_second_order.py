@@ -35,6 +35,7 @@ SOME = (
     Case("split", "max_pool", ((1, 5, 6, 2),), dict(window_shape=(3, 2), ties="split")),
     *named(MEAN_POOLS, "ceil mode overlapping"),
     *named(MEAN_OF_CELLS, "FULL"),
+    Case("", "lp_pool", ((1, 5, 2),), dict(norm_type=2, window_shape=(2,))),
     *ACTIVATIONS,
     *[case for case in LAYERS if case.name in ("", "overlapping")],
     *named(BLOCKS, "tanh", "gelu max"),
@@ -85,12 +86,19 @@ def test_hessian_of_a_model():
         assert_same(found, jax.jit(jax.hessian(loss))(params), ROUNDING)
 
 
-def test_third_order():
-    case = named(CONVOLUTIONS, "1d asymmetric")[0]
-    x, kernel = case.arrays()
+THIRD = (
+    *named(CONVOLUTIONS, "1d asymmetric"),
+    *named(MAX_POOLS, "SAME_LOWER"),
+    Case("", "adaptive_max_pool", ((1, 5, 1),), dict(output_shape=(2,))),
+)
+
+
+@pytest.mark.parametrize("case", THIRD, ids=str)
+def test_third_order(case):
+    arrays = case.arrays()
 
     def along(t):
-        return jnp.sum(jnp.sin(case(x + t * x, kernel * (1 + t))))
+        return jnp.sum(jnp.sin(case(*(jnp.sin(a * (1 + t)) for a in arrays))))
 
     third = jax.grad(jax.grad(jax.grad(along)))
     with mode("autodiff"):

@@ -68,8 +68,8 @@ def _read_from(x: Array, best: Array, taps: Array, window: Window) -> Array:
 
 @_read_from.defjvp
 def _read_from_jvp(window: Window, primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    _, best, taps = primals
-    return best, read_winners(tangents[0], taps, window)
+    x, best, taps = primals  # the output is a function of `x` in the next derivative too
+    return _read_from(x, best, taps, window), read_winners(tangents[0], taps, window)
 
 
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:

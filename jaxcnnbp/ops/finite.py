@@ -13,6 +13,8 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 from jax.export import is_symbolic_dim
 
+from jaxcnnbp.modes import mode
+
 Rule = Callable[[Array, Array], Array]
 
 
@@ -21,6 +23,10 @@ def where_finite(fast: Rule, exact: Rule, a: Array, b: Array, outputs: int) -> A
 
     `outputs` is the number of results: the operands or the results are looked through, whichever are fewer.
     """
+    if mode.value == "both_ways":
+        # `jax.linear_transpose` goes back through this function itself, and a choice by what is transposed has no
+        # transpose.
+        return exact(a, b)
     if not is_symbolic_dim(outputs) and outputs < a.size + b.size:
         y = fast(a, b)
         return lax.cond(all_finite(y), lambda y, a, b: y, lambda y, a, b: exact(a, b), y, a, b)

@@ -41,8 +41,15 @@ class LpResiduals(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def lp_norms(x: Array, q: float, window: Window) -> Array:
     """`(batch, *spatial, channels)` -> y[u] = (k / m[u] sum_t p[u, t]^q)^(1/q), in the type of the sums."""
-    powers = power(cast(x, wide(x.dtype)), q)
-    return power(mean_forward(powers, window, True) * jnp.asarray(window.taps, powers.dtype), 1 / q)
+    x = cast(x, wide(x.dtype))
+    return _roots(power(x, q), q, window)
+
+
+def _roots(powers: Array, q: float, window: Window) -> Array:
+    """(k / m[u] sum_t powers)^(1/q), whose derivatives of every order are 0 where it is."""
+    sums = mean_forward(powers, window, True) * jnp.asarray(window.taps, powers.dtype)
+    has_norm = sums != 0
+    return jnp.where(has_norm, power(jnp.where(has_norm, sums, 1), 1 / q), 0)
 
 
 def lp_input_grad(x: Array, norms: Array, delta: Array, q: float, window: Window) -> Array:
@@ -55,16 +62,23 @@ def lp_input_grad(x: Array, norms: Array, delta: Array, q: float, window: Window
 
 
 def _slopes(x: Array, has_norm: Array, q: float, window: Window) -> Array:
-    """x^(q-1), and 0 at cells that no window with a norm covers: powers that are no polynomials have poles there."""
-    if float(q).is_integer():
-        return power(x, q - 1)
+    """x^(q-1), and 0 at cells that no window with a norm covers."""
+    return _power_where_counted(x, q - 1, has_norm, window)
+
+
+def _power_where_counted(x: Array, exponent: float, has_norm: Array, window: Window) -> Array:
+    """x^exponent, and 0 at cells that no window with a norm covers: powers that are no polynomials have poles there."""
+    if float(exponent).is_integer():
+        return power(x, exponent)
     counts = spread_windows(cast(has_norm, x.dtype), window) > 0
-    return jnp.where(counts, power(jnp.where(counts, x, 1), q - 1), 0)
+    return jnp.where(counts, power(jnp.where(counts, x, 1), exponent), 0)
 
 
 def lp_pool_fwd(x: Array, q: float, window: Window) -> tuple[Array, LpResiduals]:
-    """:: x -> (y, residuals); the norms that are kept have the rule's own derivative again, zero where they are."""
-    norms = lp_norms(x, q, window)
+    """:: x -> (y, residuals); the norms that are kept are differentiated again, forwards and backwards."""
+    norms = lp_norms.function(x, q, window)
+    if not float(q).is_integer():
+        norms = _roots(_power_where_counted(cast(x, norms.dtype), q, norms != 0, window), q, window)
     return norms, LpResiduals(x, norms)
 
 

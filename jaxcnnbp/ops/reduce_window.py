@@ -78,7 +78,7 @@ def reduce_window(
     init_value = _typed(init_value, operand)
     given: dict[str, Any] = dict(
         window_dimensions=window_dimensions,
-        window_strides=window_strides,
+        window_strides=(1,) * len(window_dimensions) if window_strides is None else window_strides,
         padding=padding,
         base_dilation=base_dilation,
         window_dilation=window_dilation,

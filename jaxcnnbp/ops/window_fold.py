@@ -33,7 +33,8 @@ Leaves = tuple[Array, ...]
 class Folded(NamedTuple):
     """What the backward pass needs."""
 
-    prefixes: Leaves  # a_0 .. a_{T-1} stacked, a leaf each
+    prefixes: Leaves  # a_0 .. a_{T-1} stacked, a leaf each; 0 before the first cell, where they are `inits`
+    begun: Array  # whether a cell came before tap t
     operands: Leaves
     inits: Leaves
     consts: Leaves  # what the reducer closes over
@@ -59,12 +60,17 @@ def fold_fwd(operands: Leaves, inits: Leaves, consts: Leaves, reducer: Jaxpr, wi
     shapes = ((x.shape[0], *window.output, x.shape[-1]) for x in operands)
     start = tuple(map(jnp.broadcast_to, inits, shapes))
 
-    def step(prefix: Leaves, tap: Array) -> tuple[Leaves, Leaves]:
-        after = combine(consts, prefix, _read(rows, tap, window))
-        return _where(tap_loop.read(on_input, tap, window), after, prefix), prefix
+    def step(carry: tuple[Leaves, Array], tap: Array) -> tuple[tuple[Leaves, Array], tuple[Leaves, Array]]:
+        prefix, begun = carry
+        is_cell = tap_loop.read(on_input, tap, window)
+        after = _where(is_cell, combine(consts, prefix, _read(rows, tap, window)), prefix)
+        # An initial value may be infinite, which `debug_infs` takes for a fault in whatever is kept.
+        kept = _where(begun, prefix, tuple(map(jnp.zeros_like, prefix)))
+        return (after, begun | is_cell), (kept, begun)
 
-    y, prefixes = lax.scan(step, alike(*start, *operands)[: len(start)], tap_loop.tap_numbers(window))
-    return y, Folded(prefixes, operands, inits, consts)
+    first = alike(*start, *operands)[: len(start)], jnp.zeros((1, *window.output, 1), bool)
+    (y, _), (prefixes, begun) = lax.scan(step, first, tap_loop.tap_numbers(window))
+    return y, Folded(prefixes, begun, operands, inits, consts)
 
 
 def fold_bwd(reducer: Jaxpr, window: Window, kept: Folded, delta: Leaves) -> tuple[Any, Any, Any]:
@@ -73,8 +79,9 @@ def fold_bwd(reducer: Jaxpr, window: Window, kept: Folded, delta: Leaves) -> tup
     rows = _in_rows(kept.operands, kept.inits, window)
     Carry = tuple[Leaves, Leaves, Leaves]
 
-    def step(carry: Carry, row: tuple[Array, Leaves]) -> tuple[Carry, None]:
-        (d_next, d_consts, d_rows), (tap, prefix) = carry, row
+    def step(carry: Carry, row: tuple[Array, Leaves, Array]) -> tuple[Carry, None]:
+        (d_next, d_consts, d_rows), (tap, after_first, begun) = carry, row
+        prefix = _where(begun, after_first, kept.inits)
         on_input = tap_loop.read(is_cell, tap, window)
         d_out = _where(on_input, d_next, tuple(map(jnp.zeros_like, d_next)))
         more, d_left, d_right = _pull_back(combine, (kept.consts, prefix, _read(rows, tap, window)), d_out)
@@ -85,7 +92,7 @@ def fold_bwd(reducer: Jaxpr, window: Window, kept: Folded, delta: Leaves) -> tup
     start = tuple(map(_as_number, delta, (prefix[0] for prefix in kept.prefixes)))
     nothing = start, tuple(map(jnp.zeros_like, kept.consts)), tuple(jnp.zeros_like(x, wide(x.dtype)) for x in rows)
     taps = tap_loop.tap_numbers(window)
-    (d_first, d_consts, d_rows), _ = lax.scan(step, nothing, (taps, kept.prefixes), reverse=True)
+    (d_first, d_consts, d_rows), _ = lax.scan(step, nothing, (taps, kept.prefixes, kept.begun), reverse=True)
     dx = (cast(tap_loop.out_of_rows(d, window), x.dtype) for d, x in zip(d_rows, kept.operands, strict=True))
     return _gradients(dx), _gradients(cast(d.sum(), d.dtype) for d in d_first), _gradients(d_consts)
 
