@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnnbp import nn as nn
 from jaxcnnbp import reference as _reference  # fills mode("autodiff")
-from jaxcnnbp import reference_chance as _reference_chance  # so does this
+from jaxcnnbp import reference_adaptive as _reference_adaptive  # so do these
+from jaxcnnbp import reference_chance as _reference_chance
 from jaxcnnbp.modes import mode as mode
 from jaxcnnbp.ops.activation import gelu as gelu
 from jaxcnnbp.ops.activation import identity as identity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import jax
@@ -11,12 +10,13 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window, per_axis, window_of
+from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import alternatives
-from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import flat_argmax
-from jaxcnnbp.ops.lp_pool import power
+from jaxcnnbp.ops.lp_pool import norms_by_sums
 from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
 from jaxcnnbp.reference_conv import convolve as _convolve
 from jaxcnnbp.reference_conv import correlate as _correlate
@@ -47,6 +47,8 @@ def _extreme(x: Array, window: Window, kind: str, ties: str) -> Array:
         raise NotImplementedError(
             "`ties` (='all') has no counterpart among JAX's own gradients; use 'first' or 'split'."
         )
+    if over_symbols(window):
+        return symbolic.extreme_pool(x, window, kind, ties)
     if ties == "split":
         stacked = _stack_taps(x, window, kind)
         return stacked.max(0) if kind == "max" else stacked.min(0)
@@ -66,6 +68,8 @@ def _winner(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
 
 
 def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
+    if over_symbols(window):
+        return symbolic.reduce(x, window, start, combine)
     # lax has no gradient for a pool that crops: what is cropped goes first, and what no window reads stays on.
     pairs = window.reach if window.ceil_mode else window.padding
     crop = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
@@ -88,6 +92,7 @@ def _max_pool_with_argmax(
     inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False
 ):
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    require_numbers(window, "`max_pool_with_argmax`", "use `max_pool`")
     values, taps = _winner(x, window, "max")
     return tuple(split_batch(a, inputs, window.rank) for a in (values, flat_argmax(taps, window)))
 
@@ -105,6 +110,8 @@ def _avg_pool(
 ):
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     x = with_mean(x)
+    if over_symbols(window):
+        return split_batch(symbolic.mean_pool(x, window, count_include_pad), inputs, window.rank)
     counted = jnp.asarray(np.maximum(cells(window, count_include_pad), 1), x.dtype)[None, ..., None]
     return split_batch(_reduce(x, window, 0, lax.add) / counted, inputs, window.rank)
 
@@ -234,51 +241,13 @@ def _lp_pool(inputs, norm_type, window_shape, strides=None, ceil_mode=False):
     strides = window_shape if strides is None else strides
     x, window = parse_pool(inputs, window_shape, strides, "VALID", None, ceil_mode)
     x = with_mean(x)
-    scale = jnp.asarray(window.taps / cells(window, True), x.dtype)[None, ..., None]
+    whole = 1 if over_symbols(window) else window.taps / cells(window, True)
+    scale = jnp.asarray(whole, x.dtype)[None, ..., None]
 
     def sums(powers):
         return _reduce(powers, window, 0, lax.add) * scale
 
-    total = sums(power(x, norm_type))
-    if not float(norm_type).is_integer():  # nor has the power, where no window has a norm
-        has_norm = jnp.asarray(total != 0, x.dtype)
-        counts = jax.linear_transpose(sums, x)(has_norm)[0] > 0
-        total = sums(jnp.where(counts, power(jnp.where(counts, x, 1), norm_type), 0))
-    is_zero = total == 0  # the root has no derivative there; PyTorch's gradient is zero
-    root = power(jnp.where(is_zero, 1, total), 1 / norm_type)
-    return split_batch(jnp.where(is_zero, 0, root), inputs, window.rank)
-
-
-def _adaptive(inputs, output_shape, reduce):
-    x = jnp.asarray(inputs)
-    wanted = tuple(output_shape) if np.iterable(output_shape) else (output_shape,) * (x.ndim - 2)
-    spatial = x.shape[x.ndim - 1 - len(wanted) : -1]
-    sizes = [n if m is None else m for n, m in zip(spatial, wanted, strict=True)]
-    windows = (zip(*rows, strict=True) for rows in itertools.product(*map(_bounds, spatial, sizes)))
-    pooled = [reduce(x[(..., *map(slice, *window), slice(None))], len(wanted)) for window in windows]
-    return jnp.stack(pooled, -2).reshape(*x.shape[: x.ndim - 1 - len(wanted)], *sizes, x.shape[-1])
-
-
-def _bounds(extent: int, outputs: int) -> list[tuple[int, int]]:
-    return [(u * extent // outputs, -((u + 1) * extent // -outputs)) for u in range(outputs)]
-
-
-@_stands_for("adaptive_avg_pool")
-def _adaptive_avg_pool(inputs, output_shape):
-    inputs = with_mean(jnp.asarray(inputs))
-    return _adaptive(inputs, output_shape, lambda part, rank: part.mean(tuple(range(-1 - rank, -1))))
-
-
-@_stands_for("adaptive_max_pool")
-def _adaptive_max_pool(inputs, output_shape, return_argmax=False):
-    if return_argmax:
-        raise NotImplementedError("`return_argmax` (=True) has no counterpart among JAX's own functions; leave it out.")
-    return _adaptive(inputs, output_shape, _first_max)
-
-
-def _first_max(part: Array, rank: int) -> Array:
-    flat = part.reshape(*part.shape[: part.ndim - 1 - rank], -1, part.shape[-1])
-    return jnp.take_along_axis(flat, flat.argmax(-2, keepdims=True), -2)[..., 0, :]
+    return split_batch(norms_by_sums(x, norm_type, sums), inputs, window.rank)
 
 
 def _scaled_tanh(x):

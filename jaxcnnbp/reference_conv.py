@@ -10,9 +10,10 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import window_of
+from jaxcnnbp.geometry.parse import over_symbols
 from jaxcnnbp.modes import alternatives
-from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.conv_geometry import dimension_numbers
+from jaxcnnbp.ops import lax_itself, symbolic
+from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers
 from jaxcnnbp.ops.convolve import connect
 from jaxcnnbp.ops.lax_layout import padding_in_numbers
 from jaxcnnbp.ops.pad import border_of
@@ -60,6 +61,8 @@ def correlate(x, kernel, *, stride=1, padding="VALID", padding_mode="zeros", dil
     kernel = kernel if connections is None else connect(kernel, connections, groups)
     window = window_of(x.shape[1:-1], kernel.shape[:-2], stride=stride, padding=padding, dilation=dilation)
     border, window = border_of(window, padding_mode)
+    if over_symbols(window):
+        return symbolic.conv(x, kernel, ConvGeometry(window, groups))
     x = x if border is None else _padded(x, border.pairs, padding_mode)
     return lax_itself.conv_general_dilated(
         x, kernel, window.stride, window.padding, None, window.dilation, dimension_numbers(window.rank), groups

@@ -6,7 +6,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcnnbp.geometry.window import Ints, Pairs, Window
+from jax.export import is_symbolic_dim
+
+from jaxcnnbp.geometry.window import Ints, Pairs, Window, at_least_0
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -67,13 +69,16 @@ def window_of(
     unpadded = Window(tuple(spatial), size, stride, ((0, 0),) * rank, dilation, gaps)
     pairs = parse_padding(padding, unpadded.dilated, unpadded.extent, stride, named["padding"])
     window = Window(tuple(spatial), size, stride, pairs, dilation, gaps, ceil_mode)
-    return _require_no_cropped_cell(window, named["padding"]) if ceil_mode else window
+    if not ceil_mode:
+        return window
+    require_numbers(window, "`ceil_mode` (=True)", "pad the input instead")
+    return _require_no_cropped_cell(window, named["padding"])
 
 
 def require_output(window: Window, name: str) -> Window:
-    """`window`, or an error if it fits nowhere on the padded input."""
+    """`window`, or an error if it fits nowhere on the padded input; over a symbol, only the call may tell."""
     for axis, (extent, count) in enumerate(zip(window.extent, window.output, strict=True)):
-        if count < 1:
+        if not is_symbolic_dim(count) and count < 1:
             padded = window.dilated[axis] + sum(window.padding[axis])
             raise ValueError(
                 f"`{name}` (={window.size}) spans {extent} positions on spatial axis {axis} (dilation"
@@ -81,6 +86,20 @@ def require_output(window: Window, name: str) -> Window:
                 " dilation or more padding."
             )
     return window
+
+
+def require_numbers(window: Window, said: str, instead: str) -> None:
+    """Refuses what has to know the extents where they are symbols; `said` is the argument and its value."""
+    if over_symbols(window):
+        shown = ", ".join(map(str, window.spatial))
+        raise ValueError(
+            f"{said} needs spatial extents that are numbers, not symbols of `jax.export`, here ({shown}); {instead}."
+        )
+
+
+def over_symbols(window: Window) -> bool:
+    """Whether an extent that windows move over is a symbol of `jax.export`."""
+    return any(map(is_symbolic_dim, window.spatial))
 
 
 def _require_no_cropped_cell(window: Window, name: str) -> Window:
@@ -113,6 +132,6 @@ def _padding_of_word(word: str, spatial: Ints, extent: Ints, stride: Ints, name:
         return tuple((e - 1, e - 1) for e in extent)
     if upper not in PADDING_WORDS:
         raise ValueError(f"`{name}` (={word!r}) is unknown; use one of {', '.join(PADDING_WORDS)}, an int, or pairs.")
-    totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(spatial, extent, stride, strict=True)]
+    totals = [at_least_0((-(-n // s) - 1) * s + e - n) for n, e, s in zip(spatial, extent, stride, strict=True)]
     smaller_half_first = upper == "SAME"
     return tuple((t // 2, t - t // 2) if smaller_half_first else (t - t // 2, t // 2) for t in totals)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jax.core import max_dim
+from jax.export import is_symbolic_dim
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -161,5 +163,12 @@ def _output_extent(dilated: int, extent: int, stride: int, padding: tuple[int, i
     low, high = padding
     room = dilated + low + high - extent
     whole = room // stride + 1
+    if not ceil_mode:
+        return at_least_0(whole)
     begins_on_input = whole * stride < dilated + low
-    return max(whole + 1 if ceil_mode and room % stride and begins_on_input else whole, 0)
+    return max(whole + 1 if room % stride and begins_on_input else whole, 0)
+
+
+def at_least_0(n: int) -> int:
+    """`max(n, 0)`, also of an extent that is a symbol of `jax.export`."""
+    return max_dim(n, 0) if is_symbolic_dim(n) else max(n, 0)

@@ -21,12 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.export import is_symbolic_dim
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_fold import with_places
 from jaxcnnbp.ops.layout import takes_layout
@@ -219,9 +221,10 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape, *, layout: s
 
     Source: `ops.adaptive_pool`.
     """
-    x, outputs = _parse(inputs, output_shape)
+    x, outputs = parse_adaptive(inputs, output_shape)
     x = with_mean(x)
-    return split_batch(placed_alike(lambda x: adaptive_mean_op(x, outputs), x), inputs, len(outputs))
+    rule = symbolic.adaptive_mean if symbolic.has_symbols(x) else adaptive_mean_op
+    return split_batch(placed_alike(lambda x: rule(x, outputs), x), inputs, len(outputs))
 
 
 @takes_layout("inputs", window="output_shape")
@@ -252,14 +255,19 @@ def adaptive_max_pool(
 
     Source: `ops.adaptive_pool`.
     """
-    x, outputs = _parse(inputs, output_shape)
+    x, outputs = parse_adaptive(inputs, output_shape)
     require_ordered(x)
+    if symbolic.has_symbols(x):
+        symbolic.require_no_argmax(return_argmax)
+        values = placed_alike(lambda x: symbolic.adaptive_max(x, outputs), x)
+        return split_batch(values, inputs, len(outputs))
     both = placed_alike(lambda x: adaptive_max_op(x, outputs), x)
     values, argmax = (split_batch(a, inputs, len(outputs)) for a in both)
     return (values, argmax) if return_argmax else values
 
 
-def _parse(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array, Ints]:
+def parse_adaptive(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array, Ints]:
+    """The inputs as `(batch, *spatial, channels)` and the extents of the output."""
     x = jnp.asarray(inputs)
     if output_shape is None:
         raise TypeError("`output_shape` (=None) must be an int, or one int or None a spatial axis.")
@@ -273,7 +281,9 @@ def _parse(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array, Ints]:
     merged = merge_batch(x, len(wanted))
     spatial = merged.shape[1:-1]
     whole = tuple(n if m is None else m for n, m in zip(spatial, wanted, strict=True))
-    outputs = per_axis(whole, len(wanted), "output_shape", minimum=0)
+    numbers = per_axis([0 if is_symbolic_dim(m) else m for m in whole], len(wanted), "output_shape", minimum=0)
+    outputs = tuple(m if is_symbolic_dim(m) else number for m, number in zip(whole, numbers, strict=True))
+    symbolic.require_whole(spatial, outputs, output_shape)
     if 0 in spatial and prod(outputs):
         raise ValueError(
             f"`inputs` (shape={x.shape}) has no position to pool, but `output_shape` (={output_shape!r}) asks for"

@@ -11,9 +11,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window, window_of
-from jaxcnnbp.geometry.parse import require_output
+from jaxcnnbp.geometry.parse import over_symbols, require_numbers, require_output
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.convolve import check_operands
@@ -63,6 +64,12 @@ def _scale_maps(x: Array, beta: Array) -> Array:
 
 
 _subsample.defvjp(subsample_fwd, subsample_bwd)
+
+
+def _subsample_over_symbols(x: Array, beta: Array, window: Window) -> Array:
+    return _scale_maps(symbolic.sum_pool(x, window), beta)
+
+
 subsample_op = jax.jit(lambda x, beta, window: _subsample(*alike(x, beta), window), static_argnums=2, inline=True)
 
 
@@ -107,12 +114,16 @@ def subsample(
     require_same_dtype(beta, "beta", merged, "x")
     if beta.shape != merged.shape[-1:]:
         raise ValueError(f"`beta` (shape={beta.shape}) must be (maps,), here {merged.shape[-1:]}.")
-    if not ceil_mode and any(n % k for n, k in zip(window.spatial, window.size, strict=True)):
+    if not ceil_mode and any(n % k != 0 for n, k in zip(window.spatial, window.size, strict=True)):
+        if over_symbols(window):
+            multiples = ", ".join(f"{k}*{axis}" for k, axis in zip(window.size, "abcdefgh", strict=False))
+            require_numbers(window, f"`window_shape` (={window.size})", f"or multiples of it, such as ({multiples})")
         raise ValueError(
             f"`window_shape` (={window.size}) must divide the spatial extents (={window.spatial}): cells at the edge"
             " would be lost; pad or crop, or pass ceil_mode=True for partial blocks."
         )
-    scaled = placed_alike(lambda x, beta: subsample_op(x, beta, window), merged, beta)
+    rule = _subsample_over_symbols if over_symbols(window) else subsample_op
+    scaled = placed_alike(lambda x, beta: rule(x, beta, window), merged, beta)
     return split_batch(add_bias(scaled, bias), x, window.rank)
 
 
@@ -169,6 +180,12 @@ def softmax_backward(alpha: Array, dalpha: Array) -> Array:
 
 
 _combine.defvjp(combine_fwd, combine_bwd)
+
+
+def _combine_over_symbols(x: Array, kernel: Array, logits: Array, geometry: ConvGeometry) -> Array:
+    return symbolic.conv(x, _weighted(kernel, softmax_over_inputs(logits)), geometry)
+
+
 combine_op = jax.jit(lambda x, k, c, geometry: _combine(*alike(x, k, c), geometry), static_argnums=3, inline=True)
 
 
@@ -217,7 +234,8 @@ def combine_maps(
         raise ValueError(f"`logits` (shape={logits.shape}) must be (in, out), here {kernel.shape[-2:]}.")
     window = window_of(x.shape[1:-1], kernel.shape[:-2], padding=padding, names={"size": "kernel"})
     geometry = ConvGeometry(require_output(window, "kernel"), mirrored=bool(true_convolution))
-    combined = placed_alike(lambda x, kernel, logits: combine_op(x, kernel, logits, geometry), x, kernel, logits)
+    rule = _combine_over_symbols if over_symbols(window) else combine_op
+    combined = placed_alike(lambda x, kernel, logits: rule(x, kernel, logits, geometry), x, kernel, logits)
     return add_bias(combined, bias)
 
 

@@ -11,12 +11,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, window_of
-from jaxcnnbp.geometry.parse import require_output
+from jaxcnnbp.geometry.parse import over_symbols, require_output
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block_op
 from jaxcnnbp.ops.convolve import bordered, check_operands, connect, conv_geometry
+from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_inexact, require_same_dtype
@@ -108,7 +110,20 @@ def conv_block(
     )
     plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled, border)
     operands = (x, kernel) if bias is None else (x, kernel, bias)
-    return placed_alike(lambda x, kernel, bias=None: block_op(x, kernel, bias, plan), *operands)
+    rule = _parts_in_turn if over_symbols(geometry.window) else block_op
+    return placed_alike(lambda x, kernel, bias=None: rule(x, kernel, bias, plan), *operands)
+
+
+def _parts_in_turn(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
+    """The parts one after another."""
+    y = symbolic.conv(x, kernel, plan.geometry)
+    y = y if bias is None else add_bias(y, bias)
+    y = plan.rule.op(y)
+    if plan.pool is None:
+        return y
+    if plan.pool.kind == "mean":
+        return symbolic.mean_pool(y, plan.pool.window, plan.pool.count_padding)
+    return symbolic.extreme_pool(y, plan.pool.window, plan.pool.kind, "first")
 
 
 def parse_activation(activation: Any, argument: Any) -> tuple[str, float | bool | None]:

@@ -12,8 +12,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, window_of
-from jaxcnnbp.geometry.parse import require_count, require_output
+from jaxcnnbp.geometry.parse import over_symbols, require_count, require_output
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.devices import placed_alike
@@ -120,7 +121,8 @@ def _convolution(
         kernel = connect(kernel, connections, groups)
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored, connections)
     border, geometry = bordered(geometry, padding_mode)
-    return placed_alike(lambda x, kernel: conv_op(pad_op(x, border), kernel, geometry), x, kernel)
+    rule = symbolic.conv if over_symbols(geometry.window) else conv_op
+    return placed_alike(lambda x, kernel: rule(pad_op(x, border), kernel, geometry), x, kernel)
 
 
 def conv_geometry(

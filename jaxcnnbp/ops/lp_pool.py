@@ -10,7 +10,7 @@ PyTorch takes no absolute value: an odd q keeps the sign of a cell, and the root
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,8 +21,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.parse import over_symbols
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad, spread_windows
@@ -103,6 +105,22 @@ def lp_pool_op(x: Array, q: float, window: Window) -> Array:
     return cast(lp_norms(x, q, window), x.dtype)
 
 
+def _over_symbols(x: Array, q: float, window: Window) -> Array:
+    sums = partial(symbolic.sum_pool, window=window)
+    return cast(norms_by_sums(cast(x, wide(x.dtype)), q, sums), x.dtype)
+
+
+def norms_by_sums(x: Array, q: float, sums: Callable[[Array], Array]) -> Array:
+    """(sums of x^q)^(1/q) for JAX's autodiff, where `sums` goes over windows: its gradient is zero where a norm is."""
+    total = sums(power(x, q))
+    if not float(q).is_integer():  # nor has the power a derivative, where no window has a norm
+        has_norm = cast(total != 0, x.dtype)
+        counts = jax.linear_transpose(sums, x)(has_norm)[0] > 0
+        total = sums(jnp.where(counts, power(jnp.where(counts, x, 1), q), 0))
+    is_zero = total == 0  # the root has no derivative there; PyTorch's gradient is zero
+    return jnp.where(is_zero, 0, power(jnp.where(is_zero, 1, total), 1 / q))
+
+
 @takes_layout("inputs", window="window_shape")
 @switchable
 def lp_pool(
@@ -143,4 +161,5 @@ def lp_pool(
         raise ValueError(f"`norm_type` (={norm_type!r}) must be a finite number above 0; for infinity use `max_pool`.")
     x, window = parse_pool(inputs, window_shape, window_shape if strides is None else strides, "VALID", None, ceil_mode)
     x = with_mean(x)
-    return split_batch(placed_alike(lambda x: lp_pool_op(x, float(norm_type), window), x), inputs, window.rank)
+    rule = _over_symbols if over_symbols(window) else lp_pool_op
+    return split_batch(placed_alike(lambda x: rule(x, float(norm_type), window), x), inputs, window.rank)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast, wide
@@ -76,6 +77,7 @@ def border_of(window: Window, mode: str) -> tuple[Border | None, Window]:
         raise ValueError(f"`padding_mode` (={mode!r}) is unknown; use one of {known}.")
     if mode == "zeros" or not any(map(any, window.padding)):
         return None, window
+    require_numbers(window, f"`padding_mode` (={mode!r})", "use 'zeros'")
     border = Border(window.spatial, window.padding, mode)
     for axis in range(window.rank):
         _require_cells(border, axis)

@@ -8,7 +8,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding
+from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import placed_alike
 from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
 from jaxcnnbp.ops.layout import takes_layout
@@ -131,7 +133,8 @@ def avg_pool(
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     x = with_mean(x)
-    return split_batch(placed_alike(lambda x: mean_pool_op(x, window, bool(count_include_pad)), x), inputs, window.rank)
+    rule = symbolic.mean_pool if over_symbols(window) else mean_pool_op
+    return split_batch(placed_alike(lambda x: rule(x, window, bool(count_include_pad)), x), inputs, window.rank)
 
 
 @takes_layout("inputs", window="window_shape")
@@ -163,6 +166,7 @@ def max_pool_with_argmax(
     Source: `ops.extreme_pool`.
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    require_numbers(window, "`max_pool_with_argmax`", "use `max_pool`")
     require_ordered(x)
     values, argmax = placed_alike(lambda x: argmax_pool_op(x, window, "max"), x)
     return split_batch(values, inputs, window.rank), split_batch(argmax, inputs, window.rank)
@@ -181,4 +185,5 @@ def _extreme(
     check_ties(ties)
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     require_ordered(x)
-    return split_batch(placed_alike(lambda x: extreme_pool_op(x, window, kind, ties), x), inputs, window.rank)
+    rule = symbolic.extreme_pool if over_symbols(window) else extreme_pool_op
+    return split_batch(placed_alike(lambda x: rule(x, window, kind, ties), x), inputs, window.rank)

@@ -25,6 +25,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window
+from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.cells import first_largest
@@ -200,6 +201,7 @@ def stochastic_pool(
     `ops.stochastic_pool`.
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    require_numbers(window, "`stochastic_pool`", "use `avg_pool`")
     require_inexact(x, "inputs")
     require_ordered(x)
     if samples is None and key is None:
