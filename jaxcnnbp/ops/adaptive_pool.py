@@ -282,7 +282,7 @@ def parse_adaptive(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array,
     spatial = merged.shape[1:-1]
     whole = tuple(n if m is None else m for n, m in zip(spatial, wanted, strict=True))
     numbers = per_axis([0 if is_symbolic_dim(m) else m for m in whole], len(wanted), "output_shape", minimum=0)
-    outputs = tuple(m if is_symbolic_dim(m) else number for m, number in zip(whole, numbers, strict=True))
+    outputs: Ints = tuple(number or m for m, number in zip(whole, numbers, strict=True))  # 0 stands for a symbol
     symbolic.require_whole(spatial, outputs, output_shape)
     if 0 in spatial and prod(outputs):
         raise ValueError(
