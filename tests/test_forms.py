@@ -27,6 +27,7 @@ from jaxcnnbp.ops import (
 from jaxcnnbp.ops.apart import computed_apart
 from jaxcnnbp.ops.conv_choice import Layer, Row
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.conv_layer import Spread
 from jaxcnnbp.ops.convolve import conv_geometry
 from jaxcnnbp.ops.lax_layout import lax_convolution
 
@@ -120,7 +121,7 @@ def assert_touches(run: Callable[..., Any], rule: str, case_index: int) -> None:
     """Raises AssertionError unless an infinity or a NaN in an operand reaches exactly what its windows touch.
 
     One in the second operand, the kernel or the delta of its gradient, may also meet the zeros of padding and of gaps,
-    as it does in lax.
+    as it does in lax, but stays in its group.
     """
     generator = np.random.default_rng(2)
     for which, value in ((0, np.inf), (0, np.nan), (1, np.nan)):
@@ -137,6 +138,9 @@ def assert_touches(run: Callable[..., Any], rule: str, case_index: int) -> None:
             assert np.isfinite(found[~touched]).all()
         else:
             assert not np.isfinite(found[touched]).any()
+            groups = geometry_of(CASES[case_index]).groups
+            own = place[-1] * groups // arrays[1].shape[-1]
+            assert np.isfinite(np.delete(np.array(np.split(found, groups, -1)), own, 0)).all()
 
 
 def identity(form: Any) -> tuple:
@@ -149,7 +153,7 @@ def admitted() -> Iterator[Any]:
     for rule, (table, _) in RULES.items():
         rows: dict[tuple, list[Row]] = {}
         for row in table:
-            rows.setdefault(identity(row.form), []).append(row)
+            rows.setdefault((*identity(row.form), row.spreads), []).append(row)
         for number, alike in enumerate(rows.values()):
             for index, case in enumerate(CASES):
                 if any(row.fits(layer_of(case)) for row in alike):
@@ -167,14 +171,12 @@ SOME = [index for index, case in enumerate(CASES) if index % 3 == 0 and geometry
 def test_form_is_the_plain_one(rule, row, case_index):
     run = jax.jit(functools.partial(row.form, geometry=geometry_of(CASES[case_index])))
     assert_same(run(*operands(case_index)[rule]), plain(rule, case_index))
-    # XLA makes one dense convolution of a grouped one on CPUs, with zeros between the groups.
-    by_lax = row.form in (conv_forms.input_grad_as_forward, conv_forms.kernel_grad_as_forward)
-    if not row.spreads and not (by_lax and geometry_of(CASES[case_index]).groups > 1):
+    if row.spreads is Spread.NOWHERE:
         assert_touches(run, rule, case_index)
 
 
 SPREADING = {(rule, identity(row.form)): (rule, row, index) for rule, row, index in (p.values for p in ADMITTED[::-1])}
-SPREADING = {key: values for key, values in SPREADING.items() if values[1].spreads}
+SPREADING = {key: values for key, values in SPREADING.items() if values[1].spreads is Spread.MENDED}
 
 
 @pytest.mark.parametrize(("rule", "row", "case_index"), SPREADING.values(), ids=lambda v: getattr(v, "measured", None))
@@ -182,7 +184,7 @@ def test_form_that_spreads_is_for_finite_numbers(rule, row, case_index, monkeypa
     """Beside it stands lax's form, for whatever it would carry further than the windows."""
     chosen = dataclasses.replace(row, fits=lambda _: True, pays=lambda _: True)
     monkeypatch.setattr(conv_choice, rule.upper().replace(" ", "_"), (chosen,))
-    monkeypatch.setattr(conv_choice, "may_be_partitioned", lambda _: False)
+    monkeypatch.setattr(conv_choice, "may_be_partitioned", lambda *_, **__: False)
     choose = getattr(conv_choice, "choose_" + rule.replace(" ", "_"))
     run = jax.jit(functools.partial(choose, geometry=geometry_of(CASES[case_index])))
     assert_same(run(*operands(case_index)[rule]), plain(rule, case_index))
@@ -198,8 +200,8 @@ def test_nothing_spreads_where_jax_looks_for_faults(rule, flag):
     with flag(True):
         layer = Layer(conv_geometry(x, kernel, **options), 128, 128, 8)
     careful, _ = conv_choice.chosen_rows(RULES[rule][0], layer, False)
-    assert usual.spreads
-    assert careful is None or not careful.spreads
+    assert usual.spreads is not Spread.NOWHERE
+    assert careful is None or careful.spreads is Spread.NOWHERE
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -27,7 +27,7 @@ from jaxcnnbp.ops import conv_strided as strided
 from jaxcnnbp.ops import conv_volumes as volumes
 from jaxcnnbp.ops import winograd
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.conv_layer import Form, Layer, Row
+from jaxcnnbp.ops.conv_layer import Form, Layer, Row, Spread
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.finite import where_finite
 from jaxcnnbp.ops.numerics import cast
@@ -90,7 +90,7 @@ FORWARD = (
         lambda a: a.has_columns,
         lambda a: a.reads_little,
         alone=True,
-        spreads=True,
+        spreads=Spread.MENDED,
     ),
     Row(
         partial(volumes.forward_by_slices, forward_of_parts),
@@ -118,7 +118,7 @@ FORWARD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.has_long_rows,
         alone=True,
-        spreads=True,
+        spreads=Spread.IN_TILES,
     ),
     Row(
         patches.forward_by_patches,
@@ -137,6 +137,21 @@ FORWARD = (
         "32 groups of 8: 39 -> 5.6 ms",
         lambda a: a.grouped and a.few_taps,
         lambda a: a.shares_cells or not a.thin,
+    ),
+    Row(
+        plain.forward_by_lax,
+        "lax's own: XLA makes one dense convolution of all groups, with zeros between them",
+        lambda a: not a.dense,
+        alone=True,
+        spreads=Spread.MENDED,
+        uncounted=True,
+    ),
+    Row(
+        partial(grouped.in_turn, plain.forward_by_lax),
+        "where those zeros meet a NaN",
+        lambda a: not a.dense,
+        alone=True,
+        uncounted=True,
     ),
 )
 INPUT_GRAD = (
@@ -168,7 +183,7 @@ INPUT_GRAD = (
         "LeNet-5, 5x5, 6 to 16: 1.7 -> 0.5 ms; 3x3x3, 3 to 64: 282 -> 16 ms",
         lambda a: a.has_columns,
         lambda a: a.little_to_send_back and not a.steps and (a.width <= 32 or a.volumes),
-        spreads=True,
+        spreads=Spread.MENDED,
     ),
     Row(
         patches.input_grad_by_patches,
@@ -202,7 +217,7 @@ INPUT_GRAD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work and not a.carries_back_long_rows,
         alone=True,
-        spreads=True,
+        spreads=Spread.IN_TILES,
     ),
     Row(
         patches.input_grad_by_patches,
@@ -215,7 +230,7 @@ INPUT_GRAD = (
         "7x7/2 of 3: 66 -> 19 ms",
         lambda a: a.strided and a.dense,
         lambda a: a.phases_as_channels and not a.zeros_are_cheap,
-        spreads=True,
+        spreads=Spread.MENDED,
     ),
     Row(
         partial(strided.input_grad_by_phases, forward_of_parts),
@@ -234,7 +249,7 @@ INPUT_GRAD = (
         "3x3/2, 32 groups of 8: 8.3 -> 3.1 ms",
         lambda a: a.strided and a.grouped,
         lambda a: not a.pointwise,
-        spreads=True,
+        spreads=Spread.MENDED,
     ),
     Row(
         grouped.input_grad_by_group,
@@ -245,8 +260,23 @@ INPUT_GRAD = (
     Row(
         plain.input_grad_as_forward,
         "in a loop: 3x3, 32 to 32: 25 -> 2.0 ms; elsewhere the same",
-        lambda a: a.spatial,
+        lambda a: a.spatial and a.dense,
         alone=True,
+    ),
+    Row(
+        plain.input_grad_as_forward,
+        "lax's own: XLA makes one dense convolution of all groups, with zeros between them",
+        lambda a: not a.dense,
+        alone=True,
+        spreads=Spread.MENDED,
+        uncounted=True,
+    ),
+    Row(
+        partial(grouped.in_turn, plain.input_grad_as_forward),
+        "where those zeros meet a NaN",
+        lambda a: not a.dense,
+        alone=True,
+        uncounted=True,
     ),
 )
 KERNEL_GRAD = (
@@ -255,7 +285,7 @@ KERNEL_GRAD = (
         "2x2 transposed: delta is sliced, not x dilated",
         lambda a: a.transposed and a.dense and a.few_taps,
         alone=True,
-        spreads=True,
+        spreads=Spread.MENDED,
     ),
     Row(plain.kernel_grad_by_taps, "1x1/2, 256 to 512: 182 -> 12 ms", lambda a: a.pointwise and a.dense),
     Row(
@@ -278,7 +308,7 @@ KERNEL_GRAD = (
         lambda a: winograd.fits(a.geometry),
         lambda a: a.much_work,
         alone=True,
-        spreads=True,
+        spreads=Spread.IN_TILES,
     ),
     Row(
         patches.kernel_grad_by_patches,
@@ -334,8 +364,23 @@ KERNEL_GRAD = (
     Row(
         plain.kernel_grad_as_forward,
         "in a loop: 3x3, 128 to 128: 1187 -> 43 ms; elsewhere the same",
-        lambda a: a.spatial,
+        lambda a: a.spatial and a.dense,
         alone=True,
+    ),
+    Row(
+        plain.kernel_grad_as_forward,
+        "lax's own: XLA makes one dense convolution of all groups, with zeros between them",
+        lambda a: not a.dense,
+        alone=True,
+        spreads=Spread.MENDED,
+        uncounted=True,
+    ),
+    Row(
+        partial(grouped.in_turn, plain.kernel_grad_as_forward),
+        "where those zeros meet a NaN",
+        lambda a: not a.dense,
+        alone=True,
+        uncounted=True,
     ),
 )
 
@@ -382,8 +427,7 @@ def _by_platform(
     whole = may_be_partitioned(a)
     in_products = next(row.form for row in spread_table if row.fits(layer))
     otherwise = in_products if whole else by_lax
-    # Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol.
-    row, exact = (None, None) if is_symbolic_dim(layer.images) else chosen_rows(table, layer, whole)
+    row, exact = chosen_rows(table, layer, whole)
     if row is None and not whole:
         return run(by_lax, a, b)
 
@@ -391,7 +435,7 @@ def _by_platform(
         if row is None:
             return run(otherwise, a, b)
         fast, right = partial(run, row.form), partial(run, exact.form if exact else otherwise)
-        return where_finite(fast, right, a, b, result.size) if row.spreads else fast(a, b)
+        return where_finite(fast, right, a, b, result.size) if row.spreads is Spread.MENDED else fast(a, b)
 
     return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, by_lax))
 
@@ -401,6 +445,12 @@ def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row 
 
     `whole` is whether the arrays may lie on several devices, where a look through all numbers is an exchange.
     """
-    rows = [row for row in table if row.fits(layer) and row.pays(layer) and not (row.alone and whole)]
-    exact = next((row for row in rows if not row.spreads), None)
+    rows = [row for row in table if _serves(row, layer) and not (row.alone and whole)]
+    exact = next((row for row in rows if row.spreads is Spread.NOWHERE), None)
     return (exact if whole or layer.geometry.exact else next(iter(rows), None)), exact
+
+
+def _serves(row: Row, layer: Layer) -> bool:
+    """Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol."""
+    counted = row.uncounted or not is_symbolic_dim(layer.images)
+    return counted and row.fits(layer) and row.pays(layer)

@@ -27,6 +27,13 @@ def each_group(
     return lax.concatenate([rule(p, q, one) for p, q in zip(of_a, of_b, strict=True)], a.ndim - 1)
 
 
+def in_turn(rule: Callable[[Array, Array, ConvGeometry], Array], a: Array, b: Array, geometry: ConvGeometry) -> Array:
+    """The same in a loop: any number of groups is one program."""
+    one, groups = replace(geometry, groups=1), geometry.groups
+    y = _over_groups(lambda p, q: rule(p, q, one), split_groups(a, groups), split_groups(b, groups))
+    return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], groups * y.shape[-1])
+
+
 def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`y_g = patches(x_g) k_g`, the patches of all taps side by side."""
     padded, window = pad_once(x, geometry.window)

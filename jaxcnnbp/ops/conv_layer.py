@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -328,6 +329,19 @@ def _always(_: Layer) -> bool:
     return True
 
 
+class Spread(enum.Enum):
+    """Whether a form carries a NaN or an infinity further than its windows.
+
+    None that does serves under `jax_debug_nans` and `jax_debug_infs`.
+    """
+
+    NOWHERE = enum.auto()
+    # By products with zeros that stand for what is not there: another row serves where a number is not finite.
+    MENDED = enum.auto()
+    # By sums of neighbours, to no further than a tile, as `correlate` says.
+    IN_TILES = enum.auto()
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table.
@@ -339,9 +353,8 @@ class Row:
       pays: whether it is faster there.
       alone: whether it is for one device: it works through images in a loop or lays them together, for which several
         would gather them, or sums more than the gradient.
-      spreads: whether it carries a NaN or an infinity further than its windows: products with zeros that stand for what
-        is not there, or sums of neighbours. Then another row serves the numbers that are not finite, and all of them
-        under `jax_debug_nans` and `jax_debug_infs`.
+      spreads: how it treats a NaN or an infinity in its operands.
+      uncounted: whether it also serves a number of images that is a symbol, as under `jax.export`.
     """
 
     form: Form
@@ -349,4 +362,5 @@ class Row:
     fits: Condition
     pays: Condition = _always
     alone: bool = False
-    spreads: bool = False
+    spreads: Spread = Spread.NOWHERE
+    uncounted: bool = False
