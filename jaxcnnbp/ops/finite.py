@@ -27,7 +27,8 @@ def where_finite(fast: Rule, exact: Rule, a: Array, b: Array, outputs: int) -> A
         # `jax.linear_transpose` goes back through this function itself, and a choice by what is transposed has no
         # transpose.
         return exact(a, b)
-    if not is_symbolic_dim(outputs) and outputs < a.size + b.size:
+    counts = outputs, a.size + b.size
+    if not any(map(is_symbolic_dim, counts)) and counts[0] < counts[1]:
         y = fast(a, b)
         return lax.cond(all_finite(y), lambda y, a, b: y, lambda y, a, b: exact(a, b), y, a, b)
     return lax.cond(all_finite(a) & all_finite(b), fast, exact, a, b)
