@@ -281,7 +281,8 @@ def parse_adaptive(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array,
     merged = merge_batch(x, len(wanted))
     spatial = merged.shape[1:-1]
     whole = tuple(n if m is None else m for n, m in zip(spatial, wanted, strict=True))
-    numbers = per_axis([0 if is_symbolic_dim(m) else m for m in whole], len(wanted), "output_shape", minimum=0)
+    known = tuple(0 if is_symbolic_dim(m) else m for m in whole)
+    numbers = per_axis(known, len(wanted), "output_shape", minimum=0)
     outputs: Ints = tuple(number or m for m, number in zip(whole, numbers, strict=True))  # 0 stands for a symbol
     symbolic.require_whole(spatial, outputs, output_shape)
     if 0 in spatial and prod(outputs):
