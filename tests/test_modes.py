@@ -19,6 +19,7 @@ from cases import (
     named,
 )
 from check import assert_same, delta_like, value_and_pullback
+from jax.experimental import jet, sparse
 from jax.extend.core import jaxprs_in_params
 
 import jaxcnnbp
@@ -131,3 +132,19 @@ def test_numbers_do_not_depend_on_the_mode():
             values.append(jaxcnnbp.avg_pool(jaxcnnbp.max_pool(x, (3, 3), (2, 2)), (2, 2)))
     np.testing.assert_allclose(values[0], values[1], 1e-6)
     np.testing.assert_allclose(values[0], values[2], 1e-6)
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: jaxcnnbp.relu(jaxcnnbp.correlate(x, jnp.ones((2, 2, 3)))),
+        lambda x: jaxcnnbp.tanh(jaxcnnbp.avg_pool(x, (2,))),
+    ],
+)
+def test_interpreters_that_know_lax_alone(fun):
+    x = jnp.arange(10.0).reshape(1, 5, 2) / 7 - 0.5
+    with mode("autodiff"):
+        _, (slope, _) = jet.jet(fun, (x,), ((jnp.ones_like(x), jnp.zeros_like(x)),))
+        np.testing.assert_allclose(slope, jax.jvp(fun, (x,), (jnp.ones_like(x),))[1], 1e-5, 1e-5)
+        dense = sparse.sparsify(lambda m: jaxcnnbp.dense(m, jnp.ones((2, 3))))
+        assert dense(sparse.BCOO.fromdense(x[0])).shape == (5, 3)

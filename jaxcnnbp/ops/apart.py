@@ -30,7 +30,7 @@ def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
     shapes = jax.eval_shape(fun, *args)
 
     def guarded(first: Array, *args: Array) -> Any:
-        impossible = jnp.isnan(first) & jnp.isinf(first)
+        impossible = jnp.isnan(first) & jnp.isfinite(first)
         return lax.cond(impossible, lambda *a: jax.tree.map(lambda s: alike_zeros(s, *a), shapes), fun, *args)
 
     if not jnp.issubdtype(guard.dtype, jnp.inexact):
