@@ -301,3 +301,38 @@ def test_a_convolution_cropped_at_its_beginning_and_padded_at_its_end(padding, s
     # Sums of a few dozen terms in another order.
     close = {"float16": 0.05, "float32": 1e-5, "float64": 1e-12}[dtype]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, close, close), found, gradients(cropped_before))
+
+
+LARGE = {
+    "few channels": ((1, 96, 160, 3), (3, 3, 3, 8), dict(padding=((1, 1), (1, 1)))),
+    "cropped and uneven": ((1, 97, 161, 2), (3, 2, 2, 5), dict(padding=((-1, 2), (3, -2)), window_strides=(2, 1))),
+    "both dilations": (
+        (1, 96, 160, 2),
+        (2, 3, 2, 4),
+        dict(padding=((0, 1), (2, 0)), lhs_dilation=(1, 2), rhs_dilation=(2, 1)),
+    ),
+    "one axis": ((1, 4096, 4), (5, 4, 8), dict(padding="SAME")),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_inputs_alone_differentiated_and_in_nested_scans(name: str):
+    """XLA's CPU backend runs other code on large arrays than on small ones, and inside loops."""
+    x_shape, k_shape, options = LARGE[name]
+    rng, rank = np.random.default_rng(0), len(x_shape) - 2
+    x, k = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x_shape, k_shape))
+    numbers = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}[rank]
+    options = dict(window_strides=(1,) * rank, dimension_numbers=numbers) | options
+
+    def ours(x):
+        return jaxcnnbp.conv_general_dilated(x, k, **options)
+
+    def scanned(x):
+        rows = jnp.stack([x, -x])[:, None]
+        return lax.scan(lambda c, row: (c, lax.scan(lambda c, x: (c, ours(x)), c, row)[1]), 0, rows)[1][:, 0]
+
+    wanted = lax.conv_general_dilated(x, k, **options)
+    found = [ours(x), jax.vjp(ours, x)[0], *jax.jit(lambda x: (ours(x), jax.vjp(ours, x)[0], scanned(x)[0]))(x)]
+    for y in found:
+        # Sums of at most 27 products of order one, in float32.
+        np.testing.assert_allclose(y, wanted, 1e-4, 1e-5)
