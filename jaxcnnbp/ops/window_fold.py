@@ -28,6 +28,7 @@ from jaxcnnbp.ops.devices import alike
 from jaxcnnbp.ops.numerics import cast, wide
 
 Leaves = tuple[Array, ...]
+Carry = tuple[Leaves, Leaves, Leaves]  # what goes back from tap to tap: d a_t, d consts, d p
 
 
 class Folded(NamedTuple):
@@ -77,7 +78,6 @@ def fold_bwd(reducer: Jaxpr, window: Window, kept: Folded, delta: Leaves) -> tup
     """:: (folded, CT y) -> (CT x, CT init, CT consts)."""
     combine, is_cell = elementwise(reducer), tap_loop.cells_in_rows(window)
     rows = _in_rows(kept.operands, kept.inits, window)
-    Carry = tuple[Leaves, Leaves, Leaves]
 
     def step(carry: Carry, row: tuple[Array, Leaves, Array]) -> tuple[Carry, None]:
         (d_next, d_consts, d_rows), (tap, after_first, begun) = carry, row
