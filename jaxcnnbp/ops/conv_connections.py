@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,4 +35,4 @@ def each_from_its_maps(rule: Rule, a: Array, kernel: Array, geometry: ConvGeomet
         y = lax.map(one, (jnp.asarray(np.moveaxis(table, axis, 0)), jnp.moveaxis(kernel, axis, 0)))
         return jnp.moveaxis(y, 0, -1)
 
-    return where_finite(partial(rule, geometry=plain), one_by_one, a, kernel, outputs)
+    return where_finite(lambda a, kernel: rule(a, kernel, plain), one_by_one, a, kernel, outputs)
