@@ -22,12 +22,13 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md"))
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 WITH_CODE = [path for path in PAGES if BLOCKS.search(path.read_text(encoding="utf-8"))]
-COMMANDS = [
-    pytest.param(line, id=f"{path.stem}: {line[9:50]}")
+# Each once, whatever the remark behind it.
+COMMANDS = {
+    line.partition(" #")[0].strip(): path.stem
     for path in PAGES
     for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     for line in block.splitlines()
-]
+}
 # What comes between the outputs of two blocks.
 MARK = "\x1e"
 
@@ -58,13 +59,13 @@ def test_pages_have_code() -> None:
         assert len(re.findall(r"```python", text)) == len(BLOCKS.findall(text)), page
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [pytest.param(line, id=f"{page}: {line[9:50]}") for line, page in COMMANDS.items()])
 def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quick ones are run, those that train or need data are only read by the command they name."""
-    program, *arguments = shlex.split(line, comments=True)
+    """Quick ones are run, those that train, measure or need data are only read by the command they name."""
+    program, *arguments = shlex.split(line)
     assert program == "jaxcnnbp"
     monkeypatch.chdir(tmp_path)
-    if arguments[0] == "train" or arguments[:2] == ["explain", "model"]:
+    if arguments[0] in ("train", "bench") or arguments[:2] == ["explain", "model"]:
         command: click.Command = main
         context = click.Context(main)
         while isinstance(command, click.Group):
