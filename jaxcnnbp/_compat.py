@@ -12,7 +12,7 @@ def without_compiler_options(fun: Callable[..., Any]) -> tuple[Callable[..., Any
     """A function made by `jax.jit(..., compiler_options=...)` as one without, which may be traced, and its options."""
     info = getattr(fun, "_jit_info", None)
     options = getattr(info, "compiler_options_kvs", ())
-    if not options:
+    if info is None or not options:
         return fun, ()
     from jax._src.pjit import _cpp_pjit
 

@@ -165,10 +165,12 @@ def by_joining(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     return best, cast(_taps_of_places(place, local), tap_dtype(window.taps))
 
 
+Pair = tuple[Array, Array]  # values and their places
+
+
 def with_places(kind: str) -> Operation:
     """The extreme of values with their places: of equal values the first place wins, of NaNs the last."""
     beats, extreme = (lax.gt, jnp.max) if kind == "max" else (lax.lt, jnp.min)
-    Pair = tuple[Array, Array]
 
     def two(a: Pair, b: Pair) -> Pair:
         (p, i), (q, j) = a, b

@@ -209,7 +209,7 @@ def given_or_drawn(x: Array, shape: Ints, samples: ArrayLike | None, key: Array 
     """`samples`, checked, or uniform ones of `shape` from `key`."""
     if (samples is None) == (key is None):
         raise ValueError(f"`samples` or `key` (={key!r}) must be given, and not both: a pool by chance needs numbers.")
-    if samples is None:
+    if key is not None:
         floating = jnp.issubdtype(x.dtype, jnp.floating)
         return jax.random.uniform(key, shape, wide(x.dtype) if floating else jnp.float32)
     array = jnp.asarray(samples)

@@ -79,8 +79,8 @@ def _laid(x: Array, window: Window) -> Sequence[int]:
     return (x.shape[0], *(n for pair in zip(_rows(window), window.stride, strict=True) for n in pair), x.shape[-1])
 
 
-def _corner(tap: Array, window: Window) -> list[Array]:
-    corner = [np.int32(0)]
+def _corner(tap: Array, window: Window) -> list[Any]:
+    corner: list[Any] = [np.int32(0)]
     for axis, (d, s) in enumerate(zip(window.dilation, window.stride, strict=True)):
         offset = tap[axis] * np.int32(d)
         corner += [lax.div(offset, np.int32(s)), lax.rem(offset, np.int32(s))]

@@ -103,7 +103,8 @@ class ManualModule:
 
     @classmethod
     def tree_unflatten(cls, reading: Manual, children: Any) -> ManualModule:
-        return cls(*children, reading)
+        (fun,) = children
+        return cls(fun, reading)
 
 
 def primitives_called(only: str | Iterable[str] | None) -> frozenset[Primitive]:

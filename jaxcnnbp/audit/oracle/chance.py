@@ -112,7 +112,7 @@ def stochastic_pool(
     window = several(window_shape, rank_of(inputs, window_shape))
     rank, shape = len(window), np.shape(inputs)
     steps, gaps = several(strides, rank), several(window_dilation, rank)
-    options = dict(window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
+    options: dict[str, Any] = dict(window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
     if samples is None and key is None:
         return apply(rule_of("stochastic_pool", _expected, _expected_gradient, rank=rank, **options), inputs)
     if samples is None:
@@ -141,7 +141,7 @@ def _taken_cells(x, samples, rank, geometry) -> Iterator[tuple[Any, Any]]:
         yield u, _taken_cell(image, cells, r[u])
 
 
-def _taken_cell(image: np.ndarray, cells: list[Any], r: float) -> Any:
+def _taken_cell(image: np.ndarray, cells: list[Any], r: Any) -> Any:
     nans = [cell for cell in cells if np.isnan(image[cell])]
     if nans:
         return nans[-1]
