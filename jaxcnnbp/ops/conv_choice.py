@@ -10,6 +10,7 @@ of anything written in JAX.
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ FORWARD = (
         depthwise.forward_by_padding,
         "depthwise 7x7: 77 -> 3.8 ms; 3x3, 1 to 128: 1.5 -> 0.7 ms",
         lambda a: a.depth == 1 and a.few_taps,
-        lambda a: not a.little_work_in_rows and (a.depthwise or a.taps <= 25 or not (a.planar and a.has_columns)),
+        lambda a: a.writes_taps_out,
     ),
     Row(
         depthwise.forward_by_tap_rows,
@@ -130,13 +131,13 @@ FORWARD = (
         partial(grouped.each_group, forward_of_parts),
         "5x5, 2 groups of 48 to 128: 45 -> 23 ms; 1x1, 8 groups of 60: 2.5 -> 1.4 ms",
         lambda a: a.few_groups,
-        lambda a: a.shares_cells or not a.thin,
+        lambda a: (a.shares_cells or not a.thin) and not a.few_to_multiply,
     ),
     Row(
         grouped.forward_by_group,
         "32 groups of 8: 39 -> 5.6 ms",
         lambda a: a.grouped and a.few_taps,
-        lambda a: a.shares_cells or not a.thin,
+        lambda a: (a.shares_cells or not a.thin) and not a.few_to_multiply,
     ),
     Row(
         plain.forward_by_lax,
@@ -165,7 +166,7 @@ INPUT_GRAD = (
         depthwise.input_grad_by_padding,
         "depthwise 7x7: 78 -> 3.8 ms",
         lambda a: a.depthwise and a.few_taps,
-        lambda a: not a.little_work_in_rows,
+        lambda a: not a.filters_images,
     ),
     Row(
         depthwise.input_grad_by_tap_rows,
@@ -184,6 +185,12 @@ INPUT_GRAD = (
         lambda a: a.has_columns,
         lambda a: a.little_to_send_back and not a.steps and (a.width <= 32 or a.volumes),
         spreads=Spread.MENDED,
+    ),
+    Row(
+        columns.input_grad_by_columns,  # blocks of one column: no zeros
+        "one axis of 1 to 402, 400 taps by 160: 119 -> 11 ms; to 130, 128 by 32: 12 -> 6 ms",
+        lambda a: a.frames,
+        lambda a: a.little_to_send_back,
     ),
     Row(
         patches.input_grad_by_patches,
@@ -242,20 +249,20 @@ INPUT_GRAD = (
         partial(grouped.each_group, input_grad_of_parts),
         "5x5, 2 groups of 48 to 128: 75 -> 38 ms",
         lambda a: a.few_groups,
-        lambda a: not (a.thin and a.pointwise and not a.steps),
+        lambda a: not (a.thin and a.pointwise and not a.steps) and not a.few_to_carry_back,
     ),
     Row(
         partial(strided.input_grad_by_depth_to_space, forward_of_parts),
         "3x3/2, 32 groups of 8: 8.3 -> 3.1 ms",
         lambda a: a.strided and a.grouped,
-        lambda a: not a.pointwise,
+        lambda a: not a.pointwise and not a.few_to_carry_back,
         spreads=Spread.MENDED,
     ),
     Row(
         grouped.input_grad_by_group,
         "32 groups of 8: as the forward",
         lambda a: a.grouped and a.few_taps,
-        lambda a: not (a.thin and a.pointwise and not a.steps),
+        lambda a: not (a.thin and a.pointwise and not a.steps) and not a.few_to_carry_back,
     ),
     Row(
         plain.input_grad_as_forward,
@@ -299,7 +306,7 @@ KERNEL_GRAD = (
         depthwise.kernel_grad_by_rows,
         "depthwise 3x3: 79 -> 7 ms",
         lambda a: a.depthwise and a.spatial and a.few_taps,
-        lambda a: not a.little_work_in_rows,
+        lambda a: not a.filters_images,
         alone=True,
     ),
     Row(
@@ -421,23 +428,39 @@ def _by_platform(
     b: Array,
     result: jax.ShapeDtypeStruct,
 ) -> Array:
-    def run(form: Form, a: Array, b: Array) -> Array:
-        return cast(form(a, b, layer.geometry), result.dtype)
-
     whole = may_be_partitioned(a)
     in_products = next(row.form for row in spread_table if row.fits(layer))
     otherwise = in_products if whole else by_lax
     row, exact = chosen_rows(table, layer, whole)
     if row is None and not whole:
-        return run(by_lax, a, b)
+        return _run(by_lax, layer.geometry, result, a, b)
+    mended = row is not None and row.spreads is Spread.MENDED
+    forms = Forms(row.form if row else otherwise, exact.form if exact else otherwise, by_lax, mended)
+    return _by_forms(forms, layer.geometry, result, a, b)
+
+
+class Forms(NamedTuple):
+    """What serves one convolution."""
+
+    on_cpu: Form
+    exact: Form  # where numbers are not finite, if `mended`
+    elsewhere: Form
+    mended: bool
+
+
+# A program of its own, which is traced and lowered once for all convolutions alike: a form may write out many taps.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:
+    fast, right, elsewhere = (partial(_run, form, geometry, result) for form in forms[:3])
 
     def on_cpu(a: Array, b: Array) -> Array:
-        if row is None:
-            return run(otherwise, a, b)
-        fast, right = partial(run, row.form), partial(run, exact.form if exact else otherwise)
-        return where_finite(fast, right, a, b, result.size) if row.spreads is Spread.MENDED else fast(a, b)
+        return where_finite(fast, right, a, b, result.size) if forms.mended else fast(a, b)
 
-    return lax.platform_dependent(a, b, cpu=on_cpu, default=partial(run, by_lax))
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
+
+
+def _run(form: Form, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:
+    return cast(form(a, b, geometry), result.dtype)
 
 
 def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row | None, Row | None]:

@@ -153,7 +153,7 @@ class Layer:
     @property
     def few_to_read(self) -> bool:
         """So few that their patches take less time than XLA's convolution needs to lay out the kernel."""
-        return 2 * self._positions < self.width
+        return 2 * self._positions < self.width and not self.frames
 
     @property
     def has_columns(self) -> bool:
@@ -172,7 +172,7 @@ class Layer:
         # There XLA fills its registers, and the rest is too little work for a copy.
         fills_registers = (16 if self.short_vectors else 32) < self.width <= 64
         lax_is_ahead = self.planar and (self._products < 5e6 or (single and fills_registers))
-        return self.depth <= 8 and self.taps * self.depth <= 80 and not lax_is_ahead
+        return self.depth <= 8 and self.taps * self.depth <= 80 and not lax_is_ahead and not self.frames
 
     @property
     def corrects_from_columns(self) -> bool:
@@ -311,9 +311,42 @@ class Layer:
         return self.taps <= 128
 
     @property
-    def little_work_in_rows(self) -> bool:
-        """Many taps and so little work that to write them out one by one would take far longer than to do it."""
-        return self.depthwise and self.many_rows and self.taps > 25 and self.geometry.groups * self._products < 3e7
+    def filters_images(self) -> bool:
+        """Many taps over a few channels, as measures of images have, and little work: in a loop it compiles sooner.
+
+        A layer of many channels takes 3 to 6 times as long in such a loop: 7x7 on 56x56, 96 channels, 2.0 -> 12.9 ms.
+        """
+        return self.depthwise and self.many_rows and self.taps > 64 and self.geometry.groups <= 4 and self._work < 2e6
+
+    @property
+    def frames(self) -> bool:
+        """Long windows by long strides over a line, as a Fourier transform of short times: few blocks of a stride."""
+        window = self.geometry.window
+        line = self.dense and window.rank == 1 and not self.dilated and self.steps
+        return line and self.taps > 25 and self.depth <= 2 and self.taps <= 16 * window.stride[0]
+
+    @property
+    def writes_taps_out(self) -> bool:
+        """Few enough taps, or images of one channel for which XLA's convolution and the columns of it are slower."""
+        if self.depthwise:
+            return not self.filters_images
+        by_other_means = self.grouped or self.frames or (self.planar and self.has_columns)
+        return not self.few_to_multiply and (self.taps <= 25 or not by_other_means)
+
+    @property
+    def few_to_multiply(self) -> bool:
+        """Groups of one input channel, as dense patches have, of so little work that lax's plain loop is as fast."""
+        return self.grouped and self.depth == 1 and self._work < (2e6 if self.taps > 25 else 3e5)
+
+    @property
+    def few_to_carry_back(self) -> bool:
+        """So little that lax's plain loop carries it back in a fraction of a millisecond, and compiles at once."""
+        return self.grouped and self.depth == 1 and self._work < 5e4
+
+    @property
+    def _work(self) -> int:
+        """Products of all groups."""
+        return self.geometry.groups * self._products
 
     @property
     def many_rows(self) -> bool:

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.geometry.window import Ints, Window, keep_axes
 from jaxcnnbp.ops.apart import apart, computed_apart
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import wide
-from jaxcnnbp.taps import Reader, gather, scatter
+from jaxcnnbp.taps import Reader, gather, pad_once, scatter
 
 # Bytes of patches that one block of images makes: they stay in the cache, and small enough blocks take memory that the
 # process holds already, where a large one is new pages from the system each time.
@@ -56,6 +57,8 @@ def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -
         def sent_back(tap: Ints, read: Reader) -> Array:
             return read(by_tap[(..., *tap, slice(None))])
 
+        if geometry.window.taps > 25:  # as many additions in a fraction of the operations
+            return _scattered_by_axis(by_tap, geometry.window)
         return scatter(sent_back, geometry.window)
 
     # The gradient of a pool that reads the sums would add them up again in each of its phases.
@@ -77,8 +80,44 @@ def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
 
 def patches(x: Array, geometry: ConvGeometry) -> Array:
     """`[positions x (taps, in)]`."""
+    if _is_worth_axes(geometry.window, x.shape[-1]):
+        return _patches_by_axis(x, geometry.window)
     taps = [p for _, p in gather(x, geometry.window)]
     return lax.concatenate(taps, x.ndim - 1).reshape(-1, len(taps) * x.shape[-1])
+
+
+def _is_worth_axes(window: Window, channels: int) -> bool:
+    """Where a few slices an axis compile in a fraction of the time of one a tap: 7x7 of 1, 2.4 -> 0.4 s.
+
+    They take a third of the time to run as well, but with more channels the copies in between cost half as much again.
+    """
+    return window.taps > 25 or (window.taps > 9 and channels <= 8)
+
+
+def _patches_by_axis(x: Array, window: Window) -> Array:
+    padded, window = pad_once(x, window)
+    for axis in reversed(range(window.rank)):
+        step, stride, count = window.dilation[axis], window.stride[axis], window.output[axis]
+        starts = [t * step for t in range(window.size[axis])]
+        pieces = [lax.slice_in_dim(padded, a, a + (count - 1) * stride + 1, stride, axis + 1) for a in starts]
+        padded = lax.concatenate(pieces, padded.ndim - 1)
+    return padded.reshape(-1, padded.shape[-1])
+
+
+def _scattered_by_axis(by_tap: Array, window: Window) -> Array:
+    """The transpose: `(batch, *output, *size, channels)` -> `(batch, *spatial, channels)`."""
+    rank, channels = window.rank, by_tap.shape[-1]
+    for axis in reversed(range(rank)):
+        shape, taps = by_tap.shape[: rank + 1], range(window.size[axis])
+        each = [lax.index_in_dim(by_tap, t, rank + 1 + axis, keepdims=False).reshape(*shape, -1) for t in taps]
+
+        def sent_back(tap: Ints, read: Reader, each: list[Array] = each, axis: int = axis) -> Array:
+            return read(each[tap[axis]])
+
+        spatial = (*window.output[:axis], *window.spatial[axis:])
+        sums = scatter(sent_back, replace(keep_axes(window, (axis,)), spatial=spatial))
+        by_tap = sums.reshape(shape[0], *spatial, *window.size[:axis], channels)
+    return by_tap
 
 
 def patch_bytes(x: Array, geometry: ConvGeometry) -> int:
