@@ -22,7 +22,7 @@ def row(*shape):
 
 LONG, IMAGE = row(1, 16000, 2), row(1, 150, 150, 2)
 CASES = {
-    **{f"adaptive max to {m}": (lambda x, m=m: jaxcnnbp.adaptive_max_pool(x, (m,)), LONG) for m in (1, 7, 8000, 20000)},
+    **{f"adaptive max to {m}": (lambda x, m=m: jaxcnnbp.adaptive_max_pool(x, (m,)), LONG) for m in (1, 7, 20000)},
     "adaptive mean to 7": (lambda x: jaxcnnbp.adaptive_avg_pool(x, (7,)), LONG),
     "adaptive max of images": (lambda x: jaxcnnbp.adaptive_max_pool(x, (7, 1)), IMAGE),
     **{
@@ -54,7 +54,7 @@ CASES = {
             row(1, 16000, i),
             row(k, i // g, o),
         )
-        for k, s in ((1000, 1), (1000, 300), (3, 4000))
+        for k, s in ((1000, 300), (3, 4000))
         for i, o, g in ((2, 2, 1), (4, 4, 4), (1, 4, 1), (4, 4, 2))
     },
     "transposed by a long stride": (
@@ -65,9 +65,29 @@ CASES = {
 }  # fmt: skip
 
 
+# What is taken side by side, one slice an axis or a block, whatever the number of taps.
+SIDE_BY_SIDE = {
+    "dense patches of 7 x 7 by 2": (
+        jaxcnnbp.manual_backward(lambda x: lax.conv_general_dilated_patches(x, (7, 7), (2, 2), "VALID")),
+        row(1, 3, 32, 32),
+    ),
+    "tiles of 8 x 8": (lambda x, kernel: jaxcnnbp.correlate(x, kernel, stride=8), row(1, 32, 32, 3), row(8, 8, 3, 192)),
+    "128 taps by 32, 1 to 130": (
+        lambda x, kernel: jaxcnnbp.correlate(x, kernel, stride=32), row(1, 1024, 1), row(128, 1, 130),
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_programs_stay_small(case):
     function, *operands = CASES[case]
     every = tuple(range(len(operands)))
     gradient = jax.grad(lambda *args: (function(*args) ** 2).sum(), every)
     assert equations(jax.make_jaxpr(gradient)(*operands).jaxpr) < MOST
+
+
+@pytest.mark.parametrize("case", SIDE_BY_SIDE)
+def test_taps_side_by_side(case):
+    function, *operands = SIDE_BY_SIDE[case]
+    gradient = jax.grad(lambda *args: (function(*args) ** 2).sum())
+    assert equations(jax.make_jaxpr(gradient)(*operands).jaxpr) < 900

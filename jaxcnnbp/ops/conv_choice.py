@@ -70,7 +70,7 @@ FORWARD = (
     ),
     Row(
         depthwise.forward_by_tap_rows,
-        "depthwise 31x31: 260 -> 20 ms",
+        "depthwise 31x31: 260 -> 20 ms; 11x11, 3 channels: compiles in 0.3 s for 0.8, but runs in 0.7 ms for 0.15",
         lambda a: a.depthwise and a.many_rows,
     ),
     Row(

@@ -336,12 +336,16 @@ class Layer:
     @property
     def few_to_multiply(self) -> bool:
         """Groups of one input channel, as dense patches have, of so little work that lax's plain loop is as fast."""
-        return self.grouped and self.depth == 1 and self._work < (2e6 if self.taps > 25 else 3e5)
+        one_to_many = self.grouped and self.depth == 1 and not self.dilated
+        return one_to_many and self._work < (2e6 if self.taps > 25 else 3e5)
 
     @property
     def few_to_carry_back(self) -> bool:
-        """So little that lax's plain loop carries it back in a fraction of a millisecond, and compiles at once."""
-        return self.grouped and self.depth == 1 and self._work < 5e4
+        """So little that lax's plain loop carries it back in a fraction of a millisecond, and compiles at once.
+
+        With a stride lax multiplies the zeros between the deltas, and a NaN in the kernel goes further than its taps.
+        """
+        return self.grouped and self.depth == 1 and not (self.steps or self.dilated) and self._work < 5e4
 
     @property
     def _work(self) -> int:
