@@ -1,5 +1,7 @@
 """What is in force where a function is called is in force in its backward pass, which runs later."""
 
+from contextlib import contextmanager
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,3 +132,43 @@ def test_what_a_pass_sees(way):
     assert seen == {"forward": wanted, "backward": wanted}
     note("after")
     assert seen["after"][0] is False
+
+
+LOG_SUM = dict(init_value=-np.inf, computation=jnp.logaddexp, window_dimensions=(2, 2), padding="SAME")
+DEBUGGED = (
+    *named(CONVOLUTIONS, "depthwise strided"),
+    *named(MAX_POOLS, "SAME")[:1],
+    *named(MEAN_OF_CELLS, "FULL"),
+    *[case for case in LAYERS if case.op in ("dense", "upsample") and not case.name],
+    Case("", "gelu", ((3,),)),
+    Case("of logaddexp", "reduce_window", ((3, 4),), LOG_SUM),
+    Case("of maxima", "reduce_window", ((3, 4),), LOG_SUM | dict(computation=lax.max)),
+)
+FLAGS = {
+    "disable_jit": jax.disable_jit,
+    "debug_nans and debug_infs": lambda: _both(jax.debug_nans(True), jax.debug_infs(True)),
+    "checking_leaks": jax.checking_leaks,
+    "enable_checks": lambda: jax.enable_checks(True),
+}
+
+
+@contextmanager
+def _both(one, other):
+    with one, other:
+        yield
+
+
+@pytest.mark.parametrize("case", DEBUGGED, ids=str)
+def test_flags_for_debugging(case):
+    """What JAX has to look for mistakes finds none, and changes nothing."""
+
+    def value_and_gradients(*arrays):
+        return jax.value_and_grad(lambda *a: jnp.sin(case(*a)).sum(), tuple(range(len(arrays))))(*arrays)
+
+    arrays = case.arrays("float32")
+    wanted = value_and_gradients(*arrays)
+    for flag in FLAGS.values():
+        with flag():
+            found = value_and_gradients(*arrays)
+        # Sums in another order.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), found, wanted)
