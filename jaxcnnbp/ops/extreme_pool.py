@@ -55,8 +55,11 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
 
 @jax.named_scope("extreme_pool.winners")
 def winners(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The same, from one fold; its derivative, which second order asks for, is read at the winners."""
-    best, taps = extremes_and_taps(lax.stop_gradient(x), window, kind)
+    """The same, from one fold; its derivative, which second order asks for, is read at the winners.
+
+    The fold itself is differentiable as well: inside loops JAX forgets a `custom_jvp` in second order.
+    """
+    best, taps = extremes_and_taps(x, window, kind)
     return _read_from(x, best, taps, window), taps
 
 
