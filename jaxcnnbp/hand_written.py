@@ -14,8 +14,11 @@ A rule file reads
 and what runs is that `jax.custom_vjp`. Its bodies are made of what JAX differentiates, so that `jax.hessian` (forward
 over reverse) and gradients of gradients go through them. `defvjp` adds three things: residuals get names for the
 policies of `jax.checkpoint`, what only a frozen operand's gradient reads is not kept, and the rule is registered. A
-call adds one: both passes run under what was in force at it (`settings`). Pure
-forward mode is what `jax.custom_vjp` refuses; `mode("both_ways")` is the way out.
+call adds one: both passes run under what was in force at it (`settings`). Pure forward mode is what `jax.custom_vjp`
+refuses; `mode("both_ways")` is the way out.
+
+Inside loops JAX forgets the `custom_jvp`s of a body when it differentiates once more, so a body must have the right
+derivative without them too.
 """
 
 from __future__ import annotations
