@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
-from jax._src.core import unmapped_aval  # has no public name
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import Primitive, Var
+from jax.extend.core import Primitive, Var, unmapped_aval
 from jax.interpreters import ad, batching, mlir
 
 from jaxcnnbp.hand_written import hand_written
