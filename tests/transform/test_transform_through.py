@@ -241,7 +241,7 @@ def test_compiler_options_are_kept():
 
 def test_conditions_deep_in_conditions():
     held = functools.partial(_correlated, k=K)
-    for _ in range(60):  # each frame of the rewriting costs; JAX itself gives up at some 80
+    for _ in range(50):  # each frame of the rewriting costs; JAX itself gives up at some 80
         held = functools.partial(lambda inner, x: lax.cond(x.sum() > 0, inner, lambda x: x, x), held)
     assert jax.make_jaxpr(manual_backward(held))(X)
 
