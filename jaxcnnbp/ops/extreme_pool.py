@@ -24,6 +24,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import axis_in_front, hand_written
 from jaxcnnbp.ops import tap_loop
 from jaxcnnbp.ops.apart import apart
+from jaxcnnbp.ops.cells import add_to_cells
 from jaxcnnbp.ops.devices import alike_zeros
 from jaxcnnbp.ops.extreme_fold import along, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
@@ -173,18 +174,7 @@ def _send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
 
 def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
     """One addition an output, to the cell that it recorded."""
-    batch, channels, count = delta.shape[0], delta.shape[-1], prod(window.spatial)
-    cell = flat_argmax(taps, window).reshape(batch, prod(window.output), channels)
-    target = jnp.where(cell < 0, count, cell)
-    start = jnp.zeros((batch, count, channels), wide(delta.dtype))
-    columns = jnp.arange(channels)[None, :]
-
-    def of_image(start: Array, target: Array, delta: Array) -> Array:
-        return start.at[target, columns].add(delta, mode="drop")
-
-    # Image by image in the eyes of the compiler, which else gathers images that are spread over devices.
-    sent = jax.vmap(of_image)(start, target, cast(delta.reshape(cell.shape), start.dtype))
-    return cast(sent.reshape(batch, *window.spatial, channels), delta.dtype)
+    return add_to_cells(delta, flat_argmax(taps, window), window.spatial)
 
 
 @jax.named_scope("extreme_pool.send_to_ties")

@@ -33,7 +33,7 @@ from jaxcnnbp.ops.cells import add_to_cells, first_largest, read_cells
 from jaxcnnbp.ops.devices import alike, placed_alike
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.ops.pool_front import merge_batch, require_ordered, spatial_rank, split_batch
+from jaxcnnbp.ops.pool_front import require_ordered, split_batch, with_one_batch_axis
 
 Kept = tuple[Array, Array]  # the recorded cells, and an empty array that remembers the extents of x
 
@@ -164,14 +164,8 @@ def parse_fractional(
     """The inputs with one batch axis, the window and the output's extents."""
     x = jnp.asarray(inputs)
     require_ordered(x)
-    rank = spatial_rank(window_shape, x)
-    if x.ndim < rank + 1:
-        raise ValueError(
-            f"`inputs` (shape={x.shape}) must be (*batch, *spatial, channels) with {rank} spatial axes, as many as"
-            f" `window_shape` (={window_shape!r}) has."
-        )
-    merged = merge_batch(x, rank)
-    size = per_axis(window_shape, rank, "window_shape")
+    merged = with_one_batch_axis(x, window_shape)
+    size = per_axis(window_shape, merged.ndim - 2, "window_shape")
     outputs = _outputs(merged.shape[1:-1], output_shape, output_ratio)
     for axis, (n, k, m) in enumerate(zip(merged.shape[1:-1], size, outputs, strict=True)):
         if m + k - 1 > n:

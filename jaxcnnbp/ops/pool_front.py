@@ -30,14 +30,7 @@ def parse_pool(
 
     As in `flax.linen`, `inputs` are `(*batch, *spatial, channels)` with as many spatial axes as `window_shape` has.
     """
-    x = jnp.asarray(inputs)
-    rank = spatial_rank(window_shape, x)
-    if x.ndim < rank + 1:
-        raise ValueError(
-            f"`inputs` (shape={x.shape}) must be (*batch, *spatial, channels) with {rank} spatial axes, as many as"
-            f" `window_shape` (={window_shape!r}) has."
-        )
-    merged = merge_batch(x, rank)
+    merged = with_one_batch_axis(jnp.asarray(inputs), window_shape)
     window = window_of(
         merged.shape[1:-1],
         window_shape,
@@ -48,6 +41,17 @@ def parse_pool(
         names={"stride": "strides", "dilation": "window_dilation"},
     )
     return merged, require_output(window, "window_shape")
+
+
+def with_one_batch_axis(x: Array, window_shape: Any) -> Array:
+    """`x` as `(batch, *spatial, channels)`, with as many spatial axes as `window_shape` says."""
+    rank = spatial_rank(window_shape, x)
+    if x.ndim < rank + 1:
+        raise ValueError(
+            f"`inputs` (shape={x.shape}) must be (*batch, *spatial, channels) with {rank} spatial axes, as many as"
+            f" `window_shape` (={window_shape!r}) has."
+        )
+    return merge_batch(x, rank)
 
 
 def spatial_rank(window_shape: Any, x: Array) -> int:
