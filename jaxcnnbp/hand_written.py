@@ -11,7 +11,7 @@ A rule file reads
 
     conv.defvjp(conv_fwd, conv_bwd)
 
-and what runs is that `jax.custom_vjp`. Its bodies are made of what JAX differentiates, so that `jax.hessian` (forward
+and what runs is such a `jax.custom_vjp`. Its bodies are made of what JAX differentiates, so that `jax.hessian` (forward
 over reverse) and gradients of gradients go through them. `defvjp` adds three things: residuals get names for the
 policies of `jax.checkpoint`, what only a frozen operand's gradient reads is not kept, and the rule is registered. A
 call adds one: both passes run under what was in force at it (`settings`). Pure forward mode is what `jax.custom_vjp`
@@ -50,7 +50,8 @@ class hand_written:
     """A `jax.custom_vjp` whose residuals have names, and which keeps only those that a wanted gradient reads.
 
     Args:
-      rule: the function that `defvjp` wires; its static arguments are the last ones, and hashable.
+      rule: the function that `defvjp` wires; its static arguments are the last ones, and hashable. What runs is a
+        `jax.custom_vjp` like it, one for each setting that a call is made under.
 
     Example:
       >>> import jax
@@ -68,9 +69,8 @@ class hand_written:
     num_static: int
 
     def __init__(self, rule: Any):
-        functools.update_wrapper(self, rule)
-        self.rule = rule
         self.function: Callable[..., Any] = rule.__wrapped__
+        functools.update_wrapper(self, self.function)
         self.name = self.function.__name__.lstrip("_")
 
     def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
@@ -84,7 +84,6 @@ class hand_written:
         """
         self.fwd, self.bwd = fwd, bwd
         self.num_static = len(inspect.signature(bwd).parameters) - 2
-        self.rule.defvjp(self._fwd, self._bwd, symbolic_zeros=True)
         RULES[source_of(self.function)] = self
 
     def __call__(self, *args: Any) -> Any:
@@ -132,7 +131,7 @@ class hand_written:
 
 @functools.cache
 def _noting(rule: hand_written, settings: Settings, num_args: int) -> Callable[..., Any]:
-    """`rule.rule`, whose passes run under the `settings` of its call also where they are traced after it."""
+    """`rule`, wired, whose passes run under the `settings` of its call also where they are traced after it."""
     noted = jax.custom_vjp(rule.function, tuple(range(num_args - rule.num_static, num_args)))
     noted.defvjp(Under(settings, rule._fwd), Under(settings, rule._bwd), symbolic_zeros=True)
     return noted
