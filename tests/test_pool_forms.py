@@ -1,4 +1,4 @@
-"""The forms of a pool agree: axis by axis, by one reduction, by lax; scattered by phases and by index."""
+"""The forms of a pool agree: axis by axis, by one reduction, by lax; sent by phases, by index and block by block."""
 
 import itertools
 
@@ -13,6 +13,7 @@ import jaxcnnbp
 from jaxcnnbp import manual_backward
 from jaxcnnbp.geometry.parse import window_of
 from jaxcnnbp.ops import extreme_fold, extreme_pool
+from jaxcnnbp.ops.extreme_blocks import send_to_blocks
 from jaxcnnbp.ops.extreme_fold import extremes, extremes_and_taps, is_written_out, steps
 
 WINDOWS = {
@@ -71,13 +72,15 @@ def test_scatters_agree(window):
     def scatters(x, delta):
         taps = extremes_and_taps(x, window, "max")[1]
         _, transposed = jax.vjp(lambda x: extreme_pool.read_winners(x, taps, window), x)
-        sent = (f(delta, taps, window) for f in (extreme_pool._send_by_phases, extreme_pool._send_by_index))
-        return *sent, transposed(delta)[0]
+        forms = (extreme_pool._send_by_phases, extreme_pool._send_by_index, send_to_blocks)
+        return *(form(delta, taps, window) for form in forms), transposed(delta)[0]
 
     x = images(window, (0, 1, 2))
     shape = (2, *window.output, 3)
-    by_phases, by_index, transposed = scatters(x, np.random.default_rng(1).integers(-4, 5, shape).astype(np.float32))
+    delta = np.random.default_rng(1).integers(-4, 5, shape).astype(np.float32)
+    by_phases, by_index, by_blocks, transposed = scatters(x, delta)
     assert_same(by_phases, by_index)
+    assert_same(by_blocks, by_index)
     assert_same(transposed, by_index)
 
 

@@ -26,14 +26,17 @@ from jaxcnnbp.ops import tap_loop
 from jaxcnnbp.ops.apart import apart
 from jaxcnnbp.ops.cells import add_to_cells
 from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.extreme_blocks import blocks_reached, send_to_blocks
 from jaxcnnbp.ops.extreme_fold import along, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.tap_loop import MANY_TAPS
-from jaxcnnbp.taps import Reader, cells, crop_to_input, gather, phase_counts, scatter
+from jaxcnnbp.taps import Reader, cells, gather, scatter
 
 BITS = 32
 # With more phases of the stride than this, XLA takes minutes to compile the plain form.
 FEW_PHASES = 9
+# With more blocks to ask than this, a CPU has sooner added by index; elsewhere that has no order, and waits its turn.
+FEW_BLOCKS = 9
 
 
 class Recorded(NamedTuple):
@@ -104,7 +107,13 @@ def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), in the form that stays quick to compile for this window."""
     if prod(window.stride) <= FEW_PHASES and is_short(window):
         return _send_by_phases(delta, taps, window)
-    return (_send_to_blocks if window.tiles else _send_by_index)(delta, taps, window)
+    reached = prod(blocks_reached(window))
+    if reached <= FEW_BLOCKS:
+        return send_to_blocks(delta, taps, window)
+    by_index, by_blocks = (partial(form, window=window) for form in (_send_by_index, send_to_blocks))
+    if reached > MANY_TAPS:
+        return by_index(delta, taps)
+    return lax.platform_dependent(delta, taps, cpu=by_index, default=by_blocks)
 
 
 def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
@@ -147,29 +156,6 @@ def _won_by(tap: Ints, taps: Array, window: Window, weight: int) -> Array:
 
 def _number(tap: Ints, window: Window, weight: int) -> int:
     return int(np.ravel_multi_index(tap, window.size)) * weight
-
-
-def _send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
-    """Windows that do not overlap: each is a block of positions, and the winner's is picked by its number.
-
-    With `n + low = s u + r` and r < k the tap, block u is compared with the numbers of the taps; positions r >= k lie
-    between windows and have none.
-    """
-    rank, counts = window.rank, phase_counts(window)
-    rest = [(0, m - o, 0) for m, o in zip(counts, window.output, strict=True)]
-    fill = [(0, 0, 0), *rest, (0, 0, 0)]
-    delta, taps = (lax.pad(a, jnp.zeros((), a.dtype), fill) for a in (delta, taps.astype(jnp.int32)))
-    offsets = np.indices(window.stride)
-    inside = (offsets < np.reshape(window.size, (-1, *(1,) * rank))).all(0)
-    numbers = np.where(inside, np.ravel_multi_index(tuple(offsets), window.size, mode="clip"), -1)
-    batch, channels = delta.shape[0], delta.shape[-1]
-    pairs = [n for m, s in zip(counts, window.stride, strict=True) for n in (m, s)]
-    laid = (batch, *(n if a % 2 == 0 else 1 for a, n in enumerate(pairs)), channels)
-    numbers = numbers.reshape([1, *(1 if a % 2 == 0 else n for a, n in enumerate(pairs)), 1])
-    won = taps.reshape(laid) == jnp.asarray(numbers, taps.dtype)
-    positions = [m * s for m, s in zip(counts, window.stride, strict=True)]
-    sent = jnp.where(won, delta.reshape(laid), jnp.zeros((), delta.dtype)).reshape(batch, *positions, channels)
-    return crop_to_input(sent, window)
 
 
 def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
