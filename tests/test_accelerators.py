@@ -63,7 +63,7 @@ def operations(function: Callable[..., Any], *operands: Any) -> Counter[str]:
 
     `jax.export` refuses effects and custom calls that it does not know to stay what they are.
     """
-    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    jitted: Any = function if hasattr(function, "trace") else jax.jit(function)
     exported = export.export(jitted, platforms=PLATFORMS)(*operands)
     assert set(exported.platforms) == set(PLATFORMS)
     return Counter(re.findall(r"\bstablehlo\.([a-z_0-9]+)", exported.mlir_module()))
