@@ -1,12 +1,15 @@
 # make demo    train on handwritten digits, then compare every gradient with autodiff and with float64
 # make test    run the tests
 #
-# Both set up a virtual environment in .venv on first use. PYTHON=... chooses the interpreter, VENV=... the folder.
+# make gpu     look at an accelerator, with the python3 at hand; GPU=--dry shows on any machine what it does
+#
+# The first two set up a virtual environment in .venv on first use. PYTHON=... chooses the interpreter, VENV=... the folder.
 
 VENV ?= .venv
 JOBS ?= auto
 TESTS ?=
 DEMO ?=
+GPU ?=
 
 BIN := $(VENV)/bin
 SOURCES := jaxcnnbp tests examples docs
@@ -19,7 +22,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test docs lint format typecheck wheel clean
+.PHONY: help demo test gpu docs lint format typecheck wheel clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +32,9 @@ demo: $(VENV)/.train ## train on handwritten digits, then compare every gradient
 
 test: $(VENV)/.test ## run the tests; TESTS=tests/packaging runs some of them
 	$(PYTEST) $(TESTS)
+
+gpu: ## right, fast, deterministic on an accelerator? Results in build/gpu; nothing is installed
+	PYTHONPATH=. $(or $(PYTHON),python3) -m tests.gpu $(GPU)
 
 docs: $(VENV)/.docs ## build the documentation into build/site, without a network
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs build/site

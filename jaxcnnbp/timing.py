@@ -15,9 +15,41 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["SYSTEM", "Call", "Clock", "Plan", "Timing", "side_by_side"]
+__all__ = ["SYSTEM", "Call", "Clock", "Plan", "Queued", "Timing", "side_by_side"]
 
 Call = Callable[[], object]  # runs once and returns when the result is there
+
+
+@dataclass
+class Queued:
+    """A call of a device that works beside the processor: several are begun, one behind the other, and waited for once.
+
+    Waiting after each of them would be in the time of a short one, as it never is in a training loop.
+
+    Attributes:
+      begin: puts one call into the queue of the device.
+      wait: returns when the result of the last one is there.
+      count: how many calls are timed together.
+      least: seconds that they shall fill.
+      most: calls at the most: each may hold the memory of its result.
+    """
+
+    begin: Callable[[], object]
+    wait: Callable[[object], object]
+    count: int = 1
+    least: float = 0.01
+    most: int = 200
+
+    def __call__(self) -> object:
+        for _ in range(self.count - 1):
+            self.begin()
+        result = self.begin()
+        self.wait(result)
+        return result
+
+    def fill(self, seconds_of_one: float) -> None:
+        """Take as many calls together as fill `least`."""
+        self.count = min(self.most, max(1, round(self.least / max(seconds_of_one, 1e-9))))
 
 
 @dataclass(frozen=True)
@@ -100,6 +132,8 @@ class _Block:
         for name, call in self.calls.items():
             for _ in range(times):
                 call()
+            if isinstance(call, Queued):
+                call.fill(self._seconds(call))
             self.samples[name] = []
             self.shortest[name] = self._seconds(call)
 
@@ -120,7 +154,7 @@ class _Block:
         result = call()
         end = self.clock.now()
         del result  # its memory is given back outside of the time
-        return end - begin
+        return (end - begin) / (call.count if isinstance(call, Queued) else 1)
 
 
 def side_by_side(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 __all__ = [
     "NETWORKS",
     "Concat",
+    "LARGE",
     "Conv",
     "Dense",
     "Flatten",
@@ -152,6 +153,18 @@ def _resnet() -> Layers:
     return (*layers, MeanGlobal(), Dense(10))
 
 
+def _bottleneck(features: int, stride: int, widens: bool) -> Layers:
+    body = (*_normed(features, 1), Relu(), *_normed(features, 3, stride), Relu(), *_normed(4 * features, 1))
+    return Residual(body, _normed(4 * features, 1, stride) if widens else ()), Relu()
+
+
+def _resnet50() -> Layers:
+    layers: Layers = (*_normed(64, 7, 2), Relu(), MaxPool(3, 2, 1))
+    for features, stride, blocks in ((64, 1, 3), (128, 2, 4), (256, 2, 6), (512, 2, 3)):
+        layers += _bottleneck(features, stride, widens=True) + _bottleneck(features, 1, widens=False) * (blocks - 1)
+    return (*layers, MeanGlobal(), Dense(1000))
+
+
 def _mobilenet() -> Layers:
     layers: Layers = (*_normed(32, 3, 2), Relu())
     rows = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
@@ -174,4 +187,10 @@ NETWORKS: tuple[Network, ...] = (
     Network("resnet-18", (8, 64, 64, 3), _resnet()),
     Network("mobilenet", (8, 64, 64, 3), _mobilenet(), "adam"),
     Network("u-net", (2, 64, 64, 3), (*_unet(), Conv(2, 1)), "adam"),
+)
+# What fills a GPU and would take minutes a step elsewhere.
+LARGE: tuple[Network, ...] = (
+    Network("resnet-50", (64, 224, 224, 3), _resnet50()),
+    Network("mobilenet-224", (64, 224, 224, 3), _mobilenet(), "adam"),
+    Network("u-net-256", (16, 256, 256, 3), (*_unet(64), Conv(2, 1)), "adam"),
 )

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.timing import Call
+from jaxcnnbp.timing import Call, Queued
 
 __all__ = ["device_of", "layouts", "synchronised", "to_torch", "torch_calls", "torch_layer", "why_no_torch"]
 
@@ -86,17 +86,11 @@ def torch_layer(case: Case) -> Callable[..., Any]:
 
 
 def synchronised(function: Callable[[], Any]) -> Call:
-    """A call that returns when the result is there."""
+    """A call that returns when the result is there; of a GPU as many as keep it busy."""
     if device_of() == "cpu":
         return function
-    wait = torch_module().cuda.synchronize
-
-    def call() -> Any:
-        result = function()
-        wait()
-        return result
-
-    return call
+    torch = torch_module()
+    return Queued(function, lambda _: torch.cuda.synchronize())
 
 
 def torch_calls(case: Case, operands: tuple[jax.Array, ...], step: str) -> dict[str, Call]:

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import jaxcnnbp
+from jaxcnnbp.bench.jax_side import waited_for
 from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.own_models import own_model
 from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes
@@ -108,10 +109,9 @@ def _step(
 
 
 def _training(step: Callable[..., Any], state: Any, images: jax.Array, labels: jax.Array) -> Call:
-    def train() -> jax.Array:
+    def train() -> Any:
         nonlocal state
         state, value = step(state, images, labels)
-        jax.block_until_ready((state, value))
-        return value
+        return state, value
 
-    return train
+    return waited_for(train)

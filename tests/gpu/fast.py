@@ -1,0 +1,126 @@
+"""A short bench of layers and training steps that fill the chip, against autodiff and PyTorch.
+
+It is stored as `jaxcnnbp bench` stores its own: `jaxcnnbp bench --show FILE` prints it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxcnnbp.bench.cases import Case
+from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, call_of, manual_layer, programs
+from jaxcnnbp.bench.limit import Limit, measure_limit
+from jaxcnnbp.bench.machine import machine, versions
+from jaxcnnbp.bench.networks import LARGE, Network
+from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
+from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes, temporary
+from jaxcnnbp.bench.results import STEP, Results, Row, save
+from jaxcnnbp.bench.self_check import check_instrument
+from jaxcnnbp.bench.torch_models import torch_step
+from jaxcnnbp.bench.torch_side import layouts, torch_calls, why_no_torch
+from jaxcnnbp.bench.training import RATE, jax_steps
+from jaxcnnbp.timing import SYSTEM, Plan, side_by_side
+from tests.gpu.problems import CONVOLUTIONS, POOLS, narrow, small
+from tests.gpu.record import Record
+
+_METHOD = {
+    "command": "make gpu",
+    "figures": "median and quartiles, warm, random inputs; as many calls as fill 10 ms are queued and waited for once",
+    "ours and autodiff": "alternate in one process",
+    "alone": "ours once more, in blocks of its own as PyTorch is: what PyTorch is compared with",
+    "torch": "eager, the better of channels first and last, cudnn.benchmark, TF32 as JAX has it",
+}
+PASSES = ("forward", "input grad", "kernel grad")
+_SIDES = {"jaxcnnbp": manual_layer, "autodiff": autodiff_layer}
+
+
+def run(record: Record, dry: bool, workers: int, until: float, path: Path) -> None:
+    """Store what was measured by `until`; programs are compiled side by side, then nothing runs but what is timed."""
+    with_torch = not dry and not why_no_torch()
+    seconds = 0.01 if dry else 0.2
+    limits = {d: Limit(1.0, 1.0) if dry else measure_limit(d, with_torch, 1.0) for d in ("float32", "bfloat16")}
+    method = _METHOD | {"seconds_per_row": seconds} | ({} if with_torch else {"torch": "not here"})
+    check = check_instrument(False, 0.2 if dry else 1.0)
+    results = Results(machine(), versions(), method, check, limits)
+    layers = [narrow(small(case, 1, 5), 8) for case in (CONVOLUTIONS + POOLS)[::8]] if dry else CONVOLUTIONS + POOLS
+    networks = () if dry else LARGE
+    with ThreadPoolExecutor(workers) as pool:
+        steps = {network.name: pool.submit(_steps, network) for network in networks}
+        waiting = [(case, dtype, pool.submit(_compiled, case, dtype)) for dtype in limits for case in layers]
+        ready = [(case, dtype, future.result()) for case, dtype, future in waiting]
+        trained = [(network, steps[network.name].result()) for network in networks]
+    for network, sides in trained:
+        results = dataclasses.replace(results, steps=(*results.steps, _step_row(network, sides, seconds, with_torch)))
+        save(results, path)
+    for case, dtype, found in ready:
+        if monotonic() > until:
+            record.add(name=f"{case.name} {dtype}", left_out="no time")
+            continue
+        rows = tuple(_row(case, step, dtype, found, limits[dtype], seconds, with_torch) for step in found)
+        results = dataclasses.replace(results, rows=results.rows + rows)
+        save(results, path)
+    record.add(name="rows", ok=bool(results.rows), rows=len(results.rows), steps=len(results.steps))
+
+
+def _compiled(case: Case, dtype: str) -> dict[str, dict[str, tuple[Compiled, Program, int]]]:
+    """By pass and side: the program, what it is called with, and the bytes that wait between the passes."""
+    operands = arrays(case, dtype)
+    found: dict[str, dict[str, Any]] = {}
+    for side, make in _SIDES.items():
+        layer = make(case)
+        kept = residual_bytes(layer, *operands[: 1 if case.is_pool else 2])
+        for step, program in programs(layer, case, operands).items():
+            if step in PASSES:
+                found.setdefault(step, {})[side] = (compile_cold(program.function, *program.args), program, kept)
+    return found
+
+
+def _row(case: Case, step: str, dtype: str, found: dict, limit: Limit, seconds: float, with_torch: bool) -> Row:
+    sides = found[step]
+    calls = {side: call_of(compiled.function, program.args) for side, (compiled, program, _) in sides.items()}
+    other = better_layout(lambda: torch_calls(case, arrays(case, dtype), step), SYSTEM) if with_torch else Opponent({})
+    times = side_by_side(blocks(calls, other), Plan(seconds, pause=0.0), SYSTEM)
+    allowed = limit.seconds(*case.work(step, jnp.dtype(dtype).itemsize))
+    return Row(
+        case.name,
+        case.layer,
+        step,
+        dtype,
+        times,
+        temp_bytes=temporary({side: compiled for side, (compiled, *_) in sides.items()}),
+        residual_bytes={side: kept for side, (*_, kept) in sides.items()},
+        compile_s={side: compiled.seconds for side, (compiled, *_) in sides.items()},
+        roofline_fraction=allowed / times.get("alone", times["jaxcnnbp"]).median,
+        layout=other.layout,
+        notes={"torch": other.note} if other.note else {},
+    )
+
+
+def _steps(network: Network) -> dict[str, Any]:
+    return dict(jax_steps(network, "float32"))
+
+
+def _step_row(network: Network, sides: dict[str, Any], seconds: float, with_torch: bool) -> Row:
+    other = Opponent({})
+    if with_torch:
+        other = better_layout(lambda: {name: torch_step(network, "float32", name, RATE) for name in layouts(2)}, SYSTEM)
+    calls = {side: step.call for side, step in sides.items()}
+    compiled = {side: step.compiled for side, step in sides.items()}
+    return Row(
+        network.name,
+        network.layer,
+        STEP,
+        "float32",
+        side_by_side(blocks(calls, other), Plan(8 * seconds, pause=0.0), SYSTEM),
+        temp_bytes=temporary(compiled),
+        residual_bytes={side: step.residual_bytes for side, step in sides.items()},
+        compile_s={side: program.seconds for side, program in compiled.items()},
+        layout=other.layout,
+        notes={"torch": other.note} if other.note else {},
+    )
