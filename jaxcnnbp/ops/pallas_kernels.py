@@ -206,5 +206,5 @@ def _sum_rows(plan: Plan, at_once: int, length: int, index: Index, x: Ref, delta
     block = plan.block((part, part, part, lane))
     for number, total in enumerate(sums):
         tap = first * window.size[1] + number
-        place, inside = block.place(np.int32(0), tap, (1, window.taps))
+        place, inside = block.place(jnp.zeros((), jnp.int32), tap, (1, window.taps))
         plgpu.store(out.at[part, *place[1:]], total.sum(0, keepdims=True), mask=inside)

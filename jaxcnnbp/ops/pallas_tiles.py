@@ -153,7 +153,7 @@ class Plan:
 
     def phases(self) -> Iterator[tuple[Phase, Phase]]:
         """Those of rows with those of columns."""
-        return itertools.product(*(axis.phases for axis in self.axes))
+        return itertools.product(self.axes[0].phases, self.axes[1].phases)
 
     def number(self, row_tap: int, column_tap: int) -> int:
         """The number of a tap."""
