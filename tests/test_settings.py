@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
+from cases import ALL, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
 from jax import lax
 
 import jaxcnnbp
@@ -135,12 +135,17 @@ def test_what_a_pass_sees(way):
 
 
 LOG_SUM = dict(init_value=-np.inf, computation=jnp.logaddexp, window_dimensions=(2, 2), padding="SAME")
+# A case of each function whose code is not that of the others.
+_SHARED = ("conv", "conv_with_general_padding", "conv_transpose", "convolve", "combine_maps")
+_EACH = {case.op: case for case in reversed(ALL) if case.op not in _SHARED}
 DEBUGGED = (
+    *_EACH.values(),
     *named(CONVOLUTIONS, "depthwise strided"),
-    *named(MAX_POOLS, "SAME")[:1],
     *named(MEAN_OF_CELLS, "FULL"),
-    *[case for case in LAYERS if case.op in ("dense", "upsample") and not case.name],
-    Case("", "gelu", ((3,),)),
+    *[case for case in POOLS if case.op in ("lp_pool", "adaptive_max_pool")],
+    Case("", "adaptive_avg_pool", ((1, 5, 1),), dict(output_shape=(2,))),
+    Case("", "stochastic_pool", ((1, 4, 1),), dict(window_shape=(2,), samples=np.full((1, 3, 1), 0.5, np.float32))),
+    Case("means", "stochastic_pool", ((1, 4, 1),), dict(window_shape=(2,))),
     Case("of logaddexp", "reduce_window", ((3, 4),), LOG_SUM),
     Case("of maxima", "reduce_window", ((3, 4),), LOG_SUM | dict(computation=lax.max)),
 )

@@ -62,7 +62,9 @@ def shares(p: Array) -> tuple[Array, Array]:
     w = cast(jnp.where(p < 0, jnp.zeros((), p.dtype), p), wide(p.dtype))
     unit = lax.stop_gradient(w.max(-2, keepdims=True))
     scaled = w / jnp.where(unit == 0, jnp.ones((), w.dtype), unit)
-    return jnp.where(jnp.isinf(unit), cast(w == unit, w.dtype), scaled), unit
+    # `isinf` holds an infinite constant, which `jax_debug_infs` takes for a fault.
+    is_infinite = unit > jnp.finfo(unit.dtype).max
+    return jnp.where(is_infinite, cast(w == unit, w.dtype), scaled), unit
 
 
 # --- training -------------------------------------------------------------------------------------------------------
