@@ -13,19 +13,20 @@ import numpy as np
 import jaxcnnbp
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays, autodiff_layer, manual_layer
-from tests.gpu.problems import CONVOLUTIONS, POOLS, narrow, small
+from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record, side_by_side
 
 RUNS = 20
 
 
-def run(record: Record, dry: bool, workers: int, until: float) -> None:
+def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until: float) -> None:
     """The gradients of pools at every overlap and tie, of kernels and inputs; of autodiff only what it does is said."""
-    layers = [case for case in CONVOLUTIONS + POOLS if "7x7" not in case.name]
-    layers = [narrow(small(case, 2, 7), 8) for case in layers[::5]] if dry else layers
-    jobs = [functools.partial(_layer, case, side, record) for case in layers for side in _SIDES]
-    jobs += [functools.partial(_pool, *row, dry, record) for row in _pools()]
-    side_by_side(lambda job: job(), jobs, workers, until, record)
+    layers = tuple(narrow(small(case, 2, 7), 8) for case in layers) if dry else layers
+    jobs = [
+        (functools.partial(_layer, case, side, record), f"{case.name}, {side}") for case in layers for side in _SIDES
+    ]
+    jobs += [(functools.partial(_pool, *row, dry, record), str(row)) for row in _pools()]
+    side_by_side(jobs, workers, until, record)
 
 
 _SIDES: dict[str, Callable[[Case], Callable[..., Any]]] = {"jaxcnnbp": manual_layer, "autodiff": autodiff_layer}

@@ -26,7 +26,7 @@ from jaxcnnbp.bench.torch_models import torch_step
 from jaxcnnbp.bench.torch_side import layouts, torch_calls, why_no_torch
 from jaxcnnbp.bench.training import RATE, jax_steps
 from jaxcnnbp.timing import SYSTEM, Plan, side_by_side
-from tests.gpu.problems import CONVOLUTIONS, POOLS, narrow, small
+from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record
 
 _METHOD = {
@@ -40,7 +40,7 @@ PASSES = ("forward", "input grad", "kernel grad")
 _SIDES = {"jaxcnnbp": manual_layer, "autodiff": autodiff_layer}
 
 
-def run(record: Record, dry: bool, workers: int, until: float, path: Path) -> None:
+def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until: float, path: Path) -> None:
     """Store what was measured by `until`; programs are compiled side by side, then nothing runs but what is timed."""
     with_torch = not dry and not why_no_torch()
     seconds = 0.01 if dry else 0.2
@@ -48,7 +48,7 @@ def run(record: Record, dry: bool, workers: int, until: float, path: Path) -> No
     method = _METHOD | {"seconds_per_row": seconds} | ({} if with_torch else {"torch": "not here"})
     check = check_instrument(False, 0.2 if dry else 1.0)
     results = Results(machine(), versions(), method, check, limits)
-    layers = [narrow(small(case, 1, 5), 8) for case in (CONVOLUTIONS + POOLS)[::8]] if dry else CONVOLUTIONS + POOLS
+    layers = tuple(narrow(small(case, 1, 5), 8) for case in layers) if dry else layers
     networks = () if dry else LARGE
     with ThreadPoolExecutor(workers) as pool:
         steps = {network.name: pool.submit(_steps, network) for network in networks}

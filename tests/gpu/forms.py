@@ -7,20 +7,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
-from jaxcnnbp.bench.jax_side import call_of
-from jaxcnnbp.ops import conv_choice, conv_forms, conv_groups, conv_strided
+from jaxcnnbp.bench.jax_side import autodiff_layer, call_of
+from jaxcnnbp.geometry import Window
+from jaxcnnbp.ops import conv_choice, conv_forms, conv_groups, conv_strided, extreme_fold, extreme_pool, pallas_kernels
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Layer
 from jaxcnnbp.ops.convolve import conv_geometry
 from jaxcnnbp.ops.lax_layout import lax_convolution
+from jaxcnnbp.ops.pool_front import parse_pool
 from jaxcnnbp.timing import Plan
 from jaxcnnbp.timing import side_by_side as timed
-from tests.gpu.problems import CONVOLUTIONS, narrow, small
+from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record, side_by_side
 
 Form = Callable[[Array, Array, ConvGeometry], Array]
@@ -32,9 +35,18 @@ _PLAIN: tuple[dict[str, Form], ...] = (
     {"lax": conv_forms.input_grad_by_lax, "taps": conv_forms.input_grad_by_taps},
     {"lax": conv_forms.kernel_grad_by_lax, "taps": conv_forms.kernel_grad_by_taps},
 )
+_BY_PALLAS = (
+    pallas_kernels.forward_by_pallas,
+    pallas_kernels.input_grad_by_pallas,
+    pallas_kernels.kernel_grad_by_pallas,
+)
 _BY_GROUP = (conv_groups.forward_by_group, conv_groups.input_grad_by_group, conv_groups.kernel_grad_by_group)
-# A loop over taps, rows or groups waits for the device in every turn.
-_LOOPS = ("tap_rows", "by_group", "in_turn", "by_rows", "by_slices")
+# Loops over taps, rows or groups wait for the device in every turn, and blocks for the caches of a processor do nothing
+# for it: measured once, every one of these took longer than lax's form, up to thirty times.
+_FOR_CPUS = (
+    *("tap_rows", "by_group", "in_turn", "by_rows", "by_slices"),
+    *("winograd", "patches", "long_rows", "pairs", "each_group", "forward_by_columns", "kernel_grad_by_columns"),
+)
 
 
 def geometry_of(case: Case) -> ConvGeometry:
@@ -60,7 +72,7 @@ def geometry_of(case: Case) -> ConvGeometry:
     ).geometry
 
 
-def candidates(case: Case, step: str, loops: bool) -> dict[str, Form]:
+def candidates(case: Case, step: str, for_cpus: bool) -> dict[str, Form]:
     """The forms by name: those of the tables whose condition holds, and the two plain ones."""
     place, geometry = STEPS.index(step), geometry_of(case)
     layer = Layer(geometry, case.kernel_shape[-2], case.features // case.groups, case.shape[0])
@@ -68,13 +80,15 @@ def candidates(case: Case, step: str, loops: bool) -> dict[str, Form]:
     for row in _TABLES[place]:
         if row.fits(layer) and not row.uncounted:
             found.setdefault(_name(row.form), row.form)
+    if jax.default_backend() == "gpu" and pallas_kernels.fits(geometry, case.shape[-1], case.features, np.float32):
+        found["pallas"] = _BY_PALLAS[place]
     if layer.grouped:
         found["groups side by side"] = functools.partial(_BY_GROUP[place], over=conv_groups.side_by_side)
     if layer.transposed and step == "kernel grad":
         found["sliced delta, lax"] = functools.partial(
             conv_strided.transposed_kernel_grad, conv_forms.kernel_grad_by_lax
         )
-    return {name: form for name, form in found.items() if loops or not any(word in name for word in _LOOPS)}
+    return {name: form for name, form in found.items() if for_cpus or not any(word in name for word in _FOR_CPUS)}
 
 
 def _name(form: Any) -> str:
@@ -95,7 +109,7 @@ def in_every_form(case: Case, x: Array, kernel: Array, delta: Array) -> dict[str
         return {
             step: {
                 name: lax.optimization_barrier(form(*pair, geometry).astype(x.dtype))
-                for name, form in candidates(case, step, loops=True).items()
+                for name, form in candidates(case, step, for_cpus=True).items()
             }
             for step, pair in operands_of(x, kernel, delta).items()
         }
@@ -103,10 +117,12 @@ def in_every_form(case: Case, x: Array, kernel: Array, delta: Array) -> dict[str
     return jax.jit(run)(x, kernel, delta)
 
 
-def run(record: Record, dry: bool, workers: int, until: float) -> None:
+def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until: float) -> None:
     """The time of each form, of a layer call by call in turns."""
-    layers = [narrow(small(case, 1, 5), 8) for case in CONVOLUTIONS[::6]] if dry else CONVOLUTIONS
-    kinds = ("float32",) if dry else ("float32", "bfloat16")
+    layers = tuple(narrow(small(case, 1, 5), 8) for case in layers) if dry else layers
+    pools = [case for case in layers if case.op == "max_pool"]
+    layers = tuple(case for case in layers if not case.is_pool)
+    kinds, seconds = (("float32",), 0.01) if dry else (("float32", "bfloat16"), 0.08)
     compiled: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def compile_step(key: tuple[Case, str, str]) -> None:
@@ -115,19 +131,77 @@ def run(record: Record, dry: bool, workers: int, until: float) -> None:
         shapes = operands_of(
             *(jax.ShapeDtypeStruct(s, dtype) for s in (case.shape, case.kernel_shape, case.output_shape))
         )
-        forms = candidates(case, step, loops=False)
+        forms = candidates(case, step, for_cpus=False)
         programs = {}
         for name, form in forms.items():
             narrowed = functools.partial(_narrowed, form, geometry)
             programs[name] = jax.jit(narrowed).lower(*shapes[step]).compile()
         compiled[case.name, dtype, step] = programs
 
+    winners: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def compile_pool(key: tuple[Case, str]) -> None:
+        winners[key[0].name, key[1]] = _pool_programs(*key)
+
     keys = [(case, dtype, step) for dtype in kinds for case in layers for step in STEPS]
-    side_by_side(compile_step, keys, workers, until, record)
+    jobs = [(functools.partial(compile_step, key), f"{key[0].name}, {key[2]}, {key[1]}") for key in keys]
+    jobs += [(functools.partial(compile_pool, (c, d)), f"{c.name}, {d}") for d in kinds for c in pools]
+    side_by_side(jobs, workers, until, record)
     for dtype in kinds:
         for case in layers:
-            for row in _times(case, dtype, compiled, 0.01 if dry else 0.15):
+            for row in _times(case, dtype, compiled, seconds):
                 record.add(**row)
+        for case in pools:
+            for row in _pool_times(case, dtype, winners.get((case.name, dtype), {}), seconds):
+                record.add(**row)
+
+
+def _pool_programs(case: Case, dtype: str) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """A maximum with its winners, and the way back to them; lax's is `select_and_scatter`, from the input."""
+    x, _, delta = drawn(case, dtype)
+    window = pool_window(case, x)
+    taps = jax.jit(lambda x: extreme_fold.extremes_and_taps(x, window, "max")[1])(x)
+    on_gpu = jax.default_backend() == "gpu" and pallas_kernels.is_planar(window)
+    forward = {
+        "values": (lambda x: extreme_fold.extremes(x, window, "max"), x),
+        "values and taps": (lambda x: extreme_pool.winners(x, window, "max"), x),
+        "at once": (lambda x: extreme_fold.folded_at_once(x, window, "max"), x),
+        "lax": (autodiff_layer(case), x),
+    }
+    back = {
+        "to winners": (lambda d, t: extreme_pool.send_to_winners(d, t, window), delta, taps),
+        "at once": (lambda d, t: extreme_pool.sent_at_once(d, t, window), delta, taps),
+        "lax": (lambda d, x: jax.vjp(autodiff_layer(case), x)[1](d)[0], delta, x),
+    }
+    if on_gpu:
+        forward["pallas"] = (lambda x: pallas_kernels.max_pool_by_pallas(x, window), x)
+        back["pallas"] = (lambda d, t: pallas_kernels.send_by_pallas(d, t, window), delta, taps)
+    return {
+        step: {name: (jax.jit(f).lower(*args).compile(), args) for name, (f, *args) in rows.items()}
+        for step, rows in (("forward", forward), ("input grad", back))
+    }
+
+
+def _pool_times(case: Case, dtype: str, programs: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+    for step, compiled in programs.items():
+        plan = Plan(seconds * len(compiled), least=3)
+        times = timed([{name: call_of(*pair) for name, pair in compiled.items()}], plan)
+        found = {name: jax.tree.leaves(run(*args))[0] for name, (run, args) in compiled.items()}
+        exact = found["values" if step == "forward" else "to winners"]
+        yield {
+            "name": f"{case.name}, {step}",
+            "layer": case.layer,
+            "dtype": dtype,
+            # Sums of as many terms as windows overlap, in another order.
+            "ok": all(bool(jnp.allclose(a, exact, 0.02, 0.02)) for name, a in found.items()),
+            "microseconds": {name: round(1e6 * t.median, 1) for name, t in times.items()},
+        }
+
+
+def pool_window(case: Case, x: Array) -> Window:
+    """Of a pool of the bench."""
+    pads = ((case.padding,) * 2,) * case.rank
+    return parse_pool(x, case.window, (case.stride,) * case.rank, pads, (case.dilation,) * case.rank)[1]
 
 
 def _narrowed(form: Form, geometry: ConvGeometry, a: Array, b: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxcnnbp.bench.cases import Case
+from jaxcnnbp.bench.cases import Case, select
 
 CONVOLUTIONS = (
     Case("dense", "conv", (64, 56, 56, 64), (3, 3), 64, padding=1),
@@ -31,7 +31,7 @@ POOLS = (
     Case("max-2x2-s2", "max_pool", (64, 112, 112, 64), (2, 2), stride=2),
     Case("max-3x3-s2", "max_pool", (64, 112, 112, 64), (3, 3), stride=2, padding=1),
     Case("max-3x3-s1", "max_pool", (64, 28, 28, 192), (3, 3), padding=1),
-    Case("max-13x13-s1", "max_pool", (64, 13, 13, 256), (13, 13), padding=6),
+    Case("max-5x5-s1", "max_pool", (64, 20, 20, 256), (5, 5), padding=2),
     Case("mean-2x2-s2", "avg_pool", (64, 56, 56, 256), (2, 2), stride=2),
     Case("mean-3x3-s1", "avg_pool", (64, 28, 28, 192), (3, 3), padding=1),
     Case("mean-global", "avg_pool", (64, 7, 7, 2048), (7, 7)),
@@ -53,3 +53,12 @@ def narrow(case: Case, channels: int) -> Case:
     share = case.shape[-1] // channels
     groups = max(1, case.groups // share)
     return dataclasses.replace(case, shape=(*case.shape[:-1], channels), features=case.features // share, groups=groups)
+
+
+def chosen(pattern: str | None, dry: bool) -> tuple[Case, ...]:
+    """The layers that a pattern names, all by default; few of them dry."""
+    layers = CONVOLUTIONS + POOLS
+    if pattern is not None:
+        names = select(pattern, [case.name for case in layers])
+        return tuple(case for case in layers if case.name in names)
+    return layers[::7] if dry else layers

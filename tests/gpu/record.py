@@ -34,19 +34,18 @@ class Record:
         return [row for row in self.rows if not row.get("ok", True)]
 
 
-def side_by_side(
-    work: Callable[[Any], None], items: Iterable[Any], workers: int, until: float, left_out: Record
-) -> None:
-    """`work` of every item in threads, as compilers use few cores each; what has not begun by `until` is left out."""
+def side_by_side(jobs: Iterable[tuple[Callable[[], None], str]], workers: int, until: float, record: Record) -> None:
+    """Jobs in threads, as compilers use few cores each; what has not begun by `until` is left out, by its name."""
 
-    def begun_in_time(item: Any) -> None:
+    def begun_in_time(job: tuple[Callable[[], None], str]) -> None:
+        run, name = job
         if monotonic() > until:
-            left_out.add(name=str(item), left_out="no time")
+            record.add(name=name, left_out="no time")
             return
         try:
-            work(item)
+            run()
         except Exception as error:  # noqa: BLE001 - one that fails must not cost the results of all others
-            left_out.add(name=str(item), ok=False, error=f"{type(error).__name__}: {str(error)[:600]}")
+            record.add(name=name, ok=False, error=f"{type(error).__name__}: {str(error)[:600]}")
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(begun_in_time, items))
+        list(pool.map(begun_in_time, jobs))

@@ -11,6 +11,7 @@ terms and for Winograd's transforms, and `result` what storing the result costs 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
 from jaxcnnbp.bench.jax_side import manual_layer
 from tests.gpu import forms
-from tests.gpu.problems import CONVOLUTIONS, POOLS, narrow, small
+from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record, side_by_side
 
 
@@ -65,17 +66,16 @@ BFLOAT16 = Arithmetic("bfloat16", "default", 0.0, 2.0**-8)
 FLOAT16 = Arithmetic("float16", "default", 0.0, 2.0**-11)
 
 
-def run(record: Record, dry: bool, workers: int, until: float) -> None:
-    """Layers of every kind in every form and arithmetic, then every case of the tests."""
+def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until: float) -> None:
+    """Every case of the tests, then layers of every kind in every arithmetic and form."""
     kinds = (EXACT, BFLOAT16) if dry else (EXACT, DEFAULT, BFLOAT16, FLOAT16)
-    layers = [small(case, 2, 9 if dry else 15) for case in CONVOLUTIONS + POOLS]
-    if dry:
-        layers = [narrow(case, 8) for case in layers[::6]]
-    side_by_side(
-        lambda pair: _check_layer(*pair, record), [(c, kind) for c in layers for kind in kinds], workers, until, record
-    )
+    few = [small(case, 2, 9 if dry else 15) for case in layers]
+    few = [narrow(case, 8) for case in few] if dry else few
     every = cases.ALL[::20] if dry else cases.ALL
-    side_by_side(lambda case: _check_case(case, kinds, record), every, workers, until, record)
+    jobs = [(functools.partial(_check_case, case, kinds, record), str(case)) for case in every]
+    for kind in kinds:
+        jobs += [(functools.partial(_check_layer, case, kind, record), f"{case.name}, {kind}") for case in few]
+    side_by_side(jobs, workers, until, record)
 
 
 # --- layers
@@ -85,13 +85,16 @@ def _check_layer(case: Case, kind: Arithmetic, record: Record) -> None:
     operands = drawn(case, kind.dtype, seed=len(case.name))
     inputs = operands[:1] if case.is_pool else operands[:2]
     layer = manual_layer(case)
-    truth, size = _oracle(layer, inputs, operands[2]), _oracle(layer, _magnitudes(inputs), _magnitudes(operands[2:])[0])
+    # The winners of a maximum are those of the numbers themselves.
+    sizes = inputs if case.op == "max_pool" else [abs(a) for a in inputs]
+    truth, size = _oracle(layer, inputs, operands[2]), _oracle(layer, sizes, abs(operands[2]))
     with jax.default_matmul_precision(kind.precision):
         value, gradients = jax.jit(lambda a, d: value_and_pullback(layer, a, d))(inputs, operands[2])
-        others = {} if case.is_pool else forms.in_every_form(case, *operands)
+        every_form = not case.is_pool and kind in (EXACT, BFLOAT16)
+        others = forms.in_every_form(case, *operands) if every_form else {}
     steps = ("forward", "input grad", "kernel grad")
     for step, found, true, magnitude in zip(steps, (value, *gradients), truth, size, strict=False):
-        magnitude = np.abs(true) if case.op == "max_pool" else magnitude
+        magnitude = np.abs(magnitude)
         for name, array in {"the rule": found, **others.get(step, {})}.items():
             row = _compared(array, true, kind.allowed(true, magnitude, _terms(case, step)))
             record.add(name=f"{case.name}, {step}, {name}", kind=str(kind), **row)
@@ -101,10 +104,6 @@ def _terms(case: Case, step: str) -> int:
     if step == "kernel grad":
         return math.prod(case.output_shape[:-1])
     return math.prod(case.window) * (1 if case.is_pool else max(case.kernel_shape[-2:]))
-
-
-def _magnitudes(arrays: Any) -> list[Any]:
-    return [abs(a) for a in arrays]
 
 
 def _oracle(function: Callable[..., Any], arrays: Any, delta: Any) -> tuple[np.ndarray, ...]:
@@ -126,51 +125,51 @@ def _compared(found: Any, true: np.ndarray, allowed: np.ndarray) -> dict[str, An
 
 
 def _check_case(case: cases.Case, kinds: tuple[Arithmetic, ...], record: Record) -> None:
-    for kind in dict.fromkeys(kinds):
-        if kind is DEFAULT:
-            continue
-        arrays = case.arrays(kind.dtype)
-        delta = delta_like(case, arrays)
-        with jax.default_matmul_precision("highest"):
-            value, gradients = jax.jit(lambda a, d: value_and_pullback(case, a, d))(arrays, delta)
-        truth = _oracle(case, arrays, delta)
-        # A result is rounded, and so is a product in between that is an array of its own; a block is three rules in a
-        # row, each from the rounded result of the one before. Sums of float32 add their own roundings.
-        eps = float(jnp.finfo(kind.dtype).eps) * (12 if case.op == "conv_block" else 4)
-        eps *= 4 if kind.dtype == "float32" else 1
-        rows = [
-            _compared(found, true, eps * (np.abs(true) + np.abs(true).max(initial=1)))
-            for found, true in zip((value, *gradients), truth, strict=True)
-        ]
-        record.add(name=str(case), kind=str(kind), **_worst(rows))
-    if case in cases.CONVOLUTIONS + cases.LAX_CONVOLUTIONS:
-        record.add(name=f"{case}, second order", kind=str(EXACT), **_second_order(case))
-
-
-def _worst(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "ok": all(row["ok"] for row in rows),
-        "of_what_is_allowed": max(row["of_what_is_allowed"] for row in rows),
-    }
-
-
-def _second_order(case: cases.Case) -> dict[str, Any]:
-    """How the gradients change along a direction; those of a convolution are products of two operands, so a difference
-    over any distance is their derivative.
-    """
-    arrays, along = case.arrays("float32"), case.arrays("float32", seed=4)
-    delta = delta_like(case, arrays)
+    """All in one program: most of the time goes into compiling."""
+    operands = {kind: _operands(case, kind) for kind in kinds if kind in (EXACT, BFLOAT16)}
+    is_product = case in cases.CONVOLUTIONS + cases.LAX_CONVOLUTIONS
+    along = case.arrays("float32", seed=4)
 
     def slope(arrays: Any, delta: Any) -> Any:
         _, gradients = value_and_pullback(case, arrays, delta)
         return sum(jnp.vdot(g, t, precision="highest") for g, t in zip(gradients, along, strict=True))
 
+    def run(every: list[Any]) -> tuple[Any, Any]:
+        second = jax.grad(slope)(*every[0]) if is_product else None
+        return [value_and_pullback(case, *pair) for pair in every], second
+
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(jax.grad(slope))(arrays, delta)
+        firsts, second = jax.jit(run)(list(operands.values()))
+    for (kind, (arrays, delta)), (value, gradients) in zip(operands.items(), firsts, strict=True):
+        # A result is rounded, and so is a product in between that is an array of its own; a block is three rules in a
+        # row, each from the rounded result of the one before. Sums of float32 add their own roundings.
+        eps = float(jnp.finfo(kind.dtype).eps) * (12 if case.op == "conv_block" else 4)
+        eps *= 4 if kind is EXACT else 1
+        record.add(name=str(case), kind=str(kind), **_near((value, *gradients), _oracle(case, arrays, delta), eps))
+    if second is not None:
+        truth = _second_order(case, along, *operands[EXACT])
+        record.add(name=f"{case}, second order", kind=str(EXACT), **_near(second, truth, 64 * 2.0**-24))
+
+
+def _operands(case: cases.Case, kind: Arithmetic) -> tuple[Any, Any]:
+    arrays = case.arrays(kind.dtype)
+    return arrays, delta_like(case, arrays)
+
+
+def _near(found: Any, truth: Any, eps: float) -> dict[str, Any]:
+    """Whether all of some arrays are within `eps` of the element and of the largest."""
+    rows = [
+        _compared(a, true, eps * (np.abs(true) + np.abs(true).max(initial=1)))
+        for a, true in zip(found, truth, strict=True)
+    ]
+    worst = max(row["of_what_is_allowed"] for row in rows)
+    return {"ok": all(row["ok"] for row in rows), "of_what_is_allowed": worst}
+
+
+def _second_order(case: cases.Case, along: Any, arrays: Any, delta: Any) -> list[np.ndarray]:
+    """How the gradients change along a direction; those of a convolution are products of two operands, so a difference
+    over any distance is their derivative.
+    """
     wide = [[np.asarray(a, np.float64) for a in each] for each in (arrays, along)]
     ahead, behind = (_oracle(case, [a + sign * t for a, t in zip(*wide, strict=True)], delta)[1:] for sign in (1, -1))
-    truth = [(a - b) / 2 for a, b in zip(ahead, behind, strict=True)]
-    eps = 64 * 2.0**-24
-    return _worst(
-        [_compared(f, t, eps * (np.abs(t) + np.abs(t).max(initial=1))) for f, t in zip(found, truth, strict=True)]
-    )
+    return [(a - b) / 2 for a, b in zip(ahead, behind, strict=True)]
