@@ -160,6 +160,17 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
     return by_column.sum(1).reshape(geometry.kernel_shape(channels, delta.shape[-1]))
 
 
+def kernel_grad_by_products(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """Every tap's products with delta, over the outputs that it has an input cell for, summed: one pass for a GPU."""
+    window, sum_type = geometry.window, wide(x.dtype)
+    wide_delta, summed = cast(delta, sum_type), tuple(range(x.ndim - 1))
+    sums = dict.fromkeys(window.tap_indices(), jnp.zeros(x.shape[-1:], sum_type))
+    for tap, spans in reached(window):
+        own = wide_delta[(slice(None), *(slice(*span) for span in spans))]
+        sums[tap] = jnp.sum(cast(take_reached(x, window, tap, spans), sum_type) * own, summed)
+    return jnp.stack(list(sums.values())).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
 def _with_flat_rows(a: Array, window: Window) -> Array:
     """With stride 1 the last spatial axis and the channels are one: a longer line to vectorise over."""
     return a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1]) if window.stride[-1] == 1 else a

@@ -15,7 +15,16 @@ from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
 from jaxcnnbp.bench.jax_side import autodiff_layer, call_of
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops import conv_choice, conv_forms, conv_groups, conv_strided, extreme_fold, extreme_pool, pallas_kernels
+from jaxcnnbp.ops import (
+    conv_choice,
+    conv_depthwise,
+    conv_forms,
+    conv_groups,
+    conv_strided,
+    extreme_fold,
+    extreme_pool,
+    pallas_kernels,
+)
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Layer
 from jaxcnnbp.ops.convolve import conv_geometry
@@ -82,6 +91,8 @@ def candidates(case: Case, step: str, for_cpus: bool) -> dict[str, Form]:
             found.setdefault(_name(row.form), row.form)
     if jax.default_backend() == "gpu" and pallas_kernels.fits(geometry, case.shape[-1], case.features, np.float32):
         found["pallas"] = _BY_PALLAS[place]
+    if layer.depthwise and layer.gapless and step == "kernel grad":
+        found["products"] = conv_depthwise.kernel_grad_by_products
     if layer.grouped:
         found["groups side by side"] = functools.partial(_BY_GROUP[place], over=conv_groups.side_by_side)
     if layer.transposed and step == "kernel grad":
