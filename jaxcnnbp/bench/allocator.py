@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["keep_freed_memory"]
 

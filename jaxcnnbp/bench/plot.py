@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnnbp.bench.results import Results, Row
-from jaxcnnbp.train.errors import InputError, require
+from jaxcnnbp.errors import InputError, require
 
 __all__ = ["plot_speedups"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxcnnbp.bench.columns import COLUMNS, MEANS, Column, headline, loss_lines, means, verdict
 from jaxcnnbp.bench.results import Results
-from jaxcnnbp.train.errors import require
+from jaxcnnbp.errors import require
 
 __all__ = ["WIDTH", "tables"]
 

@@ -15,7 +15,7 @@ from jaxcnnbp.bench import CASES, DTYPES, NETWORKS, PASSES, Results, Settings, c
 from jaxcnnbp.bench.compare import changes
 from jaxcnnbp.bench.plot import plot_speedups
 from jaxcnnbp.bench.table import WIDTH, tables
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.outputs import check_output, check_picture
 
 __all__ = ["bench"]

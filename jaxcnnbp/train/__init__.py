@@ -1,8 +1,8 @@
 """Training of the shipped models: `train(Options(...))`, and `jaxcnnbp train` on the command line."""
 
+from jaxcnnbp.errors import DataError, Diverged, InputError, Lost, SaveFailed, Stopped
 from jaxcnnbp.train.batch import Batch, take_batch
 from jaxcnnbp.train.data import Data, Split, load, read_idx
-from jaxcnnbp.train.errors import DataError, Diverged, InputError, Lost, SaveFailed, Stopped
 from jaxcnnbp.train.lines import JsonLines, Lines
 from jaxcnnbp.train.loop import Result, train
 from jaxcnnbp.train.options import Options

@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnnbp.errors import InputError, SaveFailed, require
 from jaxcnnbp.train.course import Course
-from jaxcnnbp.train.errors import InputError, SaveFailed, require
 from jaxcnnbp.train.flat import check_sums, flatten, unflatten
 from jaxcnnbp.train.folder import first_line, hush, locked
 from jaxcnnbp.train.identity import Identity

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcnnbp.errors import Diverged, InputError, SaveFailed, Stopped
 from jaxcnnbp.train.course import Best, Course
 from jaxcnnbp.train.data.split import Images, Split
 from jaxcnnbp.train.diagnose import Anchor, explain
-from jaxcnnbp.train.errors import Diverged, InputError, SaveFailed, Stopped
 from jaxcnnbp.train.evaluate import EVALUATION_BATCH, Score, evaluate
 from jaxcnnbp.train.feed import batches, feed, in_order
 from jaxcnnbp.train.gradients import Figures

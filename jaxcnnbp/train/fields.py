@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["AT_LEAST_ONE", "COUNT", "FRACTION", "NOT_NEGATIVE", "POSITIVE", "SEED", "Rule", "check_fields", "option"]
 

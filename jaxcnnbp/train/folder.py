@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["first_line", "hush", "locked"]
 

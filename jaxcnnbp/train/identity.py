@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.course import Course
 from jaxcnnbp.train.data import Data, fingerprint
-from jaxcnnbp.train.errors import InputError
 from jaxcnnbp.train.extension import EXTENSIONS, Extension, same_rates
 from jaxcnnbp.train.options import Options
 from jaxcnnbp.train.setup import LOSSES, choose_model, steps_per_epoch

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.checkpoint import Checkpoints
 from jaxcnnbp.train.data import Data
-from jaxcnnbp.train.errors import InputError
 from jaxcnnbp.train.evaluate import make_score
 from jaxcnnbp.train.extension import Extension, extended_schedule
 from jaxcnnbp.train.identity import identity_of

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.batch import Batch
-from jaxcnnbp.train.errors import InputError
 from jaxcnnbp.train.run import Run
 
 __all__ = ["DATA", "HEIGHT", "ONE_DEVICE", "Layout", "make_layout"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch, versions
 
 __all__ = ["JsonLines", "Lines", "duration", "epoch_line"]

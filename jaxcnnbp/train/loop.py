@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
+from jaxcnnbp.errors import Diverged, Lost, SaveFailed, Stopped
 from jaxcnnbp.modes import mode
 from jaxcnnbp.train.course import Best
 from jaxcnnbp.train.data import Data, held_out, load
 from jaxcnnbp.train.epochs import Finished, run_epochs
-from jaxcnnbp.train.errors import Diverged, Lost, SaveFailed, Stopped
 from jaxcnnbp.train.evaluate import Score
 from jaxcnnbp.train.job import Job, prepare
 from jaxcnnbp.train.options import Options

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
+from jaxcnnbp.errors import Diverged
 from jaxcnnbp.train.course import Course
-from jaxcnnbp.train.errors import Diverged
 from jaxcnnbp.train.gradients import Figures
 from jaxcnnbp.train.watch import Progress
 

@@ -23,7 +23,7 @@ class Options:
         2
         >>> Options(epochs=0)
         Traceback (most recent call last):
-        jaxcnnbp.train.errors.InputError: `epochs` (=0) must be a whole number, at least 1.
+        jaxcnnbp.errors.InputError: `epochs` (=0) must be a whole number, at least 1.
     """
 
     model: str | None = option(None, "Shipped model; by default the one made for the size of the images.")

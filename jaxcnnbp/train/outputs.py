@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jaxcnnbp.train.errors import InputError, require
+from jaxcnnbp.errors import InputError, require
 
 __all__ = ["check_output", "check_picture"]
 
@@ -23,7 +23,7 @@ def check_output(option: str, path: Path | str) -> None:
     Example:
         >>> check_output("save", "no/such/folder/params.npz")
         Traceback (most recent call last):
-        jaxcnnbp.train.errors.InputError: `save` (=no/such/folder/params.npz) lies in no folder that exists.
+        jaxcnnbp.errors.InputError: `save` (=no/such/folder/params.npz) lies in no folder that exists.
     """
     path = Path(path)
     if path.is_dir():
@@ -47,7 +47,7 @@ def check_picture(option: str, path: Path | str) -> None:
     Example:
         >>> check_picture("curves", "curves.xyz")
         Traceback (most recent call last):
-        jaxcnnbp.train.errors.InputError: `curves` (=curves.xyz) must end like a picture: .png, .svg, .pdf.
+        jaxcnnbp.errors.InputError: `curves` (=curves.xyz) must end like a picture: .png, .svg, .pdf.
     """
     check_output(option, path)
     known = require("matplotlib.backend_bases", "Matplotlib", "plot").FigureCanvasBase.filetypes

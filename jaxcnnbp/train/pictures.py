@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnnbp.train.errors import InputError, require
+from jaxcnnbp.errors import InputError, require
 from jaxcnnbp.train.outputs import check_picture
 from jaxcnnbp.train.watch import Epoch
 

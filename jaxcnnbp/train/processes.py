@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from jaxcnnbp.train.errors import Lost
+from jaxcnnbp.errors import Lost
 from jaxcnnbp.train.run import Run
 
 __all__ = ["LOST_EXIT_CODE", "Watchdog", "is_lost", "joined"]

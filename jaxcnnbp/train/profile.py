@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["Profiler", "named_program", "place_of", "places_in"]
 

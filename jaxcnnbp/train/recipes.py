@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["RECIPES", "Recipe", "recipe_options"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.extension import EXTENSIONS
 from jaxcnnbp.train.fields import AT_LEAST_ONE, COUNT, POSITIVE, check_fields, option
 
@@ -24,7 +24,7 @@ class Run:
     Example:
         >>> Run(resume=True)
         Traceback (most recent call last):
-        jaxcnnbp.train.errors.InputError: `resume` (=True) needs `checkpoints`, the folder to resume from.
+        jaxcnnbp.errors.InputError: `resume` (=True) needs `checkpoints`, the folder to resume from.
     """
 
     devices: int | None = option(None, "Devices to train on; default: all there are.", AT_LEAST_ONE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["load_params", "save_params"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxcnnbp import nn
+from jaxcnnbp.errors import InputError
 from jaxcnnbp.nn.models import MODELS, ModelSpec
 from jaxcnnbp.train.augment import Augment
 from jaxcnnbp.train.data.split import Data, pixel_statistics
-from jaxcnnbp.train.errors import InputError
 from jaxcnnbp.train.optimizer import make_optimizer
 from jaxcnnbp.train.options import Options
 from jaxcnnbp.train.step import Program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxcnnbp.train.errors import InputError, require
+from jaxcnnbp.errors import InputError, require
 from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch
 
 __all__ = ["TensorBoard"]

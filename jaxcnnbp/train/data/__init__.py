@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.arrays import npz_file
 from jaxcnnbp.train.data.bundled import digits
 from jaxcnnbp.train.data.download import openml
@@ -14,7 +15,6 @@ from jaxcnnbp.train.data.pictures import picture_folder
 from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, held_out, pixel_statistics, read_images
 from jaxcnnbp.train.data.tree import holds_pictures
 from jaxcnnbp.train.data.wanted import what_is_wanted
-from jaxcnnbp.train.errors import DataError
 from jaxcnnbp.train.options import Options
 
 __all__ = [

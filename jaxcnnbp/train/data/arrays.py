@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.file_kind import kind_of
 from jaxcnnbp.train.data.split import Data, Split
-from jaxcnnbp.train.errors import DataError
 
 __all__ = ["npz_file"]
 
@@ -38,7 +38,7 @@ def npz_file(path: Path | str, classes: int = 10) -> Data:
     Example:
         >>> npz_file("no/such/file.npz")
         Traceback (most recent call last):
-        jaxcnnbp.train.errors.DataError: no/such/file.npz: cannot be read (No such file or directory).
+        jaxcnnbp.errors.DataError: no/such/file.npz: cannot be read (No such file or directory).
     """
     path = Path(path)
     try:

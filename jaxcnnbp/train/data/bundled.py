@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxcnnbp.errors import require
 from jaxcnnbp.train.data.split import Data, Split, rank_in_class
-from jaxcnnbp.train.errors import require
 
 __all__ = ["digits"]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnnbp.train.errors import DataError, require
+from jaxcnnbp.errors import DataError, require
 
 __all__ = ["Picture", "decode", "picture_suffixes"]
 

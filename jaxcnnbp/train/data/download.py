@@ -7,8 +7,8 @@ import warnings
 
 import numpy as np
 
+from jaxcnnbp.errors import DataError, require
 from jaxcnnbp.train.data.split import Data, Split
-from jaxcnnbp.train.errors import DataError, require
 
 __all__ = ["openml"]
 

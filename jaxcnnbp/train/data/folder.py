@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.idx import read_idx
 from jaxcnnbp.train.data.split import Data, Split
-from jaxcnnbp.train.errors import DataError
 
 __all__ = ["is_mnist", "mnist_folder", "mnist_sets"]
 
@@ -36,7 +36,7 @@ def mnist_folder(folder: Path | str, classes: int = 10) -> Data:
     Example:
         >>> mnist_folder("no/such/folder")
         Traceback (most recent call last):
-        jaxcnnbp.train.errors.DataError: no/such/folder: no such folder.
+        jaxcnnbp.errors.DataError: no/such/folder: no such folder.
     """
     home, name = _chosen(Path(folder))
     kind = name.removeprefix("emnist-").rstrip("-.") if name.startswith("emnist-") else ""

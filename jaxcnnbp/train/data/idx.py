@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxcnnbp.train.errors import DataError
+from jaxcnnbp.errors import DataError
 
 __all__ = ["read_idx"]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnnbp.errors import DataError, require
 from jaxcnnbp.train.data.decode import Picture, decode
 from jaxcnnbp.train.data.split import Data, Split
 from jaxcnnbp.train.data.tree import Labelled, picture_tree
-from jaxcnnbp.train.errors import DataError, require
 
 __all__ = ["Pictures", "picture_folder"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from jaxcnnbp.train.errors import InputError
+from jaxcnnbp.errors import InputError
 
 __all__ = ["Data", "Images", "Split", "fingerprint", "held_out", "pixel_statistics", "rank_in_class", "read_images"]
 

@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.decode import picture_suffixes
-from jaxcnnbp.train.errors import DataError
 
 __all__ = ["Labelled", "PictureTree", "class_folders", "few", "holds_pictures", "parts_of", "picture_tree"]
 
