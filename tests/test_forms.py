@@ -17,6 +17,7 @@ from check import assert_same
 from jaxcnnbp.ops import (
     conv_choice,
     conv_columns,
+    conv_cuda,
     conv_forms,
     conv_long_rows,
     conv_patches,
@@ -62,12 +63,20 @@ CASES += tuple(c for c in LAX_CONVOLUTIONS if c.name.startswith("no spatial axis
 # Two blocks of four output columns, the taps reaching into the next one.
 CASES += (_dilated((1, 3, 8, 2), (2, 3, 2, 3), ((1, 0), (1, 1))),)
 
+# What only the tables for GPUs ask about.
+CASES += (
+    _dilated((2, 7, 6, 3), (3, 2, 1, 3), ((1, 2), (0, 1)), rhs_dilation=(2, 3), feature_group_count=3),
+    _dilated((2, 7, 6, 3), (3, 2, 1, 3), ((1, 1), (0, 1)), window_strides=(2, 3), feature_group_count=3),
+    _dilated((2, 7, 6, 2), (3, 2, 2, 3), ((1, 1), (0, 1)), rhs_dilation=(2, 1)),
+)
+
 Rules = dict[str, tuple[tuple[Row, ...], Callable[..., Any]]]
 RULES: Rules = {
     "forward": (conv_choice.FORWARD, conv_forms.forward_by_taps),
     "input grad": (conv_choice.INPUT_GRAD, conv_forms.input_grad_by_taps),
     "kernel grad": (conv_choice.KERNEL_GRAD, conv_forms.kernel_grad_by_taps),
 }
+ON_CUDA = {"forward": conv_cuda.FORWARD, "input grad": conv_cuda.INPUT_GRAD, "kernel grad": conv_cuda.KERNEL_GRAD}
 OTHERWISE = {
     "forward": conv_forms.forward_by_lax,
     "input grad": conv_forms.input_grad_by_lax,
@@ -152,7 +161,7 @@ def admitted() -> Iterator[Any]:
     """Every form once, on every case that any of its rows admits."""
     for rule, (table, _) in RULES.items():
         rows: dict[tuple, list[Row]] = {}
-        for row in table:
+        for row in (*table, *ON_CUDA[rule]):
             rows.setdefault((*identity(row.form), row.spreads), []).append(row)
         for number, alike in enumerate(rows.values()):
             for index, case in enumerate(CASES):
@@ -230,7 +239,7 @@ def test_tap_groups(rule, written_out, monkeypatch):
 @pytest.mark.parametrize("rule", RULES)
 def test_every_row_is_tried(rule):
     tried = {identity(param.values[1].form) for param in ADMITTED if param.values[0] == rule}
-    table, _ = RULES[rule]
+    table = (*RULES[rule][0], *ON_CUDA[rule])
     assert [row.measured for row in table if identity(row.form) not in tried] == []
 
 
@@ -241,6 +250,18 @@ def test_chosen_at_lowering():
     traced = jax.jit(lambda x, k: conv_choice.choose_forward(x, k, geometry)).trace(*operands(depthwise)["forward"])
     assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_dilated_depthwise_on_cuda(rule):
+    """cuDNN takes up to three hundred times as long for it; other platforms than CUDA have lax's convolution."""
+    x, kernel, delta = (jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 9, 9, 4), (3, 3, 1, 4), (2, 5, 5, 4)))
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(dilation=2, groups=4)))
+    pair = {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
+    choose = getattr(conv_choice, "choose_" + rule.replace(" ", "_"))
+    traced = jax.jit(functools.partial(choose, geometry=geometry)).trace(*pair)
+    lowered = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cuda", "rocm", "tpu")}
+    assert [p for p, text in lowered.items() if "stablehlo.convolution" in text] == ["rocm", "tpu"]
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 2, 3), (4, 8, 6, 3, 2)], ids=str)

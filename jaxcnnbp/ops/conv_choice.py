@@ -1,8 +1,8 @@
 """Which form of a convolution rule serves which geometry on which platform, decided when the program is lowered.
 
 A row is taken if it fits (the form is right there) and pays (it is faster there); the first such row wins, and
-`lax.conv_general_dilated` serves the rest. On GPUs and TPUs every rule is lax's: there the vendor's libraries are ahead
-of anything written in JAX.
+`lax.conv_general_dilated` serves the rest. On GPUs and TPUs it serves everything, by the vendor's library, but for the
+few geometries of `conv_cuda`.
 
 `measured` is the time of lax's form against this one in the same process (2 cores, float32), with the layer.
 """
@@ -18,6 +18,7 @@ from jax import Array, lax
 from jax.export import is_symbolic_dim
 
 from jaxcnnbp.ops import conv_columns as columns
+from jaxcnnbp.ops import conv_cuda as cuda
 from jaxcnnbp.ops import conv_depthwise as depthwise
 from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops import conv_groups as grouped
@@ -48,6 +49,14 @@ def kernel_grad_of_parts(x: Array, delta: Array, geometry: ConvGeometry) -> Arra
 def input_grad_of_parts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The input gradient again: of one group, or of the strided convolution that a transposed one is made from."""
     return choose_input_grad(delta, kernel, geometry)
+
+
+def _groups_by_lax(form: Form) -> tuple[Row, Row]:
+    """The last resort of groups: lax's own form, and the one that stands in where numbers are not finite."""
+    on_any = dict(fits=lambda a: not a.dense, alone=True, uncounted=True)
+    zeros = "lax's own: XLA makes one dense convolution of all groups, with zeros between them"
+    in_turn = partial(grouped.in_turn, form)
+    return Row(form, zeros, spreads=Spread.MENDED, **on_any), Row(in_turn, "where those zeros meet a NaN", **on_any)
 
 
 FORWARD = (
@@ -139,21 +148,7 @@ FORWARD = (
         lambda a: a.grouped and a.few_taps,
         lambda a: (a.shares_cells or not a.thin) and not a.few_to_multiply,
     ),
-    Row(
-        plain.forward_by_lax,
-        "lax's own: XLA makes one dense convolution of all groups, with zeros between them",
-        lambda a: not a.dense,
-        alone=True,
-        spreads=Spread.MENDED,
-        uncounted=True,
-    ),
-    Row(
-        partial(grouped.in_turn, plain.forward_by_lax),
-        "where those zeros meet a NaN",
-        lambda a: not a.dense,
-        alone=True,
-        uncounted=True,
-    ),
+    *_groups_by_lax(plain.forward_by_lax),
 )
 INPUT_GRAD = (
     Row(
@@ -270,21 +265,7 @@ INPUT_GRAD = (
         lambda a: a.spatial and a.dense,
         alone=True,
     ),
-    Row(
-        plain.input_grad_as_forward,
-        "lax's own: XLA makes one dense convolution of all groups, with zeros between them",
-        lambda a: not a.dense,
-        alone=True,
-        spreads=Spread.MENDED,
-        uncounted=True,
-    ),
-    Row(
-        partial(grouped.in_turn, plain.input_grad_as_forward),
-        "where those zeros meet a NaN",
-        lambda a: not a.dense,
-        alone=True,
-        uncounted=True,
-    ),
+    *_groups_by_lax(plain.input_grad_as_forward),
 )
 KERNEL_GRAD = (
     Row(
@@ -374,22 +355,12 @@ KERNEL_GRAD = (
         lambda a: a.spatial and a.dense,
         alone=True,
     ),
-    Row(
-        plain.kernel_grad_as_forward,
-        "lax's own: XLA makes one dense convolution of all groups, with zeros between them",
-        lambda a: not a.dense,
-        alone=True,
-        spreads=Spread.MENDED,
-        uncounted=True,
-    ),
-    Row(
-        partial(grouped.in_turn, plain.kernel_grad_as_forward),
-        "where those zeros meet a NaN",
-        lambda a: not a.dense,
-        alone=True,
-        uncounted=True,
-    ),
+    *_groups_by_lax(plain.kernel_grad_as_forward),
 )
+
+
+# The tables of a rule: for a CPU, for several of them, for an NVIDIA GPU.
+Tables = tuple[tuple[Row, ...], tuple[Row, ...], tuple[Row, ...]]
 
 
 def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -397,7 +368,8 @@ def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     layer = _layer(geometry, x, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
     shape = (x.shape[0], *geometry.window.output, kernel.shape[-1])
     result = jax.ShapeDtypeStruct(shape, jnp.dtype(geometry.output_dtype or x.dtype))
-    return _by_platform(FORWARD, spread.FORWARD, plain.forward_by_lax, layer, x, kernel, result)
+    tables = FORWARD, spread.FORWARD, cuda.FORWARD
+    return _by_platform(tables, plain.forward_by_lax, layer, x, kernel, result)
 
 
 def choose_input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -405,14 +377,16 @@ def choose_input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Ar
     layer = _layer(geometry, delta, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
     shape = (delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups)
     result = jax.ShapeDtypeStruct(shape, delta.dtype)
-    return _by_platform(INPUT_GRAD, spread.INPUT_GRAD, plain.input_grad_by_lax, layer, delta, kernel, result)
+    tables = INPUT_GRAD, spread.INPUT_GRAD, cuda.INPUT_GRAD
+    return _by_platform(tables, plain.input_grad_by_lax, layer, delta, kernel, result)
 
 
 def choose_kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dk, in the dtype of the operands."""
     layer = _layer(geometry, x, *(a.shape[-1] // geometry.groups for a in (x, delta)))
     result = jax.ShapeDtypeStruct(geometry.kernel_shape(x.shape[-1], delta.shape[-1]), x.dtype)
-    return _by_platform(KERNEL_GRAD, spread.KERNEL_GRAD, plain.kernel_grad_by_lax, layer, x, delta, result)
+    tables = KERNEL_GRAD, spread.KERNEL_GRAD, cuda.KERNEL_GRAD
+    return _by_platform(tables, plain.kernel_grad_by_lax, layer, x, delta, result)
 
 
 def _layer(geometry: ConvGeometry, images: Array, depth: int, width: int) -> Layer:
@@ -420,8 +394,7 @@ def _layer(geometry: ConvGeometry, images: Array, depth: int, width: int) -> Lay
 
 
 def _by_platform(
-    table: tuple[Row, ...],
-    spread_table: tuple[Row, ...],
+    tables: Tables,
     by_lax: Form,
     layer: Layer,
     a: Array,
@@ -429,13 +402,15 @@ def _by_platform(
     result: jax.ShapeDtypeStruct,
 ) -> Array:
     whole = may_be_partitioned(a)
+    table, spread_table, cuda_table = tables
+    on_cuda = cuda.form_for(cuda_table, layer, by_lax)
     in_products = next(row.form for row in spread_table if row.fits(layer))
     otherwise = in_products if whole else by_lax
     row, exact = chosen_rows(table, layer, whole)
-    if row is None and not whole:
+    if row is None and not whole and on_cuda is by_lax:
         return _run(by_lax, layer.geometry, result, a, b)
     mended = row is not None and row.spreads is Spread.MENDED
-    forms = Forms(row.form if row else otherwise, exact.form if exact else otherwise, by_lax, mended)
+    forms = Forms(row.form if row else otherwise, exact.form if exact else otherwise, on_cuda, by_lax, mended)
     return _by_forms(forms, layer.geometry, result, a, b)
 
 
@@ -444,6 +419,7 @@ class Forms(NamedTuple):
 
     on_cpu: Form
     exact: Form  # where numbers are not finite, if `mended`
+    on_cuda: Form
     elsewhere: Form
     mended: bool
 
@@ -451,12 +427,13 @@ class Forms(NamedTuple):
 # A program of its own, which is traced and lowered once for all convolutions alike: a form may write out many taps.
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:
-    fast, right, elsewhere = (partial(_run, form, geometry, result) for form in forms[:3])
+    fast, right, on_cuda, elsewhere = (partial(_run, form, geometry, result) for form in forms[:4])
 
     def on_cpu(a: Array, b: Array) -> Array:
         return where_finite(fast, right, a, b, result.size) if forms.mended else fast(a, b)
 
-    return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
+    by_platform = {} if forms.on_cuda is forms.elsewhere else {"cuda": on_cuda}
+    return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere, **by_platform)
 
 
 def _run(form: Form, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:

@@ -1,0 +1,63 @@
+"""Which form of a convolution rule serves on NVIDIA GPUs where lax's, cuDNN's, was measured to be slow.
+
+`measured` is the time of lax's form against this one on an H200 (float32 with TF32, JAX 0.11.2, 64 images), from
+`benchmarks/nvidia-h200-forms.json`. Other dtypes and one or three axes were not measured, and stay lax's.
+"""
+
+from __future__ import annotations
+
+from jaxcnnbp.ops import conv_depthwise as depthwise
+from jaxcnnbp.ops import conv_forms as plain
+from jaxcnnbp.ops.conv_layer import Form, Layer, Row
+
+
+def _is_measured(a: Layer) -> bool:
+    return a.itemsize == 4 and a.geometry.window.rank == 2 and a.gapless and a.few_taps
+
+
+def _is_depthwise(a: Layer) -> bool:
+    return _is_measured(a) and a.depthwise
+
+
+FORWARD = (
+    Row(
+        depthwise.forward_by_padding,
+        "depthwise 3x3, dilated 2, 128 channels on 56x56: 1394 -> 153 us",
+        lambda a: _is_depthwise(a) and a.dilated,
+    ),
+    Row(
+        depthwise.forward_by_shifts,
+        "depthwise 3x3/2, 64 channels on 112x112: 180 -> 100 us",
+        lambda a: _is_depthwise(a) and a.steps and a.taps <= 9,
+    ),
+)
+INPUT_GRAD = (
+    Row(
+        depthwise.input_grad_by_padding,
+        "depthwise 3x3, dilated 2: 1395 -> 153 us",
+        lambda a: _is_depthwise(a) and a.dilated,
+    ),
+    Row(
+        plain.input_grad_by_taps,
+        "depthwise 3x3/2: 225 -> 174 us",
+        lambda a: _is_depthwise(a) and a.steps and a.taps <= 9,
+    ),
+)
+KERNEL_GRAD = (
+    Row(
+        depthwise.kernel_grad_by_products,
+        "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 89 -> 376 us",
+        # 5x5 was not measured.
+        lambda a: _is_depthwise(a) and (a.dilated or a.taps > 25),
+    ),
+    Row(
+        plain.kernel_grad_by_taps,
+        "3x3, dilated 2, 256 channels on 65x65: 2272 -> 783 us",
+        lambda a: _is_measured(a) and a.dense and a.dilated,
+    ),
+)
+
+
+def form_for(table: tuple[Row, ...], layer: Layer, by_lax: Form) -> Form:
+    """The form of the first row that fits, or lax's."""
+    return next((row.form for row in table if row.fits(layer)), by_lax)
