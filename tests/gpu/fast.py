@@ -49,40 +49,47 @@ def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until
     check = check_instrument(False, 0.2 if dry else 1.0)
     results = Results(machine(), versions(), method, check, limits)
     layers = tuple(narrow(small(case, 1, 5), 8) for case in layers) if dry else layers
-    networks = () if dry else LARGE
-    with ThreadPoolExecutor(workers) as pool:
-        steps = {network.name: pool.submit(_steps, network) for network in networks}
-        waiting = [(case, dtype, pool.submit(_compiled, case, dtype)) for dtype in limits for case in layers]
-        ready = [(case, dtype, future.result()) for case, dtype, future in waiting]
-        trained = [(network, steps[network.name].result()) for network in networks]
-    for network, sides in trained:
-        results = dataclasses.replace(results, steps=(*results.steps, _step_row(network, sides, seconds, with_torch)))
-        save(results, path)
-    for case, dtype, found in ready:
-        if monotonic() > until:
-            record.add(name=f"{case.name} {dtype}", left_out="no time")
-            continue
-        rows = tuple(_row(case, step, dtype, found, limits[dtype], seconds, with_torch) for step in found)
-        results = dataclasses.replace(results, rows=results.rows + rows)
-        save(results, path)
+    for dtype in limits:
+        for case in layers:
+            if monotonic() > until:
+                record.add(name=f"{case.name}, {dtype}", left_out="no time")
+                continue
+            found = _compiled(case, dtype, workers)
+            rows = tuple(_row(case, step, dtype, found[step], limits[dtype], seconds, with_torch) for step in found)
+            results = dataclasses.replace(results, rows=results.rows + rows)
+            save(results, path)
+        if dtype == "float32" and not dry:  # before the other dtypes, which matter less
+            for network in LARGE:
+                if monotonic() > until:
+                    record.add(name=network.name, left_out="no time")
+                    continue
+                row = _step_row(network, dict(jax_steps(network, dtype)), seconds, with_torch)
+                results = dataclasses.replace(results, steps=(*results.steps, row))
+                save(results, path)
     record.add(name="rows", ok=bool(results.rows), rows=len(results.rows), steps=len(results.steps))
 
 
-def _compiled(case: Case, dtype: str) -> dict[str, dict[str, tuple[Compiled, Program, int]]]:
-    """By pass and side: the program, what it is called with, and the bytes that wait between the passes."""
+Sides = dict[str, tuple[Compiled, Program, int]]  # the program, what it is called with, bytes between the passes
+
+
+def _compiled(case: Case, dtype: str, workers: int) -> dict[str, Sides]:
+    """The programs of each pass, by side, compiled side by side."""
     operands = arrays(case, dtype)
-    found: dict[str, dict[str, Any]] = {}
+    inputs = operands[: 1 if case.is_pool else 2]
+    jobs: list[tuple[str, str, Program, int]] = []
     for side, make in _SIDES.items():
-        layer = make(case)
-        kept = residual_bytes(layer, *operands[: 1 if case.is_pool else 2])
-        for step, program in programs(layer, case, operands).items():
-            if step in PASSES:
-                found.setdefault(step, {})[side] = (compile_cold(program.function, *program.args), program, kept)
+        kept = residual_bytes(make(case), *inputs)
+        passes = programs(make(case), case, operands).items()
+        jobs += [(step, side, program, kept) for step, program in passes if step in PASSES]
+    with ThreadPoolExecutor(workers) as pool:
+        ready = pool.map(lambda job: compile_cold(job[2].function, *job[2].args), jobs)
+        found: dict[str, Sides] = {}
+        for (step, side, program, kept), compiled in zip(jobs, ready, strict=True):
+            found.setdefault(step, {})[side] = (compiled, program, kept)
     return found
 
 
-def _row(case: Case, step: str, dtype: str, found: dict, limit: Limit, seconds: float, with_torch: bool) -> Row:
-    sides = found[step]
+def _row(case: Case, step: str, dtype: str, sides: Sides, limit: Limit, seconds: float, with_torch: bool) -> Row:
     calls = {side: call_of(compiled.function, program.args) for side, (compiled, program, _) in sides.items()}
     other = better_layout(lambda: torch_calls(case, arrays(case, dtype), step), SYSTEM) if with_torch else Opponent({})
     times = side_by_side(blocks(calls, other), Plan(seconds, pause=0.0), SYSTEM)
@@ -100,10 +107,6 @@ def _row(case: Case, step: str, dtype: str, found: dict, limit: Limit, seconds: 
         layout=other.layout,
         notes={"torch": other.note} if other.note else {},
     )
-
-
-def _steps(network: Network) -> dict[str, Any]:
-    return dict(jax_steps(network, "float32"))
 
 
 def _step_row(network: Network, sides: dict[str, Any], seconds: float, with_torch: bool) -> Row:

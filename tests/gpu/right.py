@@ -66,6 +66,12 @@ BFLOAT16 = Arithmetic("bfloat16", "default", 0.0, 2.0**-8)
 FLOAT16 = Arithmetic("float16", "default", 0.0, 2.0**-11)
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Under `jax.jit`, with the algorithm that cuDNN would guess: trying all of them takes a second a convolution."""
+    options = {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" else None
+    return jax.jit(function, compiler_options=options)
+
+
 def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until: float) -> None:
     """Every case of the tests, then layers of every kind in every arithmetic and form."""
     kinds = (EXACT, BFLOAT16) if dry else (EXACT, DEFAULT, BFLOAT16, FLOAT16)
@@ -74,14 +80,14 @@ def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until
     every = cases.ALL[::20] if dry else cases.ALL
     jobs = [(functools.partial(_check_case, case, kinds, record), str(case)) for case in every]
     for kind in kinds:
-        jobs += [(functools.partial(_check_layer, case, kind, record), f"{case.name}, {kind}") for case in few]
+        jobs += [(functools.partial(check_layer, case, kind, record), f"{case.name}, {kind}") for case in few]
     side_by_side(jobs, workers, until, record)
 
 
 # --- layers
 
 
-def _check_layer(case: Case, kind: Arithmetic, record: Record) -> None:
+def check_layer(case: Case, kind: Arithmetic, record: Record) -> None:
     operands = drawn(case, kind.dtype, seed=len(case.name))
     inputs = operands[:1] if case.is_pool else operands[:2]
     layer = manual_layer(case)
@@ -89,9 +95,9 @@ def _check_layer(case: Case, kind: Arithmetic, record: Record) -> None:
     sizes = inputs if case.op == "max_pool" else [abs(a) for a in inputs]
     truth, size = _oracle(layer, inputs, operands[2]), _oracle(layer, sizes, abs(operands[2]))
     with jax.default_matmul_precision(kind.precision):
-        value, gradients = jax.jit(lambda a, d: value_and_pullback(layer, a, d))(inputs, operands[2])
+        value, gradients = compiled(lambda a, d: value_and_pullback(layer, a, d))(inputs, operands[2])
         every_form = not case.is_pool and kind in (EXACT, BFLOAT16)
-        others = forms.in_every_form(case, *operands) if every_form else {}
+        others = forms.in_every_form(case, *operands, compiled) if every_form else {}
     steps = ("forward", "input grad", "kernel grad")
     for step, found, true, magnitude in zip(steps, (value, *gradients), truth, size, strict=False):
         magnitude = np.abs(magnitude)
@@ -139,7 +145,7 @@ def _check_case(case: cases.Case, kinds: tuple[Arithmetic, ...], record: Record)
         return [value_and_pullback(case, *pair) for pair in every], second
 
     with jax.default_matmul_precision("highest"):
-        firsts, second = jax.jit(run)(list(operands.values()))
+        firsts, second = compiled(run)(list(operands.values()))
     for (kind, (arrays, delta)), (value, gradients) in zip(operands.items(), firsts, strict=True):
         # A result is rounded, and so is a product in between that is an array of its own; a block is three rules in a
         # row, each from the rounded result of the one before. Sums of float32 add their own roundings.
