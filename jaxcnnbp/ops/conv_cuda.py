@@ -1,7 +1,7 @@
 """Which form of a convolution rule serves on NVIDIA GPUs where lax's, cuDNN's, was measured to be slow.
 
 `measured` is the time of lax's form against this one on an H200 (float32 with TF32, JAX 0.11.2, 64 images), from
-`benchmarks/nvidia-h200-forms.json`. Other dtypes and one or three axes were not measured, and stay lax's.
+`benchmarks/gpu/h200-forms.json`. Other dtypes and one or three axes were not measured, and stay lax's.
 """
 
 from __future__ import annotations
