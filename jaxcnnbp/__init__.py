@@ -12,6 +12,7 @@ from jaxcnnbp import nn as nn
 from jaxcnnbp import reference as _reference  # fills mode("autodiff")
 from jaxcnnbp import reference_adaptive as _reference_adaptive  # so do these
 from jaxcnnbp import reference_chance as _reference_chance
+from jaxcnnbp.modes import import_for as _import_for
 from jaxcnnbp.modes import mode as mode
 from jaxcnnbp.ops.activation import gelu as gelu
 from jaxcnnbp.ops.activation import identity as identity
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from jaxcnnbp.audit import compare_gradients as compare_gradients
 
 __version__ = "0.1.0"
+
+_import_for("oracle", lambda: importlib.import_module("jaxcnnbp.audit.oracle"))
 
 _FROM_AUDIT = ("compare_gradients", "GradientReport")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 from jax.custom_derivatives import SymbolicZero
@@ -25,8 +25,10 @@ from jax.dtypes import float0
 from jax.extend.core import Primitive, Var, unmapped_aval
 from jax.interpreters import ad, batching, mlir
 
-from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.settings import Settings, Under, in_force
+
+if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule what its class says
+    from jaxcnnbp.hand_written import hand_written
 
 Arrays = list[Any]
 
@@ -41,6 +43,7 @@ def call(rule: hand_written, *args: Any) -> Any:
     Example:
       >>> import jax
       >>> from jaxcnnbp import mode
+      >>> from jaxcnnbp.hand_written import hand_written
       >>> @hand_written
       ... @jax.custom_vjp
       ... def square(x):

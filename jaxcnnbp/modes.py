@@ -12,7 +12,6 @@ was compiled with the manual rules is traced again when it runs under another mo
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -25,9 +24,19 @@ mode = jax.make_user_context("manual")
 # Modes in which a public function is itself: its rule as a `jax.custom_vjp`, or read in both directions.
 BY_RULE = ("manual", "both_ways")
 
-# mode -> name of a public function -> a function of the same parameters. `reference` fills "autodiff", `audit` fills
-# "oracle".
+# mode -> name of a public function -> a function of the same parameters. The modules that hold them fill it when they
+# are imported.
 alternatives: dict[str, dict[str, Callable[..., Any]]] = {"autodiff": {}, "oracle": {}}
+# mode -> what imports such a module when somebody asks for the mode; nobody else pays for the import.
+_importers: dict[str, Callable[[], Any]] = {}
+
+
+def import_for(name: str, importer: Callable[[], Any]) -> None:
+    """Under `mode(name)`, `importer()` runs before `alternatives[name]` is read.
+
+    It is told from outside, by whoever may import everything: the modules that fill `alternatives` import this one.
+    """
+    _importers[name] = importer
 
 
 def switchable(op: Op) -> Op:
@@ -48,8 +57,8 @@ def alternative(chosen: str, name: str) -> Callable[..., Any]:
     if chosen not in alternatives:
         known = ", ".join(repr(m) for m in (*BY_RULE, *alternatives))
         raise ValueError(f"`mode` (={chosen!r}) is unknown; use one of {known}.")
-    if chosen == "oracle":
-        importlib.import_module("jaxcnnbp.audit")  # fills its row; nobody else pays for the import
+    if chosen in _importers:
+        _importers[chosen]()
     if name not in alternatives[chosen]:
         raise NotImplementedError(f"`{name}` has no form for `mode` (={chosen!r}); call it outside of that mode.")
     return alternatives[chosen][name]

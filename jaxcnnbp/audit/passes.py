@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, subjaxprs
 from jaxcnnbp.audit.interpreter import Reading
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise
-from jaxcnnbp.audit.oracle.rule import oracle_p, widened
+from jaxcnnbp.audit.oracle import oracle_p, widened
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.modes import mode
 

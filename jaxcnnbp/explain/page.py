@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxcnnbp.pages import document, part
+from jaxcnnbp.pages import document, environment, part
 
 if TYPE_CHECKING:
     from jaxcnnbp.explain.explanation import Explanation
@@ -48,10 +48,8 @@ def page_of(shown: Explanation) -> str:
 
 def payload(shown: Explanation) -> dict[str, Any]:
     """What the page starts from: settings, arrays of two spatial axes, and where they come from."""
-    import jaxcnnbp
-
     arrays = {name: _two_axes(array, shown.window.rank) for name, array in shown.arrays.items()}
-    device = jax.devices()[0]
+    made_by = environment()
     return {
         "name": NAMES[shown.kind],
         "rank": shown.window.rank,
@@ -60,10 +58,10 @@ def payload(shown: Explanation) -> dict[str, Any]:
         "gaps": dict(shown.gaps),
         "note": shown.note,
         "made": {
-            "jaxcnnbp": jaxcnnbp.__version__,
-            "jax": jax.__version__,
+            "jaxcnnbp": made_by["jaxcnnbp"],
+            "jax": made_by["jax"],
             "dtype": str(shown.arrays["x"].dtype),
-            "platform": device.platform,
+            "platform": jax.devices()[0].platform,
         },
     }
 

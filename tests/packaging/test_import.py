@@ -1,9 +1,14 @@
-"""`import jaxcnnbp` brings JAX and NumPy and nothing else, and computes nothing."""
+"""`import jaxcnnbp` brings JAX and NumPy and nothing else, and computes nothing; modules import each other one way."""
 
+import ast
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from subprocess import CompletedProcess
 
-from running import python
+import pytest
+from running import ROOT, python
 
 # The platform does not exist: whatever starts a backend during the import fails.
 AFTER_JAX = """
@@ -33,3 +38,84 @@ def test_a_backend_started_or_a_package_brought_would_be_seen() -> None:
     assert process.returncode != 0
     assert "none_at_import" in process.stderr
     assert "optax" in after_jax("import jaxcnnbp.train; import optax").stdout.split()
+
+
+def test_the_oracle_is_imported_where_its_mode_is_asked_for() -> None:
+    program = """
+import sys, jaxcnnbp
+assert "jaxcnnbp.audit" not in sys.modules
+with jaxcnnbp.mode("oracle"):
+    print(jaxcnnbp.relu(-1.0), "jaxcnnbp.audit.oracle" in sys.modules)
+"""
+    process = python("-W", "error", "-c", program)
+    assert (process.stdout, process.stderr) == ("0.0 True\n", "")
+
+
+def names_imported(tree: ast.AST) -> Iterator[str]:
+    """What a module imports, within functions too and by `import_module("name")`, but for what only checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.If(test=ast.Name("TYPE_CHECKING")):
+                yield from (name for other in node.orelse for name in names_imported(ast.Module([other], [])))
+                continue
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(str(name)), *_]):
+                yield name
+        yield from names_imported(node)
+
+
+def imports_within(package: Path) -> dict[str, set[str]]:
+    """For each module of `package` those of its modules that it names."""
+    files = {}
+    for file in package.rglob("*.py"):
+        place = file.relative_to(package.parent).with_suffix("")
+        files[".".join(place.parent.parts if place.name == "__init__" else place.parts)] = file
+
+    def module(name: str) -> str | None:
+        """`package.file.function` is in `package.file`."""
+        return name if name in files else module(name.rpartition(".")[0]) if "." in name else None
+
+    return {
+        importer: {found for name in names_imported(ast.parse(file.read_text())) if (found := module(name))}
+        for importer, file in files.items()
+    }
+
+
+def circle_in(imports: dict[str, set[str]]) -> str:
+    """Modules that import each other in a circle, the first one again at the end; "" if there is none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return " <- ".join(error.args[1])
+    return ""
+
+
+def test_no_module_imports_what_imports_it() -> None:
+    imports = imports_within(ROOT / "jaxcnnbp")
+    assert "jaxcnnbp.taps" in imports["jaxcnnbp.ops.mean_pool"]
+    assert circle_in(imports) == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pack.b",
+        "from pack import b",
+        "from pack.b import name",
+        "def late():\n    from pack.b import name",
+        "def late():\n    return importlib.import_module('pack.b').name",
+        "import pack.a",
+    ],
+)
+def test_a_circle_would_be_seen(line: str, tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text("from pack.a import name")
+    (package / "a.py").write_text(line)
+    (package / "b.py").write_text("if TYPE_CHECKING:\n    import pack.b\nelse:\n    import pack.a")
+    assert "pack.a" in circle_in(imports_within(package))
+    (package / "a.py").write_text(f"if TYPE_CHECKING:\n    {line.splitlines()[-1].strip().replace('return ', '')}")
+    assert circle_in(imports_within(package)) == ""

@@ -6,6 +6,6 @@ in both.
 """
 
 from jaxcnnbp.audit.oracle import activations, chance, convolution, layers, pooling
-from jaxcnnbp.audit.oracle.rule import Rule, oracle_p
+from jaxcnnbp.audit.oracle.rule import Rule, oracle_p, widened
 
-__all__ = ["Rule", "activations", "chance", "convolution", "layers", "oracle_p", "pooling"]
+__all__ = ["Rule", "activations", "chance", "convolution", "layers", "oracle_p", "pooling", "widened"]
