@@ -1,5 +1,5 @@
 # make demo    train on handwritten digits, then compare every gradient with autodiff and with float64
-# make test    run the tests
+# make test    run the tests, but for the slow ones; make test-all runs all
 #
 # make gpu     look at an accelerator, with the python3 at hand; GPU=--dry shows on any machine what it does
 #
@@ -22,15 +22,21 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test gpu docs lint format typecheck wheel clean
+.PHONY: help demo test test-slow test-all gpu docs lint format typecheck wheel clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.train ## train on handwritten digits, then compare every gradient
 	$(BIN)/python -m jaxcnnbp train --report $(DEMO)
 
-test: $(VENV)/.test ## run the tests; TESTS=tests/packaging runs some of them
+test: $(VENV)/.test ## run the tests, but for those marked slow; TESTS=tests/packaging runs some of them
+	$(PYTEST) -m "not slow" $(TESTS)
+
+test-slow: $(VENV)/.test ## run the tests marked slow: browsers, whole training runs, many processes, wide tables
+	$(PYTEST) -m slow $(TESTS)
+
+test-all: $(VENV)/.test ## run every test
 	$(PYTEST) $(TESTS)
 
 gpu: ## right, fast, deterministic on an accelerator? Results in build/gpu; nothing is installed

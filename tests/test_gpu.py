@@ -2,50 +2,84 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from running import ROOT, environment, python
 
+from jaxcnnbp.ops import conv_forms, conv_geometry
+from tests.gpu import right
+from tests.gpu.problems import CONVOLUTIONS, narrow, small
+from tests.gpu.record import Record
+
+pytestmark = pytest.mark.usefixtures("quick")
+
 STEPS = ("right", "deterministic", "fast", "forms", "trained")
 
 
-def look(folder, *options, **more):
-    return python("-m", "tests.gpu", "--dry", "--out", str(folder), *options, env=environment(**more), cwd=ROOT)
+def look(*options, **more):
+    return python("-m", "tests.gpu", *options, env=environment(**more), cwd=ROOT)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_dry(step, tmp_path):
-    done = look(tmp_path, "--steps", step)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_dry(tmp_path):
+    """Every step, in one process."""
+    done = look("--dry", "--minutes", "15", "--out", str(tmp_path), quick=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    stored = json.loads((tmp_path / f"{step}.json").read_text())
-    assert stored["rows"]
-    assert [row for row in stored["rows"] if not row.get("ok", True) or "left_out" in row] == []
+    assert {path.stem for path in tmp_path.glob("*.json")} >= set(STEPS)
+    for step in STEPS:
+        rows = json.loads((tmp_path / f"{step}.json").read_text())["rows"]
+        assert rows
+        assert [row for row in rows if not row.get("ok", True) or "left_out" in row] == []
 
 
 def test_only_dry_without_an_accelerator():
-    done = python("-m", "tests.gpu", env=environment(JAX_PLATFORMS="cpu"), cwd=ROOT)
+    done = look(JAX_PLATFORMS="cpu")
     assert done.returncode == 2
     assert "--dry" in done.stderr
 
 
+@pytest.fixture
+def _anew():
+    """The rules are jitted: what was traced before knows nothing of a mistake, and what was traced with one goes."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def looked_at(folder):
+    """What is found of one small layer, in `folder` too."""
+    (dense,) = (case for case in CONVOLUTIONS if case.name == "dense")
+    record = Record(folder, "right", {})
+    right._check_layer(narrow(small(dense, 1, 5), 2), right.EXACT, record)
+    assert json.loads(record.path.read_text())["rows"] == record.rows
+    return record
+
+
+def test_a_layer_is_right(tmp_path):
+    record = looked_at(tmp_path)
+    assert {"dense, forward, the rule", "dense, input grad, the rule", "dense, kernel grad, the rule"} <= {
+        row["name"] for row in record.rows
+    }
+    assert record.failures == []
+
+
 PLANTED = {
-    "unflipped kernel": ("conv_forms", "flip", "lambda kernel, rank: kernel"),
-    "dropped corner": ("conv_forms", "transposed_kernel", "lambda k, g: actual(k, g).at[..., 0, 0].set(0)"),
+    "unflipped kernel": (conv_forms, "flip", lambda kernel, rank: kernel),
+    "dropped corner": (
+        conv_forms,
+        "transposed_kernel",
+        lambda kernel, geometry: conv_geometry.transposed_kernel(kernel, geometry).at[..., 0, 0].set(0),
+    ),
 }
 
 
+@pytest.mark.usefixtures("_anew")
 @pytest.mark.parametrize(("module", "name", "mistake"), PLANTED.values(), ids=PLANTED)
-def test_mistakes_are_found(module, name, mistake, tmp_path):
-    """The same command with a mistake planted into a rule before it starts."""
-    program = (
-        f"import runpy, sys; from jaxcnnbp.ops import {module} as rule; actual = rule.{name}; rule.{name} = {mistake}\n"
-        f"sys.argv = ['tests.gpu', '--dry', '--steps', 'right', '--out', {str(tmp_path)!r}]\n"
-        "runpy.run_module('tests.gpu', run_name='__main__')"
-    )
-    done = python("-c", program, env=environment(), cwd=ROOT)
-    assert done.returncode == 1, done.stdout + done.stderr
-    rows = json.loads((tmp_path / "right.json").read_text())["rows"]
-    wrong = [row for row in rows if not row.get("ok", True)]
+def test_mistakes_are_found(module, name, mistake, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, name, mistake)
+    wrong = looked_at(tmp_path).failures
     assert any("input grad" in row["name"] for row in wrong)
     assert not any("forward, the rule" in row["name"] for row in wrong)
-    assert np.isfinite([row["of_what_is_allowed"] for row in wrong if "of_what_is_allowed" in row]).all()
+    assert np.isfinite([row["of_what_is_allowed"] for row in wrong]).all()

@@ -51,6 +51,7 @@ def stored(tmp_path_factory) -> tuple[Path, Result]:
         return path, call(*chosen, *arguments)
 
 
+@pytest.mark.slow
 def test_command_measures_and_writes(stored):
     path, result = stored
     assert result.exit_code == 0, result.output
@@ -74,6 +75,7 @@ def test_command_measures_and_writes(stored):
     assert plain["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
 def test_missing_gradient_is_reported(stored):
     row = next(row for row in load(stored[0]).rows if row.case == "dilated-max-3x3")
     assert "autodiff" not in row.times
@@ -81,6 +83,7 @@ def test_missing_gradient_is_reported(stored):
     assert "No autodiff for dilated-max-3x3 (together): VJP not implemented" in stored[1].output
 
 
+@pytest.mark.slow
 def test_stored_results_are_shown_and_compared(stored):
     result = call("--show", str(stored[0]), "--compare", str(stored[0]))
     assert result.exit_code == 0
@@ -96,6 +99,7 @@ def test_rows_are_appended(tmp_path):
     assert sorted(row.case for row in load(path).rows) == ["resnet-mean-global", "vgg-max-2x2-late"]
 
 
+@pytest.mark.slow
 def test_steps_in_a_loop():
     networks = tuple(network for network in NETWORKS if network.name == "lenet-5")
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):

@@ -15,6 +15,8 @@ import pytest
 import jaxcnnbp
 from jaxcnnbp import audit, explain, nn, train
 
+pytestmark = pytest.mark.slow
+
 sphinx = pytest.importorskip("sphinx")
 for needed in ("furo", "myst_parser", "latex2mathml"):
     pytest.importorskip(needed)

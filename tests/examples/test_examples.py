@@ -1,13 +1,14 @@
-"""The examples 01 to 09, 16 and 17 run as a reader runs them, without a warning, and print what they promise."""
+"""The examples run as a reader runs them, and print what they promise."""
 
 import re
+from importlib.util import find_spec
 
 import pytest
 from running import ROOT, STRICT, environment, python
 
 EXAMPLES = ROOT / "examples"
 
-# Lines that each example must print, as regular expressions.
+# Lines that each example must print, without a warning, as regular expressions.
 PRINTED = {
     "01_convolution_by_hand": [
         r"dk, the gradient of the kernel\n\[\[1 5\]\n \[9 3\]\]\nlargest difference from plain Python: 0",
@@ -69,17 +70,55 @@ PRINTED = {
         r"and parameters +8 x 1  a step exchanges 1 all-gather, 1 all-reduce, 1 reduce-scatter",
         r"bands of rows over two +4 x 2  a step exchanges .*collective-permute",
     ],
+    "21_look_at_a_layer": [
+        r"^dk\[0,2\] = .* = ",
+        r"^dx\[2,2\] = ",
+        r"^y\[1,1\] = max\(2, 0, 4, 3\) = 4",
+        r"\d+ kB: .*html",
+    ],
+    "22_a_report_to_hand_on": [r"x +48 of 384 elements wrong", r"kernel +right", r"\d+ kB: "],
 }
+
+# The recipes for libraries: the library that each needs, how many rules it must swap.
+RECIPES = {
+    "10_flax_linen_resnet": ("flax", "6 conv, 1 max_pool, 1 sum_pool swapped, 0 left"),
+    "11_flax_nnx_unet": ("flax", "7 conv, 2 max_pool swapped, 0 left"),
+    "12_equinox_mobilenet": ("equinox", "7 conv, 1 max_pool, 1 sum_pool swapped, 0 left"),
+    "13_haiku_wavenet": ("haiku", "18 conv swapped, 0 left"),
+    "14_plain_jax_volumes": ("jax", "2 conv, 1 max_pool swapped, 0 left"),
+    "15_keras_on_jax": ("keras", "4 conv, 1 max_pool, 1 sum_pool swapped, 0 left"),
+}
+
+# One of each kind; the others are slow.
+QUICK = {"01_convolution_by_hand", "09_flax_drop_in", "14_plain_jax_volumes"}
+
+
+def each(names: object) -> pytest.MarkDecorator:
+    rows = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in sorted(names)]
+    return pytest.mark.parametrize("name", rows)
 
 
 def test_every_example_is_tested() -> None:
-    paths = [*EXAMPLES.glob("0*.py"), *EXAMPLES.glob("1[6-7]_*.py")]
-    assert sorted(path.stem for path in paths) == sorted(PRINTED)
+    assert {path.stem for path in EXAMPLES.glob("[0-9]*.py")} == PRINTED.keys() | RECIPES.keys()
 
 
-@pytest.mark.parametrize("name", sorted(PRINTED))
+@each(PRINTED)
 def test_example_prints(name: str) -> None:
     done = python(*STRICT, str(EXAMPLES / f"{name}.py"), env=environment(quick=True))
     assert done.returncode == 0, done.stderr
     for pattern in PRINTED[name]:
         assert re.search(pattern, done.stdout, re.MULTILINE), f"{pattern!r} is not in:\n{done.stdout}"
+
+
+@each(RECIPES)
+def test_gradients_are_equal_before_and_after(name: str) -> None:
+    library, swapped = RECIPES[name]
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    done = python(str(EXAMPLES / f"{name}.py"), env=environment(quick=True), timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert swapped in done.stdout
+    found = re.search(r"largest relative difference of \d+ gradients: (\S+)", done.stdout)
+    # float64, a few thousand terms a sum.
+    assert found is not None, done.stdout
+    assert float(found.group(1)) < 1e-10, done.stdout

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jaxcnnbp.train import Data, Options, Split, load, train
+
+pytestmark = pytest.mark.slow
 
 
 def test_mnist_is_read(mnist_folder: Path) -> None:

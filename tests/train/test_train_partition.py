@@ -11,6 +11,7 @@ import json
 import types
 from pathlib import Path
 
+import pytest
 from cases import ALL, Case
 from running import environment, python
 
@@ -102,6 +103,7 @@ class Planted:
 planted = Planted()
 
 
+@pytest.mark.slow
 def test_no_activation_leaves_its_device() -> None:
     """One program for all of them: it takes half a minute to begin, and each worker would begin its own."""
     here = Path(__file__).parent

@@ -48,6 +48,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_by_one_and_resumed_train_what_one_trains(tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     # In float64: with float32 parameters differed by 1.5e-7 up to step 144 and by 4e-4 at step 180, as they do when
@@ -71,6 +72,7 @@ def test_two_processes_stopped_by_one_and_resumed_train_what_one_trains(tmp_path
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=72 * 16 * 2.0**-53)
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_dead_process(tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     two = start(2, "--epochs", "2000", "--checkpoints", str(checkpoints), "--checkpoint-every", "6", quick=True)

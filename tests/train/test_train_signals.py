@@ -19,6 +19,7 @@ soak = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(soak)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times here; `python tests/train/soak.py --kills 40` does it for longer."""
     monkeypatch.setenv("XLA_FLAGS", QUICK_FLAGS)
