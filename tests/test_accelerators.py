@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import ALL, Case
+from cases import ALL, CONVOLUTIONS, MAX_POOLS, MEAN_POOLS, TIE_POOLS, Case, named
 from jax import export, lax
 
 import jaxcnnbp
@@ -139,7 +139,28 @@ OTHERS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", ALL, ids=str)
+# One of every function and of every kind of geometry; the others are slow.
+QUICK = (
+    *{case.op: case for case in reversed(ALL)}.values(),
+    *named(
+        CONVOLUTIONS,
+        "stride 2",
+        "stride and",
+        "negative",
+        "pointwise s",
+        "2 groups",
+        "depthwise",
+        "16 channels s",
+        "3d",
+    ),
+    *named(MAX_POOLS, "ceil mode o", "overlapping", "negative", "dilated padded", "many phases", "3d"),
+    *named(MEAN_POOLS, "ceil mode o", "overlapping", "dilated padded", "many phases"),
+    *named(TIE_POOLS, "overlapping"),
+)
+EACH = [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow, id=str(c)) for c in ALL]
+
+
+@pytest.mark.parametrize("case", EACH)
 def test_cases(case: Case) -> None:
     assert_becomes(operations(with_gradients(case), *(rows(*shape) for shape in case.shapes)), str(case))
 

@@ -20,7 +20,9 @@ def test_functions_are_documented(name):
     by_reference = "are those of" in text
     for section in ("Args", "Returns", "Raises", "Example", "Source"):
         assert section in text or (by_reference and section != "Source"), f"{name} says nothing of {section}"
-    assert f"{name}(" in text.split("Example")[1]
+    example = text.split("Example")[1]
+    assert ">>>" in example
+    assert f"{name}(" in example
 
 
 @pytest.mark.parametrize("name", LAYERS)

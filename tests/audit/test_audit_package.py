@@ -1,4 +1,4 @@
-"""Every public operation of the package, judged: hand-written rule against the NumPy oracle."""
+"""Operations of the package, judged: what of them the judge has to know; that all are right, `test_vjp.py` sees to."""
 
 from __future__ import annotations
 
@@ -11,38 +11,7 @@ import jaxcnnbp as bp
 from jaxcnnbp.audit import compare_gradients
 from jaxcnnbp.audit.usage import usages
 
-IMAGE, LINE, VOLUME = (2, 5, 6, 4), (2, 7, 4), (2, 4, 3, 4, 2)
-SQUARE = (3, 2, 4, 6)
-TABLE = np.asarray([[1, 0, 1, 1, 0, 1]] * 2 + [[0, 1, 1, 0, 1, 0]] * 2, bool)
-
-CASES = {
-    "convolve": (lambda x, kernel: bp.convolve(x, kernel, padding="SAME"), IMAGE, SQUARE),
-    "convolve full": (lambda x, kernel: bp.convolve(x, kernel, padding="FULL", dilation=2), IMAGE, SQUARE),
-    "convolve table": (lambda x, kernel: bp.convolve(x, kernel, connections=TABLE), IMAGE, SQUARE),
-    "correlate": (lambda x, k: bp.correlate(x, k, stride=(2, 1), padding=((2, 0), (-1, 3))), IMAGE, SQUARE),
-    "correlate lower": (lambda x, k: bp.correlate(x, k, stride=2, padding="SAME_LOWER"), IMAGE, SQUARE),
-    "correlate groups": (lambda x, k: bp.correlate(x, k, groups=2, padding=1), IMAGE, (3, 2, 2, 6)),
-    "correlate 1-D": (lambda x, k: bp.correlate(x, k, stride=3, padding=2), LINE, (4, 4, 3)),
-    "correlate 3-D": (lambda x, k: bp.correlate(x, k, padding="SAME"), VOLUME, (2, 3, 1, 2, 3)),
-    "max_pool": (lambda x: bp.max_pool(x, (3, 2), (2, 1), "SAME"), IMAGE),
-    "max_pool ceil": (lambda x: bp.max_pool(x, (2, 4), (2, 4), ceil_mode=True), IMAGE),
-    "max_pool dilated": (lambda x: bp.max_pool(x, (2, 2), window_dilation=(2, 3)), IMAGE),
-    "min_pool": (lambda x: bp.min_pool(x, (2, 3), (1, 2), ((1, 0), (0, 2))), IMAGE),
-    "max_pool argmax": (lambda x: bp.max_pool_with_argmax(x, (2, 2), (2, 2))[0], IMAGE),
-    "avg_pool": (lambda x: bp.avg_pool(x, (3, 2), (2, 1), "SAME"), IMAGE),
-    "avg_pool real cells": (lambda x: bp.avg_pool(x, (3, 3), (2, 2), "SAME", False), IMAGE),
-    "avg_pool ceil": (lambda x: bp.avg_pool(x, (2, 4), (2, 4), ((1, 0), (0, 0)), ceil_mode=True), IMAGE),
-    "upsample": (lambda x: bp.upsample(x, (2, 3)), IMAGE),
-    "upsample overlapping": (lambda x: bp.upsample(x, (3, 2), (2, 1)), IMAGE),
-    "subsample": (lambda x, beta, bias: bp.subsample(x, beta, bias, (5, 2)), IMAGE, (4,), (4,)),
-    "subsample ceil": (lambda x, b, c: bp.subsample(x, b, c, (2, 4), ceil_mode=True), IMAGE, (4,), (4,)),
-    "combine_maps": (bp.combine_maps, IMAGE, SQUARE, (4, 6), (6,)),
-    "combination_entropy": (bp.combination_entropy, (4, 6)),
-    "dense": (bp.dense, IMAGE, (4, 3), (3,)),
-    "conv": (lambda x, k: bp.conv(x, k, (1, 2), "SAME"), (2, 4, 5, 6), (3, 4, 2, 2)),
-    "conv_transpose": (lambda x, k: bp.conv_transpose(x, k, (2, 3), "SAME"), IMAGE, SQUARE),
-}
-ACTIVATIONS = "identity logistic tanh scaled_tanh relu leaky_relu gelu silu".split()
+IMAGE, SQUARE = (2, 5, 6, 4), (3, 2, 4, 6)
 
 
 def judged(fun, *shapes, dtype="float32", values=None):
@@ -51,15 +20,8 @@ def judged(fun, *shapes, dtype="float32", values=None):
     return compare_gradients(fun, *(values or args), timing=False, finite_differences=False)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_operation(name):
-    fun, *shapes = CASES[name]
-    judged(fun, *shapes).assert_close()
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation(name):
-    judged(getattr(bp, name), (3, 4)).assert_close()
+def test_argmax():
+    judged(lambda x: bp.max_pool_with_argmax(x, (2, 2), (2, 2))[0], IMAGE).assert_close()
 
 
 def test_lax_parameters():

@@ -123,6 +123,7 @@ def test_notebook_table(report):
     assert "<script" not in html
 
 
+@pytest.mark.slow
 def test_command_writes_it(tmp_path):
     path = tmp_path / "report.html"
     arguments = ["compare", "--model", "digits", "--batch", "1", "--no-timing", "--html", str(path)]

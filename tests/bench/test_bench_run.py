@@ -91,6 +91,7 @@ def test_stored_results_are_shown_and_compared(stored):
     assert "1.00x as fast over 4 rows" in result.output
 
 
+@pytest.mark.slow
 def test_rows_are_appended(tmp_path):
     path = tmp_path / "a.json"
     for cases in ("vgg-max-2x2-late", "resnet-mean-global"):
@@ -109,7 +110,7 @@ def test_steps_in_a_loop():
     assert [mean.kind for mean in means(found)] == ["training steps"]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float64"])
 def test_other_dtypes(dtype):
     wanted = tuple(case for case in CASES if case.name in ("lenet-c2", "mean-14x14"))
     found = run(
