@@ -17,6 +17,7 @@ import optax
 import pytest
 from cases import ALL, CONVOLUTIONS, MAX_POOLS, MEAN_POOLS, TIE_POOLS, Case, named
 from jax import export, lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import nn
@@ -157,10 +158,9 @@ QUICK = (
     *named(MEAN_POOLS, "ceil mode o", "overlapping", "dilated padded", "many phases"),
     *named(TIE_POOLS, "overlapping"),
 )
-EACH = [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow, id=str(c)) for c in ALL]
 
 
-@pytest.mark.parametrize("case", EACH)
+@pytest.mark.parametrize("case", slow_but(QUICK, ALL))
 def test_cases(case: Case) -> None:
     assert_becomes(operations(with_gradients(case), *(rows(*shape) for shape in case.shapes)), str(case))
 

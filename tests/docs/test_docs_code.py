@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from marks import slow_but
 from running import ROOT, STRICT, environment, python
 
 from jaxcnnbp.cli.main import main
@@ -23,8 +24,7 @@ PAGES = sorted(path for path in DOCS.rglob("*.md"))
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 WITH_CODE = [path for path in PAGES if BLOCKS.search(path.read_text(encoding="utf-8"))]
 # The code of these pages runs in a few seconds; that of the others is slow.
-QUICK = ("index", "migrating", "slips")
-EACH = [pytest.param(p, marks=() if p.stem in QUICK else pytest.mark.slow, id=p.stem) for p in WITH_CODE]
+QUICK = [page for page in WITH_CODE if page.stem in ("index", "migrating", "slips")]
 # Each once, whatever the remark behind it.
 COMMANDS = {
     line.partition(" #")[0].strip(): path.stem
@@ -42,7 +42,7 @@ def runnable(page: Path) -> tuple[str, list[str]]:
     return "\n".join(f"{code}\nprint({MARK!r})" for code, _ in blocks), [text for _, text in blocks]
 
 
-@pytest.mark.parametrize("page", EACH)
+@pytest.mark.parametrize("page", slow_but(QUICK, WITH_CODE, lambda page: page.stem))
 def test_code_prints_the_text_below_it(page: Path, tmp_path: Path) -> None:
     program, expected = runnable(page)
     # The page about speed measures, which plain machine code takes longer for than it is quicker to compile.

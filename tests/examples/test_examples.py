@@ -4,6 +4,7 @@ import re
 from importlib.util import find_spec
 
 import pytest
+from marks import slow_but
 from running import ROOT, STRICT, environment, python
 
 EXAMPLES = ROOT / "examples"
@@ -93,16 +94,11 @@ RECIPES = {
 QUICK = {"01_convolution_by_hand", "09_flax_drop_in", "14_plain_jax_volumes"}
 
 
-def each(names: object) -> pytest.MarkDecorator:
-    rows = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in sorted(names)]
-    return pytest.mark.parametrize("name", rows)
-
-
 def test_every_example_is_tested() -> None:
     assert {path.stem for path in EXAMPLES.glob("[0-9]*.py")} == PRINTED.keys() | RECIPES.keys()
 
 
-@each(PRINTED)
+@pytest.mark.parametrize("name", slow_but(QUICK, PRINTED))
 def test_example_prints(name: str) -> None:
     done = python(*STRICT, str(EXAMPLES / f"{name}.py"), env=environment(quick=True))
     assert done.returncode == 0, done.stderr
@@ -110,7 +106,7 @@ def test_example_prints(name: str) -> None:
         assert re.search(pattern, done.stdout, re.MULTILINE), f"{pattern!r} is not in:\n{done.stdout}"
 
 
-@each(RECIPES)
+@pytest.mark.parametrize("name", slow_but(QUICK, RECIPES))
 def test_gradients_are_equal_before_and_after(name: str) -> None:
     library, swapped = RECIPES[name]
     if find_spec(library) is None:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from jaxcnnbp.train import (
     Data,
@@ -263,8 +264,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damage_to_any_file_is_found_or_harmless(bars: Data, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("damage", slow_but(["a flipped bit in the middle"], DAMAGES))
+def test_damage_to_any_file_is_found_or_harmless(bars: Data, tmp_path: Path, damage: str) -> None:
     """Either the newest checkpoint gives the right bits, or the one before it does and the newest is moved aside."""
     identity = identity_of(OPTIONS, bars, 1, 1, lambda _: None)
     source = tmp_path / "source"
@@ -276,7 +277,7 @@ def test_damage_to_any_file_is_found_or_harmless(bars: Data, tmp_path: Path, dam
     for path in sorted(path.relative_to(source) for path in (source / "2").rglob("*") if path.is_file()):
         copy = shutil.copytree(source, tmp_path / "copy")
         before = (copy / path).read_bytes()
-        (copy / path).write_bytes(damage(before) if before else b"x")
+        (copy / path).write_bytes(DAMAGES[damage](before) if before else b"x")
         notes: list[str] = []
         again = Checkpoints(copy, 3, ONE_DEVICE, identity, notes.append)
         restored = again.restore(small_state(0), None)
