@@ -22,9 +22,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import Primitive, Var, unmapped_aval
-from jax.interpreters import ad, batching, mlir
+from jax.extend.core import Primitive, Var
 
+from jaxcnnbp._compat import (
+    as_array,
+    batch_by,
+    in_front,
+    is_linear,
+    is_zero,
+    jvp_by,
+    lower_as,
+    mapped_type,
+    sum_of_tangents,
+    tangent_type,
+    transpose_by,
+    vmap_over,
+    zero_of_type,
+    zeros_of_type,
+)
 from jaxcnnbp.settings import Settings, Under, in_force
 
 if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule what its class says
@@ -76,7 +91,7 @@ def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tange
     residuals, kept_tree = jax.tree.flatten(kept)
     ts, operands = jax.tree.flatten(tangents)
     ys, outputs = jax.tree.flatten(y)
-    types = tuple(jax.typeof(a).to_tangent_aval() for a in ys)
+    types = tuple(tangent_type(a) for a in ys)
     wanted = tuple(type(t) is not SymbolicZero and jax.typeof(t).dtype != float0 for t in ts)
     at = Derivative(bwd, static, kept_tree, (), operands, wanted, outputs, types)
     if not all(wanted):
@@ -150,7 +165,7 @@ class Derivative:
     def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
         residuals = list(kept)
         for place, kind in self.needless:
-            residuals.insert(place, ad.zeros_like_aval(kind))
+            residuals.insert(place, zeros_of_type(kind))
         rest = iter(deltas)
         each = [SymbolicZero(a) if a.dtype == float0 else next(rest) for a in self.tangents]
         found = self.bwd(*self.static, self.kept.unflatten(residuals), self.outputs.unflatten(each))
@@ -165,7 +180,7 @@ class Mapped:
 
     one: Linear
     axes: tuple[int | None, ...]
-    over: Any  # JAX's `AxisData`: size and names of the axis
+    over: Any  # the axis, as `_compat` takes it
 
     @property
     def num_kept(self) -> int:
@@ -173,11 +188,10 @@ class Mapped:
 
     @property
     def types(self) -> Arrays:
-        return [unmapped_aval(self.over.size, 0, a, self.over.explicit_mesh_axis) for a in self.one.types]
+        return [mapped_type(self.over, a) for a in self.one.types]
 
     def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
-        names = dict(axis_name=self.over.name, axis_size=self.over.size, spmd_axis_name=self.over.spmd_name)
-        return jax.vmap(self.one.pull, (list(self.axes), 0), 0, **names)(kept, deltas)
+        return vmap_over(self.over, self.one.pull, (list(self.axes), 0))(kept, deltas)
 
 
 # --- the equation: residuals and tangents in, tangents out
@@ -195,7 +209,7 @@ def pull(at: Linear, kept: Arrays, deltas: Arrays) -> Arrays:
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def push(at: Linear, kept: Arrays, tangents: Arrays) -> Arrays:
     """J tangents, as the pullback of the pullback."""
-    zeros = [ad.zeros_like_aval(a) for a in at.types]
+    zeros = [zeros_of_type(a) for a in at.types]
     (found,) = jax.vjp(functools.partial(at.pull, kept), zeros)[1](tangents)
     return found
 
@@ -216,24 +230,24 @@ def _types(*_: Any, at: Linear) -> Arrays:
 
 def _transpose(deltas: Arrays, *args: Any, at: Linear) -> Arrays:
     kept, ts = _split(at, args)
-    found = pull(at, kept, list(map(ad.instantiate_zeros, deltas)))
-    return [None] * len(kept) + [d if ad.is_undefined_primal(t) else None for d, t in zip(found, ts, strict=True)]
+    found = pull(at, kept, list(map(as_array, deltas)))
+    return [None] * len(kept) + [d if is_linear(t) else None for d, t in zip(found, ts, strict=True)]
 
 
 def _jvp(primals: Sequence[Any], dots: Sequence[Any], *, at: Linear) -> tuple[Arrays, Arrays]:
     """J is linear in the tangents, and whatever the rule made it in what was kept."""
     (kept, ts), (kept_dots, t_dots) = _split(at, primals), _split(at, dots)
-    found = [ad.Zero(a) for a in at.types]
-    if any(type(t) is not ad.Zero for t in t_dots):
-        found = tangent_p.bind(*kept, *map(ad.instantiate_zeros, t_dots), at=at)
-    moving = {i: dot for i, dot in enumerate(kept_dots) if type(dot) is not ad.Zero}
+    found = [zero_of_type(a) for a in at.types]
+    if any(not is_zero(t) for t in t_dots):
+        found = tangent_p.bind(*kept, *map(as_array, t_dots), at=at)
+    moving = {i: dot for i, dot in enumerate(kept_dots) if not is_zero(dot)}
 
     def along(some: dict[int, Any]) -> Arrays:
         return push(at, [some.get(i, a) for i, a in enumerate(kept)], ts)
 
     if moving:
         more = jax.jvp(along, ({i: kept[i] for i in moving},), (moving,))[1]
-        found = list(map(ad.add_tangents, found, more))
+        found = list(map(sum_of_tangents, found, more))
     return tangent_p.bind(*primals, at=at), found
 
 
@@ -242,12 +256,12 @@ def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -
         found = tangent_p.bind(*args, at=at)
         return found, [None] * len(found)
     (kept, ts), (kept_axes, t_axes) = _split(at, args), _split(at, axes)
-    front = functools.partial(batching.bdim_at_front, size=over.size, mesh_axis=over.explicit_mesh_axis)
-    found = tangent_p.bind(*kept, *map(front, ts, t_axes), at=Mapped(at, tuple(kept_axes), over))
+    fronted = [in_front(over, t, axis) for t, axis in zip(ts, t_axes, strict=True)]
+    found = tangent_p.bind(*kept, *fronted, at=Mapped(at, tuple(kept_axes), over))
     return found, [0] * len(found)
 
 
-ad.primitive_jvps[tangent_p] = _jvp
-ad.primitive_transposes[tangent_p] = _transpose
-batching.fancy_primitive_batchers[tangent_p] = _batch
-mlir.register_lowering(tangent_p, mlir.lower_fun(_pushed, multiple_results=True))
+jvp_by(tangent_p, _jvp)
+transpose_by(tangent_p, _transpose)
+batch_by(tangent_p, _batch)
+lower_as(tangent_p, _pushed)

@@ -25,6 +25,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core import primitives as jex
 
+from jaxcnnbp._compat import jvp_of, scan_counts
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.noise import Noise, dtype_of
 from jaxcnnbp.audit.oracle.rule import apply, oracle_p
@@ -161,11 +162,10 @@ def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if not reading.wide:
         return bind(eqn, values)
     function = jax.custom_jvp(reading.inner(eqn.params["call_jaxpr"]))
-    tangents_of = eqn.params["jvp_jaxpr_fun"].call_wrapped
 
     def jvp(primals: Values, tangents: Values) -> tuple[list[Any], list[Any]]:
-        jaxpr, consts, zero = tangents_of(*(False for _ in primals))
-        outputs = reading.run(ClosedJaxpr(jaxpr, consts), *primals, *tangents)
+        derivative, zero = jvp_of(eqn, [False] * len(primals))
+        outputs = reading.run(derivative, *primals, *tangents)
         primal, rest = outputs[: len(zero)], iter(outputs[len(zero) :])
         return primal, [jnp.zeros_like(p) if z else next(rest) for p, z in zip(primal, zero, strict=True)]
 
@@ -173,19 +173,11 @@ def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     return list(function(*values))
 
 
-def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
-    """How many operands of a scan are constants, and how many are carried: JAX 0.12 keeps them as trees."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].unpack()
-    return len(consts.vals), len(carry.vals)
-
-
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if not reading.wide:
         return bind(eqn, values, reading._params(eqn))
     p = eqn.params
-    num_consts, num_carry = _scan_counts(p)
+    num_consts, num_carry = scan_counts(eqn)
     consts, carry, xs = np.split(np.arange(len(values)), [num_consts, num_consts + num_carry])
     body = reading.inner(p["jaxpr"])
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxcnnbp._compat import varying_axes
+
 
 def alike(*arrays: Array) -> tuple[Array, ...]:
     """`arrays`, each marked as different on all devices that any of them differs on, as lax marks its operands.
@@ -21,7 +23,7 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
     `jax.custom_vjp` does not do it. The transpose of the mark is a sum over the devices: the gradient of a kernel that
     all share is the sum of those that each finds on its images.
     """
-    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    axes = [varying_axes(a) for a in arrays]
     every = frozenset().union(*axes)
     missing = [tuple(sorted(every - own)) for own in axes]
     return tuple(lax.pcast(a, m, to="varying") if m else a for a, m in zip(arrays, missing, strict=True))
@@ -38,7 +40,7 @@ def may_be_partitioned(x: Array) -> bool:
     Inside a `shard_map` over all axes of the mesh every device has its own images; over some of them, the compiler has
     the others. With a single device there is nothing to lay out.
     """
-    mesh, varying = jax.sharding.get_abstract_mesh(), jax.typeof(x).manual_axis_type.varying
+    mesh, varying = jax.sharding.get_abstract_mesh(), varying_axes(x)
     is_manual = mesh.are_all_axes_manual if mesh.axis_names else bool(varying)
     return not is_manual and _cpu_devices() > 1
 

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax import Array, lax
 from jax.export import is_symbolic_dim
-from jax.extend.core.primitives import convert_element_type_p
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import window_of
@@ -117,13 +116,6 @@ def padding_in_numbers(
 def _spread(extents: Iterable[Any], steps: Sequence[int]) -> tuple[Any, ...]:
     """`extents` with gaps between the cells."""
     return tuple((n - 1) * step + 1 if n else 0 for n, step in zip(extents, steps, strict=True))
-
-
-def with_type(y: Array, out: Any) -> Array:
-    """`y` as weakly typed as lax has it: two Python numbers are still one after a convolution."""
-    if jax.typeof(y).weak_type == out.weak_type:
-        return y
-    return convert_element_type_p.bind(y, new_dtype=out.dtype, weak_type=out.weak_type, sharding=None)
 
 
 def sized_by_ints(*shapes: Sequence[Any]) -> bool:

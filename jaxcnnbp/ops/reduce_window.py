@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
+from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
@@ -22,7 +23,7 @@ from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.devices import explicit_axes, placed
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import extreme_pool_op
-from jaxcnnbp.ops.lax_layout import sized_by_ints, with_type
+from jaxcnnbp.ops.lax_layout import sized_by_ints
 from jaxcnnbp.ops.mean_pool import sum_pool_op
 from jaxcnnbp.ops.window_fold import fold_windows
 
@@ -90,7 +91,7 @@ def reduce_window(
         operand = jax.lax.optimization_barrier(operand)
         return lax_itself.reduce_window(operand, init_value, computation, **given)
     if any(0 in out.shape for out in call.outs):  # no window fits, and nothing depends on anything
-        return tree.unflatten([with_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
+        return tree.unflatten([with_weak_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
     layout = Layout.of(xs[0].shape, **call.params)
     sharding = call.outs[0].sharding
@@ -102,7 +103,7 @@ def reduce_window(
         return _rule_for(reducer, inits, call.from_identity, layout)(*arrays)
 
     ys = placed(rule, *xs, *inits, sharding=sharding)
-    return tree.unflatten([with_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
+    return tree.unflatten([with_weak_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,10 @@ class Layout:
 def pool_windows(kind: str, x: Array, out: Any, **params: Any) -> Array:
     """The pool `kind` by its rule, for windows as lax's primitives describe them; `out` is the type of the output."""
     if 0 in out.shape:  # no window fits
-        return with_type(jnp.zeros(out.shape, out.dtype), out)
+        return with_weak_type(jnp.zeros(out.shape, out.dtype), out)
     layout = Layout.of(x.shape, **params)
     y = placed(lambda x: layout.outward(_pooled(kind, layout.inward(x), layout.window)), x, sharding=out.sharding)
-    return with_type(y, out)
+    return with_weak_type(y, out)
 
 
 def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], from_identity: bool, layout: Layout) -> Rule:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from jax.extend.core import JaxprEqn
 from jax.extend.core.primitives import custom_jvp_call_p, custom_vjp_call_p
 
+from jaxcnnbp._compat import traced_from
 from jaxcnnbp.hand_written import RULES, hand_written
 
 CUSTOM = {
@@ -22,7 +23,7 @@ def rule_of(eqn: JaxprEqn) -> hand_written | None:
     """The rule of this package that a custom derivative is, None if it is somebody else's."""
     if eqn.primitive not in CUSTOM:
         return None
-    return RULES.get(str(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info))
+    return RULES.get(traced_from(eqn.params["call_jaxpr"].jaxpr))
 
 
 def is_of_this_package(eqn: JaxprEqn) -> bool:

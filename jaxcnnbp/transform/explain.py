@@ -10,6 +10,7 @@ from typing import Any
 from jax.extend import source_info_util
 from jax.extend.core import Jaxpr, JaxprEqn
 
+from jaxcnnbp._compat import type_in_words
 from jaxcnnbp.transform.custom import CUSTOM, rule_of
 from jaxcnnbp.transform.inner import inner_rule
 from jaxcnnbp.transform.interpreter import inner_traces, opened
@@ -134,7 +135,7 @@ def _found(reading: Manual, eqn: JaxprEqn, path: tuple[str, ...], outside: str, 
 
 
 def _swap(name: str, eqn: JaxprEqn, path: tuple[str, ...], swapped: bool, reason: str) -> Swap:
-    operands = tuple(atom.aval.str_short() for atom in eqn.invars)
+    operands = tuple(type_in_words(atom.aval) for atom in eqn.invars)
     where = source_info_util.summarize(eqn.source_info)
     return Swap(name, operands, "/".join(path), where, swapped, reason)
 

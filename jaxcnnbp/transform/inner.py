@@ -13,6 +13,7 @@ import jax
 from jax.extend.core import JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
+from jaxcnnbp._compat import manual_axes, name_of
 from jaxcnnbp.transform.interpreter import Reading, bind, evaluate
 
 Inner = Callable[[Reading, JaxprEqn, list[Any]], Sequence[Any]]
@@ -42,9 +43,8 @@ def checkpoint(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[A
 def shard_map(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
     """`jax.shard_map`: traced again, because only it knows the axes and shapes inside."""
     p = eqn.params
-    manual = p["newly_manual_axes"] if "newly_manual_axes" in p else p["manual_axes"]
     options = dict(mesh=p["mesh"], in_specs=p["in_specs"], out_specs=p["out_specs"], check_vma=p["check_vma"])
-    return jax.shard_map(_open(reading, eqn), axis_names=set(manual), **options)(*values)
+    return jax.shard_map(_open(reading, eqn), axis_names=set(manual_axes(eqn)), **options)(*values)
 
 
 def _open(reading: Reading, eqn: JaxprEqn) -> Callable[..., tuple[Any, ...]]:
@@ -54,7 +54,7 @@ def _open(reading: Reading, eqn: JaxprEqn) -> Callable[..., tuple[Any, ...]]:
     def body(*values: Any) -> tuple[Any, ...]:
         return tuple(evaluate(jaxpr, (), values, reading.equation))
 
-    body.__name__ = jaxpr.debug_info.func_name
+    body.__name__ = name_of(jaxpr)
     return body
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
+from jaxcnnbp import _compat
+
 WIDE = {np.dtype(name) for name in ("float64", "complex128", "int64", "uint64")}
 
 Equation = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
@@ -73,7 +75,7 @@ def opened(trace: ClosedJaxpr | Jaxpr) -> Jaxpr:
 @contextmanager
 def context_of(eqn: JaxprEqn) -> Iterator[None]:
     """The mesh, the metadata and the types under which an equation was traced."""
-    with eqn.ctx.manager, _types(eqn):
+    with _compat.context_of(eqn), _types(eqn):
         yield
 
 

@@ -11,9 +11,8 @@ from weakref import WeakKeyDictionary
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
-from jax.extend.core import primitives as jex
 
-from jaxcnnbp._compat import with_compiler_options, without_compiler_options
+from jaxcnnbp._compat import name_of, with_compiler_options, with_weak_type, without_compiler_options
 from jaxcnnbp.modes import mode
 from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.inner import Inner, inner_rule
@@ -131,7 +130,7 @@ class Manual:
         """The outputs of one equation."""
         if self.swaps(eqn):
             outputs = RULES[eqn.primitive].apply(eqn, values)
-            return [_as_traced(y, var.aval) for y, var in zip(outputs, eqn.outvars, strict=True)]
+            return [with_weak_type(y, var.aval) for y, var in zip(outputs, eqn.outvars, strict=True)]
         if self._reaches_into(eqn):
             return cast(Inner, inner_rule(eqn))(self, eqn, values)
         return bind(eqn, values)
@@ -191,7 +190,7 @@ class Manual:
         def body(*args: Any) -> list[Any]:
             return evaluate(closed.jaxpr, closed.consts, args, self.equation)
 
-        body.__name__ = closed.jaxpr.debug_info.func_name
+        body.__name__ = name_of(closed.jaxpr)
         return jax.make_jaxpr(body)(*closed.in_avals)
 
     def _reaches(self, eqn: JaxprEqn) -> bool:
@@ -208,10 +207,3 @@ def _reading_of(names: tuple[str, ...]) -> Manual:
 # Keyed by the identity of a trace: JAX keeps the trace of a function that was traced before, and drops it in the end.
 _touched: WeakKeyDictionary[Trace, dict[Any, bool]] = WeakKeyDictionary()
 _rewritten: WeakKeyDictionary[Trace, dict[Any, Any]] = WeakKeyDictionary()
-
-
-def _as_traced(y: Any, aval: Any) -> Any:
-    """`y` with the type that the rest of the trace was made for: a weak type stays weak."""
-    if jax.typeof(y).weak_type == aval.weak_type:
-        return y
-    return jex.convert_element_type_p.bind(y, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=None)

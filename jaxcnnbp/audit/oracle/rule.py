@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
 
+from jaxcnnbp._compat import batch_by, lower_as
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.modes import alternatives
 
@@ -134,23 +134,19 @@ def _dtypes(rule: Rule, backward: bool, arrays: Sequence[Any], results: Arrays) 
     return [own if np.issubdtype(r.dtype, np.inexact) else np.dtype(np.int32) for r in results]
 
 
-def _lower(ctx: Any, *operands: Any, rule: Rule, backward: bool) -> Any:
-    wanted = [a.dtype for a in ctx.avals_out]
+def _called_back(*arrays: Any, rule: Rule, backward: bool) -> list[Any]:
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _shapes(*arrays, rule=rule, backward=backward)]
 
-    def on_host(*arrays: Any) -> Arrays:
-        return tuple(r.astype(d) for r, d in zip(rule.run(backward, arrays), wanted, strict=True))
+    def on_host(*arrays: Any) -> list[Any]:
+        return [r.astype(s.dtype) for r, s in zip(rule.run(backward, arrays), shapes, strict=True)]
 
-    results, _, _ = mlir.emit_python_callback(
-        ctx, on_host, None, operands, ctx.avals_in, ctx.avals_out, has_side_effect=False
-    )
-    return results
+    return jax.pure_callback(on_host, shapes, *arrays)
 
 
-def _batch(arrays: Sequence[Any], dims: Sequence[int | None], *, rule: Rule, backward: bool) -> Any:
-    size = next(a.shape[d] for a, d in zip(arrays, dims, strict=True) if d is not None)
+def _batch(over: Any, arrays: Sequence[Any], dims: Sequence[int | None], *, rule: Rule, backward: bool) -> Any:
     runs = [
         oracle_p.bind(*(_element(a, d, i) for a, d in zip(arrays, dims, strict=True)), rule=rule, backward=backward)
-        for i in range(size)
+        for i in range(over.size)
     ]
     outputs = [jnp.stack(column) for column in zip(*runs, strict=True)]
     return outputs, [0] * len(outputs)
@@ -160,5 +156,5 @@ def _element(array: Any, dim: int | None, index: int) -> Any:
     return array if dim is None else jax.lax.index_in_dim(array, index, dim, keepdims=False)
 
 
-mlir.register_lowering(oracle_p, _lower)
-batching.primitive_batchers[oracle_p] = _batch
+lower_as(oracle_p, _called_back)
+batch_by(oracle_p, _batch)
