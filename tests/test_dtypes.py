@@ -23,10 +23,9 @@ SOME = (
     *LAYERS,
     *named(BLOCKS, "max", "scaled"),
 )
-FLOATS = ["float32", "bfloat16", "float16"]
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_floats(case, dtype):
     arrays = case.arrays(dtype)
