@@ -44,6 +44,7 @@ def test_quiet_prints_the_error_rate_alone(mnist_like: Path) -> None:
     assert len(result.output.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_report_compares_the_trained_model(mnist_like: Path) -> None:
     result = call(
         "train",

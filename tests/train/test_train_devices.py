@@ -19,6 +19,8 @@ from jaxcnnbp.train.flat import check_sums, flatten
 from jaxcnnbp.train.layout import make_layout
 from jaxcnnbp.train.setup import build_program
 
+pytestmark = pytest.mark.slow
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 assert len(jax.devices()) == 8

@@ -105,6 +105,7 @@ def test_a_checkpoint_from_before_an_option_existed(bars: Data) -> None:
     assert identity.require_same(found, Course(step=3, epoch=2), Path("place")).step == 3
 
 
+@pytest.mark.slow
 def test_a_constant_rate_extends_to_the_bits_of_the_longer_run(bars: Data, tmp_path: Path) -> None:
     run = Run(checkpoints=str(tmp_path / "checkpoints"), resume=True)
     train(CONSTANT, bars, run=run)
