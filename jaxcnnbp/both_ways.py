@@ -41,6 +41,7 @@ from jaxcnnbp._compat import (
     zeros_of_type,
 )
 from jaxcnnbp.settings import Settings, Under, in_force
+from jaxcnnbp.wanted import computed
 
 if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule what its class says
     from jaxcnnbp.hand_written import hand_written
@@ -169,6 +170,9 @@ class Derivative:
         rest = iter(deltas)
         each = [SymbolicZero(a) if a.dtype == float0 else next(rest) for a in self.tangents]
         found = self.bwd(*self.static, self.kept.unflatten(residuals), self.outputs.unflatten(each))
+        wanted = iter(self.wanted)
+        asked = [any([next(wanted) for _ in range(tree.num_leaves)]) for tree in self.operands.children()]
+        found = [computed(ds) if is_asked else None for ds, is_asked in zip(found, asked, strict=True)]
         of_each = zip(self.operands.children(), found, strict=True)
         flat = [d for tree, ds in of_each for d in ([None] * tree.num_leaves if ds is None else tree.flatten_up_to(ds))]
         return [d for d, wanted in zip(flat, self.wanted, strict=True) if wanted]

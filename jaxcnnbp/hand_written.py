@@ -41,6 +41,7 @@ from jax.extend.core import Jaxpr, Var
 
 from jaxcnnbp.modes import mode
 from jaxcnnbp.settings import Settings, Under, in_force
+from jaxcnnbp.wanted import computed, read_by
 
 # Every rule of this package, under the name that a trace has for its function (`source_of`).
 RULES: dict[str, hand_written] = {}
@@ -80,7 +81,8 @@ class hand_written:
           fwd: `(*operands, *static)` to the output and what is kept for `bwd`; what is neither an operand nor an
             output of floats gets a `checkpoint_name`, such as `extreme_pool.winners`.
           bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
-            integers. One that nobody asked for is dead code. The delta of an integer output is not read.
+            integers. One that nobody asked for is dead code; as a `partial` (`wanted`) it is not even traced. The delta
+            of an integer output is not read.
         """
         self.fwd, self.bwd = fwd, bwd
         self.num_static = len(inspect.signature(bwd).parameters) - 2
@@ -125,7 +127,7 @@ class hand_written:
         delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0), y)
         # What has no element to begin with, as in an empty batch, is one of those that `pull` fills.
         kept = jax.tree.map(lambda a: a if jnp.size(a) else _emptied(a, wanted), kept)
-        read = _inputs_read(pull.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
+        read = _inputs_read(_read_by_gradients.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
         return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
 
 
@@ -140,9 +142,19 @@ def _noting(rule: hand_written, settings: Settings, num_args: int) -> Callable[.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def pull(bwd: Callable[..., Any], static: tuple[Any, ...], wanted: tuple[bool, ...] | None, kept: Any, delta: Any):
     """The gradients of those operands that are `wanted`, all of them if None: one dispatch if called eagerly."""
+    return tuple(map(computed, _pulled(bwd, static, wanted, kept, delta)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _read_by_gradients(bwd: Callable[..., Any], static: Any, wanted: tuple[bool, ...], kept: Any, delta: Any) -> Any:
+    """What `pull` is computed from: never run, only traced."""
+    return list(map(read_by, _pulled(bwd, static, wanted, kept, delta)))
+
+
+def _pulled(bwd: Callable[..., Any], static: Any, wanted: tuple[bool, ...] | None, kept: Any, delta: Any) -> list[Any]:
     delta = jax.tree.map(lambda d: d.array() if type(d) is Zero else d, delta, is_leaf=lambda d: type(d) is Zero)
     found = bwd(*static, jax.tree.map(_filled, kept), delta)
-    return tuple(g if w else None for g, w in zip(found, wanted or (True,) * len(found), strict=True))
+    return [g if w else None for g, w in zip(found, wanted or (True,) * len(found), strict=True)]
 
 
 def source_of(function: Callable[..., Any]) -> str:
