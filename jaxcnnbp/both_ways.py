@@ -15,6 +15,7 @@ traced or kept beyond what `jax.custom_vjp` would.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -170,8 +171,8 @@ class Derivative:
         rest = iter(deltas)
         each = [SymbolicZero(a) if a.dtype == float0 else next(rest) for a in self.tangents]
         found = self.bwd(*self.static, self.kept.unflatten(residuals), self.outputs.unflatten(each))
-        wanted = iter(self.wanted)
-        asked = [any([next(wanted) for _ in range(tree.num_leaves)]) for tree in self.operands.children()]
+        flags = iter(self.wanted)
+        asked = [sum(itertools.islice(flags, tree.num_leaves)) > 0 for tree in self.operands.children()]
         found = [computed(ds) if is_asked else None for ds, is_asked in zip(found, asked, strict=True)]
         of_each = zip(self.operands.children(), found, strict=True)
         flat = [d for tree, ds in of_each for d in ([None] * tree.num_leaves if ds is None else tree.flatten_up_to(ds))]
