@@ -105,7 +105,7 @@ def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tange
 
 
 def _needless(at: Derivative, residuals: Arrays, deltas: Arrays) -> list[int]:
-    """The residuals that no wanted gradient is computed from: those of a frozen operand's partner need not be kept."""
+    """Indices of residuals that no requested gradient reads, e.g. `x` when the kernel is frozen."""
     jaxpr = pull.trace(at, residuals, deltas).jaxpr.jaxpr
     read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
     for eqn in reversed(jaxpr.eqns):

@@ -116,7 +116,7 @@ def scatter(
 ) -> Array:
     """The sum of `value(tap, read)` over all taps, each laid where its tap falls: `(batch, *spatial, channels)`.
 
-    Values that meet in a cell are added, or joined by `meet`, for which zero must be nothing.
+    Values that meet in a cell are added, or combined with `meet`, whose identity must be 0.
 
     `read(a)` gives an array over output positions, `(batch, *output, channels)`, at the outputs that reach the
     positions in hand with `tap`, zero where there is none; `value` must act on each position alone and be zero

@@ -25,7 +25,7 @@ from jaxcnnbp.ops import (
     processor,
     winograd,
 )
-from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops._xla_cpu import fusion_barrier
 from jaxcnnbp.ops.conv_choice import Layer, Row
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Spread
@@ -445,7 +445,7 @@ def form_that_serves(table, layer):
 def test_computed_apart_is_kept_apart():
     """On CPUs XLA keeps the conditional, elsewhere there is none; the values are those of the function."""
     x = jax.numpy.arange(3.0)
-    run = jax.jit(lambda x: computed_apart(lambda x: (x + 1, x * 2), x, guard=x))
+    run = jax.jit(lambda x: fusion_barrier(lambda x: (x + 1, x * 2), x, guard=x))
     assert_same(run(x), (x + 1, x * 2))
     assert " conditional(" in run.lower(x).compile().as_text()
     lowered = {p: run.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}

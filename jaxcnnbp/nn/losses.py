@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.devices import alike, placed_by
+from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_by
 from jaxcnnbp.ops.numerics import cast, wide
 
 
@@ -56,7 +56,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
     Source: Bouvrie (2006), section 2: the last delta is f'(u) o (y - t).
     """
     outputs = jnp.asarray(outputs)
-    return _placed(_squared, outputs, one_hot_like(outputs, targets))
+    return _with_sharding(_squared, outputs, one_hot_like(outputs, targets))
 
 
 @hand_written
@@ -105,7 +105,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
     Source: Bishop, *Pattern Recognition and Machine Learning* (2006), section 4.3.4: delta = softmax(y) - t.
     """
     outputs = jnp.asarray(outputs)
-    return _placed(_cross_entropy, outputs, one_hot_like(outputs, targets))
+    return _with_sharding(_cross_entropy, outputs, one_hot_like(outputs, targets))
 
 
 def one_hot_like(outputs: Array, targets: Array) -> Array:
@@ -121,8 +121,10 @@ def one_hot_like(outputs: Array, targets: Array) -> Array:
     return targets.astype(outputs.dtype)
 
 
-def _placed(loss: Callable[..., Array], outputs: Array, targets: Array) -> Array:
-    return placed_by(lambda outputs, targets: loss(*alike(outputs, targets)), lambda *_: (), outputs, targets)
+def _with_sharding(loss: Callable[..., Array], outputs: Array, targets: Array) -> Array:
+    return with_sharding_by(
+        lambda outputs, targets: loss(*unify_varying_axes(outputs, targets)), lambda *_: (), outputs, targets
+    )
 
 
 def _batch(outputs: Array) -> int:

@@ -29,7 +29,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.extreme_fold import with_places
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, wide
@@ -224,7 +224,7 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape, *, layout: s
     x, outputs = parse_adaptive(inputs, output_shape)
     x = with_mean(x)
     rule = symbolic.adaptive_mean if symbolic.has_symbols(x) else adaptive_mean_op
-    return split_batch(placed_alike(lambda x: rule(x, outputs), x), inputs, len(outputs))
+    return split_batch(with_sharding_like(lambda x: rule(x, outputs), x), inputs, len(outputs))
 
 
 @takes_layout("inputs", window="output_shape")
@@ -259,9 +259,9 @@ def adaptive_max_pool(
     require_ordered(x)
     if symbolic.has_symbols(x):
         symbolic.require_no_argmax(return_argmax)
-        values = placed_alike(lambda x: symbolic.adaptive_max(x, outputs), x)
+        values = with_sharding_like(lambda x: symbolic.adaptive_max(x, outputs), x)
         return split_batch(values, inputs, len(outputs))
-    both = placed_alike(lambda x: adaptive_max_op(x, outputs), x)
+    both = with_sharding_like(lambda x: adaptive_max_op(x, outputs), x)
     values, argmax = (split_batch(a, inputs, len(outputs)) for a in both)
     return (values, argmax) if return_argmax else values
 

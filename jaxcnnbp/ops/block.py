@@ -36,12 +36,12 @@ from jax import Array
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.activation import Rule, rule_named
-from jaxcnnbp.ops.apart import apart
 from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import read_winners, send_to_winners, where_cells, winners
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
@@ -185,7 +185,7 @@ def _pool_and_activate(terms: Terms, plan: Block, pool: Pool) -> Stage:
 
 def _activate_and_pool(terms: Terms, plan: Block, pool: Pool) -> Stage:
     best, taps = winners(_activation(terms, plan), pool.window, pool.kind)
-    won = apart(lambda sums, taps: read_winners(sums, taps, pool.window), terms[0], taps)
+    won = compute_once(lambda sums, taps: read_winners(sums, taps, pool.window), terms[0], taps)
     return best, taps, _kept(best, (won, *terms[1:]), plan)
 
 
@@ -201,7 +201,7 @@ def _activation(terms: Terms, plan: Block) -> Array:
     def f(*terms: Array) -> Array:
         return cast(plan.rule.f(_u(*terms)), terms[0].dtype)
 
-    return apart(f, *terms) if plan.slope_from == "output" else f(*terms)
+    return compute_once(f, *terms) if plan.slope_from == "output" else f(*terms)
 
 
 def _kept(f: Array, terms: Terms, plan: Block) -> Array | None:
@@ -209,7 +209,7 @@ def _kept(f: Array, terms: Terms, plan: Block) -> Array | None:
     if plan.slope_from == "output":
         return f
     if plan.slope_from == "signs":
-        return apart(lambda *terms: _pack_signs(cast(_u(*terms), terms[0].dtype)), *terms)
+        return compute_once(lambda *terms: _pack_signs(cast(_u(*terms), terms[0].dtype)), *terms)
     return cast(_u(*terms), terms[0].dtype) if plan.slope_from == "input" else None
 
 
@@ -233,7 +233,7 @@ def _packed_axis(u: Array) -> int:
 @partial(jax.jit, static_argnums=3, inline=True)
 def block_op(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
     """One dispatch; inside `shard_map` all operands differ from device to device as one of them does."""
-    present = alike(x, kernel) if bias is None else alike(x, kernel, bias)
+    present = unify_varying_axes(x, kernel) if bias is None else unify_varying_axes(x, kernel, bias)
     return block(present[0], present[1], None if bias is None else present[2], plan)
 
 

@@ -19,7 +19,7 @@ from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.convolve import check_operands
 from jaxcnnbp.ops.dense import add_bias
-from jaxcnnbp.ops.devices import alike, placed_alike
+from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import spread_windows, sum_windows
 from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
@@ -70,7 +70,9 @@ def _subsample_over_symbols(x: Array, beta: Array, window: Window) -> Array:
     return _scale_maps(symbolic.sum_pool(x, window), beta)
 
 
-subsample_op = jax.jit(lambda x, beta, window: _subsample(*alike(x, beta), window), static_argnums=2, inline=True)
+subsample_op = jax.jit(
+    lambda x, beta, window: _subsample(*unify_varying_axes(x, beta), window), static_argnums=2, inline=True
+)
 
 
 @takes_layout("x", window="window_shape")
@@ -123,7 +125,7 @@ def subsample(
             " would be lost; pad or crop, or pass ceil_mode=True for partial blocks."
         )
     rule = _subsample_over_symbols if over_symbols(window) else subsample_op
-    scaled = placed_alike(lambda x, beta: rule(x, beta, window), merged, beta)
+    scaled = with_sharding_like(lambda x, beta: rule(x, beta, window), merged, beta)
     return split_batch(add_bias(scaled, bias), x, window.rank)
 
 
@@ -186,7 +188,9 @@ def _combine_over_symbols(x: Array, kernel: Array, logits: Array, geometry: Conv
     return symbolic.conv(x, _weighted(kernel, softmax_over_inputs(logits)), geometry)
 
 
-combine_op = jax.jit(lambda x, k, c, geometry: _combine(*alike(x, k, c), geometry), static_argnums=3, inline=True)
+combine_op = jax.jit(
+    lambda x, k, c, geometry: _combine(*unify_varying_axes(x, k, c), geometry), static_argnums=3, inline=True
+)
 
 
 @takes_layout("x")
@@ -235,7 +239,7 @@ def combine_maps(
     window = window_of(x.shape[1:-1], kernel.shape[:-2], padding=padding, names={"size": "kernel"})
     geometry = ConvGeometry(require_output(window, "kernel"), mirrored=bool(true_convolution))
     rule = _combine_over_symbols if over_symbols(window) else combine_op
-    combined = placed_alike(lambda x, kernel, logits: rule(x, kernel, logits, geometry), x, kernel, logits)
+    combined = with_sharding_like(lambda x, kernel, logits: rule(x, kernel, logits, geometry), x, kernel, logits)
     return add_bias(combined, bias)
 
 

@@ -25,7 +25,7 @@ from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.conv_choice import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv_connections import each_from_its_maps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.numerics import cast, common
 from jaxcnnbp.wanted import Gradient
 
@@ -94,7 +94,9 @@ def _promote(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 # Called eagerly a rule is one dispatch; inside another jit it is inlined.
-conv_op = jax.jit(lambda x, kernel, geometry: conv(*alike(x, kernel), geometry), static_argnums=2, inline=True)
+conv_op = jax.jit(
+    lambda x, kernel, geometry: conv(*unify_varying_axes(x, kernel), geometry), static_argnums=2, inline=True
+)
 input_grad_op = jax.jit(input_grad, static_argnums=2, inline=True)
 kernel_grad_op = jax.jit(kernel_grad, static_argnums=2, inline=True)
 

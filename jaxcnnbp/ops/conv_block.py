@@ -19,7 +19,7 @@ from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block_op
 from jaxcnnbp.ops.convolve import bordered, check_operands, connect, conv_geometry
 from jaxcnnbp.ops.dense import add_bias
-from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_inexact, require_same_dtype
 
@@ -111,7 +111,7 @@ def conv_block(
     plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled, border)
     operands = (x, kernel) if bias is None else (x, kernel, bias)
     rule = _parts_in_turn if over_symbols(geometry.window) else block_op
-    return placed_alike(lambda x, kernel, bias=None: rule(x, kernel, bias, plan), *operands)
+    return with_sharding_like(lambda x, kernel, bias=None: rule(x, kernel, bias, plan), *operands)
 
 
 def _parts_in_turn(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops._xla_cpu import fusion_barrier
 from jaxcnnbp.ops.conv_forms import kernel_grad_as_forward
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_patches import by_blocks, images_a_block
@@ -55,7 +55,7 @@ def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -
         return blocks.scattered(_dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
 
     # The gradient of a pool that reads the sums would add them up again in each of its phases.
-    return computed_apart(sent_back, delta, kernel, guard=kernel)
+    return fusion_barrier(sent_back, delta, kernel, guard=kernel)
 
 
 def kernel_grad_by_columns(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
@@ -90,7 +90,7 @@ class Blocks:
         self.count = window.output[-1] // self.columns
         self.read = (self.columns - 1) * self.stride + self.taps
         self.step = self.columns * self.stride
-        self.reach = -(-self.read // self.step)  # a block reads this many times as far as its neighbour is away
+        self.reach = -(-self.read // self.step)  # ceil(read / step): neighbouring blocks that one block's input spans
         lead = zip(window.output[:-1], window.stride, window.extent, strict=False)
         self.extents = (*((o - 1) * s + e for o, s, e in lead), (self.count + self.reach - 1) * self.step)
 

@@ -21,10 +21,10 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops.apart import computed_apart
+from jaxcnnbp.ops._xla_cpu import fusion_barrier
 from jaxcnnbp.ops.conv_forms import forward_by_taps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
-from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import lay, pad_once, reached, take_reached
 
@@ -43,7 +43,7 @@ def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
             total = total + lay(_weighted(p, kernel[tap], sum_type), window, spans)
         return cast(total, geometry.output_dtype or x.dtype)
 
-    return computed_apart(shifted, x, kernel, guard=kernel)
+    return fusion_barrier(shifted, x, kernel, guard=kernel)
 
 
 def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -60,7 +60,7 @@ def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) ->
             total = total + _laid(_weighted(delta, kernel[tap], sum_type), edges)
         return cast(total, delta.dtype)
 
-    return computed_apart(shifted, delta, kernel, guard=kernel)
+    return fusion_barrier(shifted, delta, kernel, guard=kernel)
 
 
 def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -70,7 +70,7 @@ def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
     def padded(x: Array, kernel: Array) -> Array:
         return cast(forward_by_taps(cast(x, sum_type), cast(kernel, sum_type), geometry), dtype)
 
-    return computed_apart(padded, x, kernel, guard=kernel)
+    return fusion_barrier(padded, x, kernel, guard=kernel)
 
 
 def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -89,7 +89,7 @@ def forward_by_tap_rows(x: Array, kernel: Array, geometry: ConvGeometry) -> Arra
         return total + forward_by_taps(images, lax.dynamic_index_in_dim(rows, number, 0, keepdims=False), one_row)
 
     shape = (x.shape[0], *window.output, kernel.shape[-1])
-    empty = alike_zeros(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
+    empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
     return lax.fori_loop(0, rows.shape[0], add_row, empty)
 
 
@@ -154,7 +154,7 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
         row = _block(deltas, place, (1,) * len(lead), ends).reshape(sums[0].shape)
         return tuple(s + _line(here, t, window) * row for s, t in zip(sums, window.tap_indices(), strict=True))
 
-    empty = alike_zeros(jax.ShapeDtypeStruct(deltas.shape[len(lead) :], sum_type), x, delta)
+    empty = zeros_varying_like(jax.ShapeDtypeStruct(deltas.shape[len(lead) :], sum_type), x, delta)
     sums = lax.fori_loop(0, math.prod(lead), add_row, (empty,) * window.taps)
     by_column = jnp.stack(sums).reshape(window.taps, window.output[-1], channels)
     return by_column.sum(1).reshape(geometry.kernel_shape(channels, delta.shape[-1]))

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.ops.conv import input_grad_op, kernel_grad_op
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.devices import placed_by
+from jaxcnnbp.ops.devices import with_sharding_by
 from jaxcnnbp.ops.lax_layout import LaxConvolution, checked_by_lax, lax_convolution, padding_in_numbers
 from jaxcnnbp.ops.numerics import require_inexact
 
@@ -75,7 +75,7 @@ def conv_input_grad(
     def rule(delta: Array, kernel: Array) -> Array:
         return plan.input_out(input_grad_op(plan.output_in(delta), plan.kernel_in(kernel), plan.geometry))
 
-    return placed_by(rule, lambda of_delta, _: plan.input_axes(of_delta), delta, kernel)
+    return with_sharding_by(rule, lambda of_delta, _: plan.input_axes(of_delta), delta, kernel)
 
 
 def conv_kernel_grad(
@@ -135,7 +135,7 @@ def conv_kernel_grad(
     def rule(x: Array, delta: Array) -> Array:
         return plan.kernel_out(kernel_grad_op(plan.input_in(x), plan.output_in(delta), plan.geometry))
 
-    return placed_by(rule, lambda *_: (), x, delta)
+    return with_sharding_by(rule, lambda *_: (), x, delta)
 
 
 def conv_bias_grad(delta: ArrayLike, feature_axis: int = -1) -> Array:
@@ -161,7 +161,7 @@ def conv_bias_grad(delta: ArrayLike, feature_axis: int = -1) -> Array:
     delta = jnp.asarray(delta)
     require_inexact(delta, "delta")
     last = jnp.moveaxis(delta, feature_axis, -1)
-    return placed_by(sum_to_channels, lambda of_delta: of_delta[-1:], last)
+    return with_sharding_by(sum_to_channels, lambda of_delta: of_delta[-1:], last)
 
 
 def _gradient_plan(

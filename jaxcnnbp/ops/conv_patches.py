@@ -19,7 +19,7 @@ from dataclasses import replace
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window, keep_axes
-from jaxcnnbp.ops.apart import apart, computed_apart
+from jaxcnnbp.ops._xla_cpu import compute_once, fusion_barrier
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import wide
@@ -62,7 +62,7 @@ def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -
         return scatter(sent_back, geometry.window)
 
     # The gradient of a pool that reads the sums would add them up again in each of its phases.
-    return computed_apart(added, delta, kernel, guard=kernel)
+    return fusion_barrier(added, delta, kernel, guard=kernel)
 
 
 def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
@@ -75,7 +75,7 @@ def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
         return sum_over_images(of_images, x, delta, images_a_block(x, patch_bytes(x, geometry)))
 
     # The activation that x comes from would be computed again for every tap.
-    return apart(summed, x, delta).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+    return compute_once(summed, x, delta).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
 def patches(x: Array, geometry: ConvGeometry) -> Array:

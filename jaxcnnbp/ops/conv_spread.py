@@ -25,7 +25,7 @@ from jaxcnnbp.ops import conv_forms as plain
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.conv_layer import Layer, Row
 from jaxcnnbp.ops.conv_patches import forward_by_patches, input_grad_by_patches, kernel_grad_by_patches
-from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import pad_once
 
@@ -44,7 +44,7 @@ def forward_by_tap_groups(x: Array, kernel: Array, geometry: ConvGeometry) -> Ar
         return total + plain.forward_by_taps(_read(padded, number, window, lead), taps, one)
 
     shape = (x.shape[0], *window.output, kernel.shape[-1])
-    empty = alike_zeros(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
+    empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
     return lax.fori_loop(0, groups.shape[0], add, empty)
 
 

@@ -17,7 +17,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.conv import conv_op
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_same_dtype
 from jaxcnnbp.ops.pad import Border, border_of, pad_op
@@ -125,7 +125,7 @@ def _convolution(
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored, connections)
     border, geometry = bordered(geometry, padding_mode)
     rule = symbolic.conv if over_symbols(geometry.window) else conv_op
-    return placed_alike(lambda x, kernel: rule(pad_op(x, border), kernel, geometry), x, kernel)
+    return with_sharding_like(lambda x, kernel: rule(pad_op(x, border), kernel, geometry), x, kernel)
 
 
 def conv_geometry(

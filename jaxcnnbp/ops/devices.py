@@ -17,11 +17,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxcnnbp._compat import varying_axes
 
 
-def alike(*arrays: Array) -> tuple[Array, ...]:
-    """`arrays`, each marked as different on all devices that any of them differs on, as lax marks its operands.
+def unify_varying_axes(*arrays: Array) -> tuple[Array, ...]:
+    """Casts operands to the union of their varying mesh axes (`lax.pcast`).
 
-    `jax.custom_vjp` does not do it. The transpose of the mark is a sum over the devices: the gradient of a kernel that
-    all share is the sum of those that each finds on its images.
+    Its transpose is the psum of a shared kernel's gradient. lax does this itself, `jax.custom_vjp` does not.
     """
     axes = [varying_axes(a) for a in arrays]
     every = frozenset().union(*axes)
@@ -29,9 +28,9 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
     return tuple(lax.pcast(a, m, to="varying") if m else a for a, m in zip(arrays, missing, strict=True))
 
 
-def alike_zeros(shape: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
-    """Zeros, marked as different on all devices that any of `arrays` differs on."""
-    return alike(jnp.zeros(shape.shape, shape.dtype), *arrays)[0]
+def zeros_varying_like(shape: jax.ShapeDtypeStruct, *arrays: Array) -> Array:
+    """Zeros that vary over the mesh axes that any of `arrays` varies over."""
+    return unify_varying_axes(jnp.zeros(shape.shape, shape.dtype), *arrays)[0]
 
 
 def may_be_partitioned(x: Array) -> bool:
@@ -53,7 +52,7 @@ def _cpu_devices() -> int:
         return 0
 
 
-def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
+def with_sharding(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
     """`rule(*arrays)`, its outputs laid over the devices as `sharding` (of lax's own output) says, if it says anything.
 
     Where shardings are part of the types (`jax.sharding.AxisType.Explicit`) the forms of a rule would each have to say
@@ -67,7 +66,7 @@ def placed(rule: Callable[..., Any], *arrays: Array, sharding: Any) -> Any:
     return _with_automatic_axes(rule, axes, sharding)(*(_on_mesh(a, mesh) for a in arrays))
 
 
-def placed_by(rule: Callable[..., Any], spec: Callable[..., Sequence[Any]], *arrays: Array) -> Any:
+def with_sharding_by(rule: Callable[..., Any], spec: Callable[..., Sequence[Any]], *arrays: Array) -> Any:
     """The same, where lax has no output to ask: `spec` makes the axes of the outputs from those of the arrays.
 
     An axis of the mesh that does not divide the extent it is meant for, or that the output has already, is left out.
@@ -83,9 +82,9 @@ def placed_by(rule: Callable[..., Any], spec: Callable[..., Sequence[Any]], *arr
     return _with_automatic_axes(rule, axes, shardings)(*arrays)
 
 
-def placed_alike(rule: Callable[..., Any], x: Array, *others: Array) -> Any:
+def with_sharding_like(rule: Callable[..., Any], x: Array, *others: Array) -> Any:
     """`rule(x, *others)`, each output laid over the devices as `x` is, which is what lax does with windows."""
-    return placed_by(rule, lambda of_x, *_: of_x, x, *others)
+    return with_sharding_by(rule, lambda of_x, *_: of_x, x, *others)
 
 
 def explicit_axes(mesh: Any) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.apart import apart, if_ever
+from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.joining import Operation, join_windows
 from jaxcnnbp.ops.numerics import cast, cast_exact, wide
@@ -48,7 +48,7 @@ def extremes(x: Array, window: Window, kind: str) -> Array:
     if not is_written_out(window) or (inner and may_be_partitioned(x)):
         return _extremes_by_lax(x, window, kind)
     for step in inner:
-        x = apart(partial(_values, window=step, kind=kind), x)
+        x = compute_once(partial(_values, window=step, kind=kind), x)
     return _values(x, last, kind)
 
 
@@ -58,7 +58,7 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
         return by_joining(x, window, kind)
     weight, found = 1, list[Array]()
     for step in steps(window):
-        best = apart(partial(_values, window=step, kind=kind), x)
+        best = compute_once(partial(_values, window=step, kind=kind), x)
         numbers = (np.arange(step.taps).reshape(step.size) * weight).astype(tap_dtype(window.taps))
         found = [_holders(best, x, *found, window=step, numbers=numbers)]
         x, weight = best, weight * step.taps
@@ -143,7 +143,7 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
     taps = list(reached(window))
     first = partial(last_where, lambda p, own: p == own, taps[::-1])
     if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return apart(first, best, x, *below)
+        return compute_once(first, best, x, *below)
     last_nan = partial(last_where, lambda p, _: p != p, taps)
 
     def with_nans(best: Array, *read: Array) -> Array:
@@ -151,7 +151,7 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
 
     if best.size == 0 or may_be_partitioned(x):
         return with_nans(best, x, *below)
-    return if_ever(jnp.isnan(jnp.max(best)), with_nans, first, best, x, *below)
+    return cond_on_cpu(jnp.isnan(jnp.max(best)), with_nans, first, best, x, *below)
 
 
 def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:

@@ -23,9 +23,9 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import axis_in_front, hand_written
 from jaxcnnbp.ops import tap_loop
-from jaxcnnbp.ops.apart import apart
+from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.cells import add_to_cells
-from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.extreme_blocks import blocks_reached, send_to_blocks
 from jaxcnnbp.ops.extreme_fold import along, extremes, extremes_and_taps, identity, is_short, steps
 from jaxcnnbp.ops.numerics import cast, wide
@@ -123,8 +123,8 @@ def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
     delta = cast(delta, wide(dtype))
     for step in outer:
         weight //= step.taps
-        sent = apart(partial(_send_one_step, window=step, weight=weight), delta, taps)
-        delta, taps = sent, apart(partial(_left_over, window=step, weight=weight), taps)
+        sent = compute_once(partial(_send_one_step, window=step, weight=weight), delta, taps)
+        delta, taps = sent, compute_once(partial(_left_over, window=step, weight=weight), taps)
     return cast(_send_one_step(delta, taps, last, 1), dtype)
 
 
@@ -141,7 +141,7 @@ def _send_one_step(delta: Array, taps: Array, window: Window, weight: int, fused
 
 
 def _left_over(taps: Array, window: Window, weight: int) -> Array:
-    """The numbers of the taps on the axes to come; outputs that meet agree on it, it belongs to the row that won."""
+    """Winner index within the remaining axes; outputs meeting in one cell agree on it, so `max` merges them."""
 
     def to_winner(tap: Ints, read: Reader) -> Array:
         first = jnp.asarray(_number(tap, window, weight), taps.dtype)
@@ -198,7 +198,7 @@ def send_to_equals(delta: Array, x: Array, best: Array, window: Window, split: b
         return tap_loop.add(sent, jnp.where(holds(tap), delta, jnp.zeros((), sum_type)), tap, window), None
 
     if split:
-        none = alike_zeros(jax.ShapeDtypeStruct(best.shape, sum_type), x, best)
+        none = zeros_varying_like(jax.ShapeDtypeStruct(best.shape, sum_type), x, best)
         holders = lax.scan(lambda count, tap: (count + cast(holds(tap), sum_type), None), none, taps)[0]
         delta = _shared(delta, holders)
     delta = cast(delta, sum_type)

@@ -30,7 +30,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.cells import add_to_cells, first_largest, read_cells
-from jaxcnnbp.ops.devices import alike, placed_alike
+from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool_front import require_ordered, split_batch, with_one_batch_axis
@@ -104,7 +104,7 @@ fractional_max.defvjp(fractional_max_fwd, fractional_max_bwd)
 @partial(jax.jit, static_argnums=(2, 3), inline=True)
 def fractional_max_op(x: Array, samples: Array, size: Ints, outputs: Ints) -> tuple[Array, Array]:
     """The maxima and their cells; what begins where is no number to differentiate by."""
-    x, samples = alike(x, samples)
+    x, samples = unify_varying_axes(x, samples)
     pooled: Any = fractional_max(x, window_starts(samples, x.shape[1:-1], size, outputs), size)
     return pooled
 
@@ -153,7 +153,7 @@ def fractional_max_pool(
     """
     x, size, outputs = parse_fractional(inputs, window_shape, output_shape, output_ratio)
     drawn = fractional_samples(x, np.shape(inputs), len(size), samples, key)
-    both = placed_alike(lambda x, r: fractional_max_op(x, r, size, outputs), x, drawn)
+    both = with_sharding_like(lambda x, r: fractional_max_op(x, r, size, outputs), x, drawn)
     values, argmax = (split_batch(a, inputs, len(size)) for a in both)
     return (values, argmax) if return_argmax else values
 

@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import unpadded
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import unify_varying_axes
 
 
 class Operation(NamedTuple):
@@ -87,7 +87,9 @@ def _as_joined(parts: Any, operation: Operation) -> Any:
     """`parts` in the shapes that joined ones have, different on the same devices."""
     leaves, tree = jax.tree.flatten(parts)
     shapes = jax.tree.leaves(jax.eval_shape(operation.two, parts, parts))
-    return tree.unflatten(alike(*(jnp.broadcast_to(a, s.shape) for a, s in zip(leaves, shapes, strict=True))))
+    return tree.unflatten(
+        unify_varying_axes(*(jnp.broadcast_to(a, s.shape) for a, s in zip(leaves, shapes, strict=True)))
+    )
 
 
 def _later(x: Array, offset: Array, reach: int, axis: int) -> Array:

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.devices import placed
+from jaxcnnbp.ops.devices import with_sharding
 from jaxcnnbp.ops.lax_layout import checked_by_lax, lax_convolution, padding_in_numbers, sized_by_ints
 
 
@@ -85,7 +85,7 @@ def conv_general_dilated(
     if conv_by_lax_because(lhs, rhs, parameters["dimension_numbers"]):
         return lax_itself.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
     plan = lax_convolution(lhs.shape, rhs.shape, **parameters)
-    return with_weak_type(placed(plan, lhs, rhs, sharding=out.sharding), out)
+    return with_weak_type(with_sharding(plan, lhs, rhs, sharding=out.sharding), out)
 
 
 def conv_by_lax_because(lhs: Any, rhs: Any, dimension_numbers: Any) -> str | None:

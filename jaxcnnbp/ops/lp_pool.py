@@ -25,7 +25,7 @@ from jaxcnnbp.geometry.parse import over_symbols
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad, spread_windows
 from jaxcnnbp.ops.numerics import cast, wide
@@ -162,4 +162,4 @@ def lp_pool(
     x, window = parse_pool(inputs, window_shape, window_shape if strides is None else strides, "VALID", None, ceil_mode)
     x = with_mean(x)
     rule = _over_symbols if over_symbols(window) else lp_pool_op
-    return split_batch(placed_alike(lambda x: rule(x, float(norm_type), window), x), inputs, window.rank)
+    return split_batch(with_sharding_like(lambda x: rule(x, float(norm_type), window), x), inputs, window.rank)

@@ -11,7 +11,7 @@ from jaxcnnbp.geometry import Padding
 from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.devices import placed_alike
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.extreme_pool import argmax_pool_op, extreme_pool_op
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import mean_pool_op
@@ -134,7 +134,7 @@ def avg_pool(
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     x = with_mean(x)
     rule = symbolic.mean_pool if over_symbols(window) else mean_pool_op
-    return split_batch(placed_alike(lambda x: rule(x, window, bool(count_include_pad)), x), inputs, window.rank)
+    return split_batch(with_sharding_like(lambda x: rule(x, window, bool(count_include_pad)), x), inputs, window.rank)
 
 
 @takes_layout("inputs", window="window_shape")
@@ -168,7 +168,7 @@ def max_pool_with_argmax(
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     require_numbers(window, "`max_pool_with_argmax`", "use `max_pool`")
     require_ordered(x)
-    values, argmax = placed_alike(lambda x: argmax_pool_op(x, window, "max"), x)
+    values, argmax = with_sharding_like(lambda x: argmax_pool_op(x, window, "max"), x)
     return split_batch(values, inputs, window.rank), split_batch(argmax, inputs, window.rank)
 
 
@@ -186,4 +186,4 @@ def _extreme(
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     require_ordered(x)
     rule = symbolic.extreme_pool if over_symbols(window) else extreme_pool_op
-    return split_batch(placed_alike(lambda x: rule(x, window, kind, ties), x), inputs, window.rank)
+    return split_batch(with_sharding_like(lambda x: rule(x, window, kind, ties), x), inputs, window.rank)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
-from jaxcnnbp.ops.devices import placed_by
+from jaxcnnbp.ops.devices import with_sharding_by
 from jaxcnnbp.ops.numerics import cast
 
 TIES = ("first", "all", "split")
@@ -67,7 +67,7 @@ def merge_batch(x: Array, rank: int) -> Array:
     if count == 1:
         return x
     shape = (math.prod(x.shape[:count]), *x.shape[count:])
-    return placed_by(lambda x: x.reshape(shape), lambda of_x: ((*of_x[:count], None)[0], *of_x[count:]), x)
+    return with_sharding_by(lambda x: x.reshape(shape), lambda of_x: ((*of_x[:count], None)[0], *of_x[count:]), x)
 
 
 def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
@@ -77,7 +77,7 @@ def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
     if count == 1:
         return y
     shape = (*x.shape[:count], *y.shape[1:])
-    return placed_by(lambda y, _: y.reshape(shape), lambda of_y, of_x: (*of_x[:count], *of_y[1:]), y, x)
+    return with_sharding_by(lambda y, _: y.reshape(shape), lambda of_y, of_x: (*of_x[:count], *of_y[1:]), y, x)
 
 
 def check_ties(ties: str) -> None:

@@ -20,7 +20,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.devices import explicit_axes, placed
+from jaxcnnbp.ops.devices import explicit_axes, with_sharding
 from jaxcnnbp.ops.extreme_fold import identity
 from jaxcnnbp.ops.extreme_pool import extreme_pool_op
 from jaxcnnbp.ops.lax_layout import sized_by_ints
@@ -95,14 +95,14 @@ def reduce_window(
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
     layout = Layout.of(xs[0].shape, **call.params)
     sharding = call.outs[0].sharding
-    # What lax traced under explicit axes of a mesh says so in each equation, and inside `placed` they are not.
+    # What lax traced under explicit axes of a mesh says so in each equation, and inside `with_sharding` they are not.
     known = call.reducer if isinstance(call.reducer, str) or not explicit_axes(sharding.mesh) else None
 
     def rule(*arrays: Array) -> list[Array]:
         reducer = known or _traced(computation, tree, arrays[len(xs) :])
         return _rule_for(reducer, inits, call.from_identity, layout)(*arrays)
 
-    ys = placed(rule, *xs, *inits, sharding=sharding)
+    ys = with_sharding(rule, *xs, *inits, sharding=sharding)
     return tree.unflatten([with_weak_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
 
 
@@ -229,7 +229,9 @@ def pool_windows(kind: str, x: Array, out: Any, **params: Any) -> Array:
     if 0 in out.shape:  # no window fits
         return with_weak_type(jnp.zeros(out.shape, out.dtype), out)
     layout = Layout.of(x.shape, **params)
-    y = placed(lambda x: layout.outward(_pooled(kind, layout.inward(x), layout.window)), x, sharding=out.sharding)
+    y = with_sharding(
+        lambda x: layout.outward(_pooled(kind, layout.inward(x), layout.window)), x, sharding=out.sharding
+    )
     return with_weak_type(y, out)
 
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import unpadded
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.taps import crop_to_input, pad_to_reach
 
 Reader = Callable[[Array], Array]
@@ -61,7 +61,7 @@ def add(rows: Array, values: Array, tap: Array, window: Window) -> Array:
 def no_rows(batch: int, channels: int, dtype: Any, window: Window, *like: Array) -> Array:
     """Zeros to `add` to, different on all devices that any of `like` differs on."""
     shape = (batch, *(n for pair in zip(_rows(window), window.stride, strict=True) for n in pair), channels)
-    return alike(jnp.zeros(shape, dtype), *like)[0]
+    return unify_varying_axes(jnp.zeros(shape, dtype), *like)[0]
 
 
 def out_of_rows(rows: Array, window: Window) -> Array:

@@ -16,7 +16,7 @@ from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import alike, placed_alike
+from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.mean_pool import copy_to_windows_op
 from jaxcnnbp.ops.numerics import cast
@@ -96,7 +96,7 @@ _unpool.defvjp(unpool_fwd, unpool_bwd)
 def _unpool_op(values: Array, argmax: Array, spatial: Ints) -> Array:
     if values.size == 0 or 0 in spatial:
         return jnp.zeros((values.shape[0], *spatial, values.shape[-1]), values.dtype)
-    return _unpool(*alike(values, argmax), spatial)
+    return _unpool(*unify_varying_axes(values, argmax), spatial)
 
 
 @takes_layout("values", "argmax", window="spatial_shape")
@@ -140,7 +140,7 @@ def max_unpool(
         )
     spatial = per_axis(tuple(spatial_shape), rank, "spatial_shape", minimum=0)
     merged = merge_batch(values, rank), merge_batch(argmax, rank)
-    unpooled = placed_alike(lambda values, argmax: _unpool_op(values, argmax, spatial), *merged)
+    unpooled = with_sharding_like(lambda values, argmax: _unpool_op(values, argmax, spatial), *merged)
     return split_batch(unpooled, values, rank)
 
 
@@ -182,7 +182,7 @@ def upsample(
     merged = merge_batch(delta, rank)
     blocks = _blocks(merged.shape[1:-1], window_shape, strides)
     numbers = cast(merged, jnp.int32) if merged.dtype == jnp.bool_ else merged
-    grown = placed_alike(lambda delta: copy_to_windows_op(delta, blocks), numbers)
+    grown = with_sharding_like(lambda delta: copy_to_windows_op(delta, blocks), numbers)
     return split_batch(grown if numbers is merged else grown != 0, delta, rank)
 
 

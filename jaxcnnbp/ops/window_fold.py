@@ -24,7 +24,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops import tap_loop
-from jaxcnnbp.ops.devices import alike
+from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.numerics import cast, wide
 
 Leaves = tuple[Array, ...]
@@ -45,7 +45,7 @@ def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: 
     """`(batch, *spatial, channels)` each -> `(batch, *output, channels)` each."""
     parts = (operands, inits, tuple(map(jnp.asarray, reducer.consts)))
     arrays, tree = jax.tree.flatten(parts)
-    return _fold_op(*tree.unflatten(alike(*arrays)), reducer.jaxpr, window)
+    return _fold_op(*tree.unflatten(unify_varying_axes(*arrays)), reducer.jaxpr, window)
 
 
 @hand_written
@@ -69,7 +69,7 @@ def fold_fwd(operands: Leaves, inits: Leaves, consts: Leaves, reducer: Jaxpr, wi
         kept = _where(begun, prefix, tuple(map(jnp.zeros_like, prefix)))
         return (after, begun | is_cell), (kept, begun)
 
-    first = alike(*start, *operands)[: len(start)], jnp.zeros((1, *window.output, 1), bool)
+    first = unify_varying_axes(*start, *operands)[: len(start)], jnp.zeros((1, *window.output, 1), bool)
     (y, _), (prefixes, begun) = lax.scan(step, first, tap_loop.tap_numbers(window))
     return y, Folded(prefixes, begun, operands, inits, consts)
 

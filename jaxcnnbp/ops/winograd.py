@@ -39,7 +39,7 @@ from jax import Array, lax
 from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual
 from jaxcnnbp.ops.conv_patches import largest_divisor
-from jaxcnnbp.ops.devices import alike_zeros
+from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
 
 Parts = list[Array]  # ends and middles of one axis, or of both: [ends of ends, middles of ends, ...]
@@ -80,7 +80,7 @@ def kernel_grad_by_winograd(x: Array, delta: Array, geometry: ConvGeometry) -> A
         return jax.tree.map(jnp.add, sums, more), None
 
     shape = jax.ShapeDtypeStruct((2, 2, x.shape[-1], delta.shape[-1]), strips.sum_type)
-    nothing = [alike_zeros(shape, x, delta)] * 4
+    nothing = [zeros_varying_like(shape, x, delta)] * 4
     total, _ = lax.scan(add, nothing, (strips.blocks(), strips.blocks_of_outputs(delta)))
     return _back_from_both_axes(_g_transposed, total, 0, 1)
 

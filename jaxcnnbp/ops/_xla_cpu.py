@@ -1,4 +1,4 @@
-"""Arrays that are computed once, whoever reads them."""
+"""Stops XLA:CPU from recomputing a producer inside each consumer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.ops.devices import alike_zeros, may_be_partitioned
+from jaxcnnbp.ops.devices import may_be_partitioned, zeros_varying_like
 
 
-def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
-    """`fun(*args)`, which no reader computes again.
+def fusion_barrier(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
+    """`fun(*args)`, not fused into its readers on CPU.
 
     XLA's CPU backend fuses elementwise operations into every reader of their result and computes them there anew: a
     2x2 pool behind a depthwise convolution would run it four times. It drops `optimization_barrier` before it fuses,
@@ -31,29 +31,29 @@ def computed_apart(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:
 
     def guarded(first: Array, *args: Array) -> Any:
         impossible = jnp.isnan(first) & jnp.isfinite(first)
-        return lax.cond(impossible, lambda *a: jax.tree.map(lambda s: alike_zeros(s, *a), shapes), fun, *args)
+        return lax.cond(impossible, lambda *a: jax.tree.map(lambda s: zeros_varying_like(s, *a), shapes), fun, *args)
 
     if not jnp.issubdtype(guard.dtype, jnp.inexact):
         return fun(*args)
-    # Elsewhere a conditional makes the processor wait for the device, and fusion is better at it.
+    # On GPUs and TPUs a conditional makes the host wait for the device, and fusion recomputes less.
     first = guard[(0,) * guard.ndim]
     return lax.platform_dependent(first, *args, cpu=guarded, default=lambda _, *args: fun(*args))
 
 
-def apart(fun: Callable[..., Array], x: Array, *others: Array) -> Array:
-    """`computed_apart`, guarded by `x`, where there are cells to look at and the compiler need not partition it.
+def compute_once(fun: Callable[..., Array], x: Array, *others: Array) -> Array:
+    """`fun(x, *others)` behind a `fusion_barrier` guarded by `x`, unless `x` is empty or may be partitioned.
 
     Computed again in a backward pass, it would also keep its arguments alive until then.
     """
     if x.size == 0 or may_be_partitioned(x):
         return fun(x, *others)
-    return computed_apart(fun, x, *others, guard=x)
+    return fusion_barrier(fun, x, *others, guard=x)
 
 
-def if_ever(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:
-    """`fun(*args)`, for which the cheaper `otherwise(*args)` will do unless `needed`.
+def cond_on_cpu(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:
+    """`lax.cond(needed, fun, otherwise)` on CPU, `fun` elsewhere; both must agree when `needed` is False.
 
-    Where a conditional makes the processor wait for the device, it is `fun` always.
+    On GPUs and TPUs a conditional makes the host wait for the device.
     """
     choice = partial(lax.cond, needed, fun, otherwise)
     return lax.platform_dependent(*args, cpu=choice, default=fun)
