@@ -77,6 +77,7 @@ def lenets():
     return apart, params, blocks, renamed | {name: p for name, p in params.items() if name.startswith("dense")}
 
 
+@pytest.mark.slow
 def test_lenet5_of_blocks():
     apart, params, blocks, renamed = lenets()
     x, labels = jnp.asarray(np.random.default_rng(0).normal(size=(4, 28, 28, 1)), jnp.float32), jnp.arange(4)
@@ -93,6 +94,7 @@ def test_lenet5_of_blocks():
     assert_same(of_blocks.deltas["input"], of_layers.deltas["input"], 1e-5)
 
 
+@pytest.mark.slow
 def test_lenet5_of_blocks_keeps_less():
     apart, params, blocks, renamed = lenets()
     x = jnp.ones((4, 28, 28, 1))
