@@ -7,6 +7,7 @@ import pytest
 from cases import ACTIVATIONS, BLOCKS, CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, MEAN_POOLS, TIE_POOLS, named
 from check import assert_same, by_oracle, delta_like, value_and_pullback
 from jax import lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import mode, nn
@@ -25,7 +26,7 @@ SOME = (
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", slow_but(["float32", "bfloat16"], ["float32", "bfloat16", "float16"]))
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_floats(case, dtype):
     arrays = case.arrays(dtype)
@@ -45,7 +46,7 @@ def test_floats(case, dtype):
 
 
 @pytest.mark.parametrize("case", named(CONVOLUTIONS, "1d", "2 groups", "depthwise strided", "stride 2"), ids=str)
-@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("dtype", slow_but(["complex128"], ["complex64", "complex128"]))
 def test_complex_convolutions_are_those_of_lax(case, dtype, x64):
     generator = np.random.default_rng(0)
     parts = [generator.normal(size=(2, *shape)) for shape in case.shapes]
@@ -58,7 +59,7 @@ def test_complex_convolutions_are_those_of_lax(case, dtype, x64):
     assert_same(found, wanted, 1e-4 if dtype == "complex64" else 1e-11)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", slow_but(["bfloat16"], ["bfloat16", "float16"]))
 class TestWideSums:
     """4096 ones: a narrow sum stops at 256 or 2048, where adding one no longer changes it."""
 
