@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from jaxcnnbp.audit import tolerance as tolerances
+from jaxcnnbp.audit.complaints import with_complaints
 from jaxcnnbp.audit.cost import Cost, cost_of
 from jaxcnnbp.audit.finite import Slope, slope_of
 from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, errors_of
 from jaxcnnbp.audit.oracle.rule import widened
+from jaxcnnbp.audit.own_rules import KINDS, noting
 from jaxcnnbp.audit.passes import Oracle, Pass, cotangents_of, pull, stripped
 from jaxcnnbp.audit.place import Layout, layout_of
 from jaxcnnbp.audit.problem import Problem, problem_of
@@ -42,15 +44,16 @@ def compare_gradients(
 
     - *manual* is `jax.vjp(fun)` as it stands.
     - *autodiff* is JAX's derivative of the same forward: the functions of this package by lax primitives, and
-      every other `jax.custom_vjp` replaced by its primal function, also inside jit, scan, cond and
-      checkpoint. Rules of `jax.custom_jvp` are kept. With `reference`, it is the derivative of that function
-      instead.
+      every other `jax.custom_vjp` and `jax.custom_jvp` replaced by its primal function, also inside jit, scan, cond,
+      checkpoint and inner gradients. JAX's own rules (of `jax.nn.relu`) are kept, and those of `jax.custom_jvp` where
+      JAX cannot differentiate their functions. With `reference`, it is the derivative of that function instead.
     - The *oracle* is the function of autodiff with every float carried in float64, whatever the function
       casts to, and with the functions of this package by NumPy loops that share no code with it.
 
     A gradient is right if every element is as near to the oracle's as rounding allows
-    (`jaxcnnbp.audit.tolerance`). One number is differentiated as it is; outputs that are arrays are
-    contracted with fixed random numbers.
+    (`jaxcnnbp.audit.tolerance`), for each output alone as well, if it is linear in what the outputs are contracted
+    with, and if no smooth finite difference contradicts it, where the function stops no gradient. One number is
+    differentiated as it is; outputs that are arrays are contracted with fixed random numbers.
 
     Args:
       fun: any function of pytrees to a number, an array, or a pytree of them, that `jax.jit` can trace.
@@ -91,18 +94,27 @@ def compare_gradients(
     """
     problem = problem_of(fun, args, argnums, names, has_aux)
     trial = _trial(problem, fun, reference, seed, timing)
-    judge = Oracle(problem.outputs_of(reference or fun), problem, trial.cotangents, seed) if oracle else None
-    yardstick = _Yardstick(judge, trial, tolerance, dict(spatial or {}))
+    judge = _judge(problem.outputs_of(reference or fun), problem, trial, seed) if oracle else None
+    yardstick = Yardstick(judge, trial, tolerance, dict(spatial or {}))
     rows = [_gradient_row(i, problem, trial, yardstick, finite_differences, seed) for i in range(len(problem.names))]
+    rows = with_complaints(rows, trial, yardstick, by_differences=reference is None)
     outputs = [_output_row(name, trial, yardstick) for name in trial.cotangents]
     ties = judge.ties() if judge is not None else {}
     return GradientReport(
-        tuple(rows), tuple(outputs), ties, trial.cost, jax.default_backend(), seed, oracle, trial.no_autodiff
+        tuple(rows),
+        tuple(outputs),
+        ties,
+        trial.cost,
+        jax.default_backend(),
+        seed,
+        oracle,
+        trial.no_autodiff,
+        trial.rules,
     )
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """What the two gradients in the dtype of the function gave."""
 
     manual: Pass
@@ -111,19 +123,27 @@ class _Trial:
     cotangents: dict[str, np.ndarray]
     cost: Cost | None
     dtypes: tuple[np.dtype, ...]
+    rules: tuple[str, ...]
+    again: Callable[[dict[str, np.ndarray]], Pass]  # the manual gradients of other cotangents
 
 
-def _trial(problem: Problem, fun: Callable, reference: Callable | None, seed: int, timing: bool) -> _Trial:
+def _trial(problem: Problem, fun: Callable, reference: Callable | None, seed: int, timing: bool) -> Trial:
     own, other = problem.outputs_of(fun), problem.outputs_of(reference or fun)
     shapes = jax.eval_shape(own, problem.inputs, problem.others)
     _require_same(shapes, jax.eval_shape(other, problem.inputs, problem.others))
     cotangents = cotangents_of(shapes, seed)
     given = (problem.inputs, problem.others, cotangents)
-    by_rules, (by_autodiff, without) = _compiled(pull(own), given), _or_reason(pull(stripped(other)), given)
+    with noting() as rules:
+        by_rules = _compiled(pull(own), given)
+    by_autodiff, without = _or_reason(other, given)
     autodiff = None if by_autodiff is None else _pass(by_autodiff(*given))
     cost = cost_of(by_rules, by_autodiff, given) if timing and by_autodiff is not None else None
     dtypes = tuple(a.dtype for a in problem.inputs)
-    return _Trial(_pass(by_rules(*given)), autodiff, without, cotangents, cost, dtypes)
+
+    def again(cotangents: dict[str, np.ndarray]) -> Pass:
+        return _pass(by_rules(problem.inputs, problem.others, cotangents))
+
+    return Trial(again(cotangents), autodiff, without, cotangents, cost, dtypes, tuple(rules), again)
 
 
 def _compiled(function: Callable, given: tuple) -> Any:
@@ -131,11 +151,31 @@ def _compiled(function: Callable, given: tuple) -> Any:
 
 
 def _or_reason(function: Callable, given: tuple) -> tuple[Any, str]:
-    """`function` compiled and "", or None and the reason where JAX has no gradient of an operation."""
+    """JAX's own gradient of `function`, compiled, and ""; or None and the reason where an operation has none."""
     try:
-        return _compiled(function, given), ""
+        return _first_that_works(lambda kinds: _compiled(pull(stripped(function, kinds)), given)), ""
     except NotImplementedError as error:
         return None, str(error)
+
+
+def _judge(function: Callable, problem: Problem, trial: Trial, seed: int) -> Oracle:
+    def of(kinds: tuple[type, ...]) -> Oracle:
+        oracle = Oracle(function, problem, trial.cotangents, seed, kinds)
+        _ = oracle.truth  # or the error that says why there is none
+        return oracle
+
+    return _first_that_works(of)
+
+
+def _first_that_works(make: Callable[[tuple[type, ...]], Any]) -> Any:
+    """`make` without the author's rules; with each `jax.custom_jvp` where JAX cannot differentiate what it is of."""
+    try:
+        return make(KINDS)
+    except (NotImplementedError, ValueError) as error:
+        try:
+            return make((jax.custom_vjp,))
+        except (NotImplementedError, ValueError):
+            raise error from None
 
 
 def _pass(result: Any) -> Pass:
@@ -151,10 +191,10 @@ def _require_same(own: dict[str, Any], other: dict[str, Any]) -> None:
         raise ValueError(f"`reference` (outputs {shapes[1]}) must return what `fun` does (outputs {shapes[0]}).")
 
 
-class _Yardstick:
+class Yardstick:
     """The truth of every array, what an element may be off by, and where elements lie."""
 
-    def __init__(self, judge: Oracle | None, trial: _Trial, tolerance: float | None, spatial: dict[str, Sequence[int]]):
+    def __init__(self, judge: Oracle | None, trial: Trial, tolerance: float | None, spatial: dict[str, Sequence[int]]):
         self.judge = judge
         self.truth = _truth(judge, trial)
         runs = NOISE_RUNS if tolerance is None else 0
@@ -176,6 +216,18 @@ class _Yardstick:
         truth = self.truth.outputs[name]
         return truth, *self._allowed(truth, [d.outputs[name] for d in self._disturbed], dtype)
 
+    def of_output(self, name: str, dtypes: Sequence[np.dtype]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The true gradients of one output alone, and what each may be off by."""
+        judge = self.judge
+        if judge is None:
+            return []
+        truth, runs = judge.gradients(only=name), range(0 if self._tolerance is not None else NOISE_RUNS)
+        disturbed = [judge.gradients(i + 1, only=name) for i in runs]
+        return [
+            (true, self._allowed(true, [d.gradients[place] for d in disturbed], dtype)[0])
+            for place, (true, dtype) in enumerate(zip(truth.gradients, dtypes, strict=True))
+        ]
+
     def layout(self, name: str, shape: tuple[int, ...], place: int | None = None) -> Layout:
         """Where the elements of the array `name` lie, which is the input at `place` if it is one."""
         usage = None if place is None else self._usages.get(place)
@@ -189,7 +241,7 @@ class _Yardstick:
         return tolerances.by_terms(truth, self._terms, dtype)
 
 
-def _truth(judge: Oracle | None, trial: _Trial) -> Pass:
+def _truth(judge: Oracle | None, trial: Trial) -> Pass:
     if judge is not None:
         return judge.truth
     if trial.autodiff is None:
@@ -198,19 +250,19 @@ def _truth(judge: Oracle | None, trial: _Trial) -> Pass:
 
 
 def _gradient_row(
-    place: int, problem: Problem, trial: _Trial, yardstick: _Yardstick, differences: bool, seed: int
+    place: int, problem: Problem, trial: Trial, yardstick: Yardstick, differences: bool, seed: int
 ) -> Row:
     dtype, name, judge = trial.dtypes[place], problem.names[place], yardstick.judge
     truth, allowed, reason = yardstick.gradient(place, dtype)
     autodiff = None if trial.autodiff is None else trial.autodiff.gradients[place]
     maps = Maps(trial.manual.gradients[place], autodiff, truth, allowed)
     wanted = differences and judge is not None and truth.size > 0
-    slope = slope_of(judge, place, truth, maps.manual, seed) if wanted and judge is not None else None
+    slope = slope_of(judge, place, truth, maps.manual, allowed, seed) if wanted and judge is not None else None
     others = {n: yardstick.truth.gradients[i] for i, n in enumerate(problem.names) if i != place}
     return _row(name, dtype, maps, yardstick.layout(name, truth.shape, place), reason, slope, others)
 
 
-def _output_row(name: str, trial: _Trial, yardstick: _Yardstick) -> Row:
+def _output_row(name: str, trial: Trial, yardstick: Yardstick) -> Row:
     dtype = trial.cotangents[name].dtype
     truth, allowed, reason = yardstick.output(name, dtype)
     autodiff = None if trial.autodiff is None else trial.autodiff.outputs[name]

@@ -26,6 +26,7 @@ class Slope:
       smooth: whether half the step gives the same, and the left difference the same as the right; where not,
         a kink lies within the step and nothing is concluded.
       agrees: whether `measured` and `oracle` agree; None where the function is not smooth.
+      manual_agrees: whether `measured` and `manual` agree, as far as what the gradient may be off by; None likewise.
     """
 
     measured: float
@@ -33,10 +34,13 @@ class Slope:
     manual: float
     smooth: bool
     agrees: bool | None
+    manual_agrees: bool | None
 
 
 @np.errstate(all="ignore")
-def slope_of(oracle: Oracle, place: int, truth: np.ndarray, manual: np.ndarray, seed: int) -> Slope:
+def slope_of(
+    oracle: Oracle, place: int, truth: np.ndarray, manual: np.ndarray, allowed: np.ndarray, seed: int
+) -> Slope:
     """Central differences in a random direction of the input at `place`, with the gradients' word for it."""
     direction = normal(np.random.default_rng((seed, place)), truth.shape, truth.dtype)
     step = STEP * max(1.0, _scale(oracle.input(place)))
@@ -46,12 +50,17 @@ def slope_of(oracle: Oracle, place: int, truth: np.ndarray, manual: np.ndarray, 
     measured = (near_right - near_left) / step
     expected, found = (float(np.sum(g * direction).real) for g in (truth, manual))
     # Along a random direction the derivative is about as large as the gradient is long.
-    length = float(np.linalg.norm(truth)) + abs(expected)
+    lengths = (float(np.linalg.norm(truth)), abs(expected), abs(measured))
+    length = sum(n for n in lengths if np.isfinite(n))
     noise = 100 * float(np.finfo(np.float64).eps) * oracle.magnitude / step
     straight = abs((right - left) / (2 * step) - measured) <= AGREEMENT * length + noise
     smooth = bool(straight and abs(right + left - 2 * here) / step <= KINK * length + noise)
-    agrees = bool(abs(measured - expected) <= 10 * AGREEMENT * length + noise) if smooth else None
-    return Slope(measured, expected, found, smooth, agrees)
+    if not smooth:
+        return Slope(measured, expected, found, False, None, None)
+    near = 10 * AGREEMENT * length + noise
+    may_be_off = float(np.sum(np.where(np.isfinite(allowed), allowed, 0.0) * np.abs(direction)))
+    agrees, manual_agrees = abs(measured - expected) <= near, abs(measured - found) <= near + may_be_off
+    return Slope(measured, expected, found, True, bool(agrees), bool(manual_agrees))
 
 
 def _scale(values: np.ndarray) -> float:

@@ -8,7 +8,8 @@ Two readings of the same trace serve the judge:
   function that was meant, without the rounding. A `Noise` puts rounding errors of the original precision back
   in, at random.
 
-`jax.custom_jvp` rules (of `jax.nn.relu`, of softmax) belong to the definition of a function and are kept.
+JAX's own `jax.custom_jvp` rules (of `jax.nn.relu`, of softmax) belong to the definition of a function and are kept; an
+author's are not in the trace any more (`own_rules`), except where JAX cannot differentiate what they are of.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ NARROW_ONLY = (
     "nextafter",
     "pallas_call",
     "pure_callback",
+    "random_gamma",
+    "random_gamma_grad",
     "random_wrap",
     "random_unwrap",
 )

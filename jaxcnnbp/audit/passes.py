@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, subjaxprs
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, subjaxprs
 
 from jaxcnnbp.audit.interpreter import Reading
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise
 from jaxcnnbp.audit.oracle import oracle_p, widened
+from jaxcnnbp.audit.own_rules import KINDS, is_cut, without_rules
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.modes import mode
 
@@ -32,10 +33,11 @@ class Pass:
 
 
 def cotangents_of(shapes: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """What the outputs are contracted with: 1 for one number, else fixed random numbers, so that no error
+    """What the outputs are contracted with: 1 for one real number, else fixed random numbers, so that no error
     cancels.
     """
-    if len(shapes) == 1 and next(iter(shapes.values())).shape == ():
+    only = next(iter(shapes.values()))
+    if len(shapes) == 1 and only.shape == () and not jnp.issubdtype(only.dtype, jnp.complexfloating):
         return {name: np.ones((), s.dtype) for name, s in shapes.items()}
     generator = np.random.default_rng(seed)
     return {name: normal(generator, s.shape, s.dtype) for name, s in shapes.items()}
@@ -59,13 +61,13 @@ def pull(flat: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def stripped(flat: Callable[..., Any]) -> Callable[..., Any]:
-    """`flat` with JAX's own derivative: by lax primitives where this package has a rule, without custom rules
-    elsewhere.
+def stripped(flat: Callable[..., Any], kinds: tuple[type, ...] = KINDS) -> Callable[..., Any]:
+    """`flat` with JAX's own derivative: by lax primitives where this package has a rule, elsewhere without the
+    author's rules of `kinds`.
     """
 
     def run(inputs: Any, others: Any) -> Any:
-        with mode("autodiff"):
+        with mode("autodiff"), without_rules(kinds):
             closed, shape = jax.make_jaxpr(flat, return_shape=True)(inputs, others)
         results = Reading().run(closed, *jax.tree.leaves((inputs, others)))
         return jax.tree.unflatten(jax.tree.structure(shape), results)
@@ -76,8 +78,16 @@ def stripped(flat: Callable[..., Any]) -> Callable[..., Any]:
 class Oracle:
     """The function in float64, with the NumPy oracle in the place of every operation of this package."""
 
-    def __init__(self, flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], seed: int):
-        self.closed, shape = _oracle_trace(flat, problem)
+    def __init__(
+        self,
+        flat: Callable[..., Any],
+        problem: Problem,
+        cotangents: dict[str, np.ndarray],
+        seed: int,
+        kinds: tuple[type, ...] = KINDS,
+    ):
+        with without_rules(kinds):
+            self.closed, shape = _oracle_trace(flat, problem)
         self._names = sorted(shape)
         self._seed = seed
         self._inputs = [widened(a) for a in problem.inputs]
@@ -89,13 +99,21 @@ class Oracle:
         """Outputs and gradients, without noise."""
         return self.gradients()
 
-    def gradients(self, sample: int | None = None) -> Pass:
-        """Outputs and gradients; with a `sample`, under rounding noise of that number."""
+    @property
+    def cuts(self) -> bool:
+        """Whether the function stops a gradient: then a difference is not what it means by its derivative."""
+        return _has(self.closed.jaxpr, is_cut)
+
+    def gradients(self, sample: int | None = None, only: str | None = None) -> Pass:
+        """Outputs and gradients, of the output `only` if one is named; with a `sample`, under rounding noise of that
+        number.
+        """
         generator = np.random.default_rng((self._seed, sample or 0))
         reading = Reading(True, None if sample is None else Noise(generator, NOISE_UNITS))
         with jax.enable_x64(True), jax.default_device(_host()):
             outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))
-            gradients = back([jnp.asarray(c) for c in self._cotangents])
+            pairs = zip(self._names, self._cotangents, strict=True)
+            gradients = back([jnp.asarray(c if only in (None, name) else np.zeros_like(c)) for name, c in pairs])
             named = dict(zip(self._names, map(np.asarray, outputs), strict=True))
             return Pass(named, tuple(map(np.asarray, gradients)))
 
@@ -152,9 +170,12 @@ def _lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr,
 
 def _runs_backward(jaxpr: Jaxpr) -> bool:
     """Whether a trace holds the backward pass of a NumPy oracle."""
-    if any(eqn.primitive is oracle_p and eqn.params["backward"] for eqn in jaxpr.eqns):
-        return True
-    return any(_runs_backward(inner) for inner in subjaxprs(jaxpr))
+    return _has(jaxpr, lambda eqn: eqn.primitive is oracle_p and eqn.params["backward"])
+
+
+def _has(jaxpr: Jaxpr, wanted: Callable[[JaxprEqn], bool]) -> bool:
+    """Whether a trace holds an equation that is `wanted`, however deep."""
+    return any(map(wanted, jaxpr.eqns)) or any(_has(inner, wanted) for inner in subjaxprs(jaxpr))
 
 
 def _host() -> Any:

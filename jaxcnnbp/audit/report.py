@@ -74,6 +74,8 @@ class Row:
       axes: its spatial axes.
       slope: the finite difference; None if none was asked for.
       maps: the arrays themselves.
+      complaint: what is wrong though every element is near the oracle's, such as a difference that says otherwise.
+      excuse: why it is right though elements are off, such as a difference that agrees with it and not with the oracle.
     """
 
     name: str
@@ -89,17 +91,21 @@ class Row:
     axes: tuple[int, ...]
     slope: Slope | None
     maps: Maps = field(repr=False, compare=False)
+    complaint: str = ""
+    excuse: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether every element is as near as rounding allows."""
-        return self.wrong == 0
+        """Whether every element is as near as rounding allows, and nothing else speaks against it."""
+        return not self.complaint and (self.wrong == 0 or bool(self.excuse))
 
     def verdict(self) -> str:
         """One sentence on the worst element: leaf, index, three values, tolerance and its reason."""
         if self.worst is None:
             return f"`{self.name}` is empty."
         w = self.worst
+        if self.complaint:
+            return f"`{self.name}`: {self.complaint}."
         of = f"{self.wrong} of {int(np.prod(self.shape))} elements"
         where = ", ".join(f"{n} {place}" for place, n in self.wrong_places.items())
         return (
@@ -125,6 +131,7 @@ class GradientReport:
       seed: the seed of cotangents, directions and noise.
       oracle: whether an oracle was run; if not, autodiff stands in its place everywhere.
       no_autodiff: why JAX's own autodiff has no gradient of the function, in its words; "" if it has one.
+      rules: names of the functions with a hand-written rule that were called; without any, autodiff is what is judged.
     """
 
     rows: tuple[Row, ...]
@@ -135,6 +142,7 @@ class GradientReport:
     seed: int
     oracle: bool = True
     no_autodiff: str = ""
+    rules: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -164,6 +172,7 @@ class GradientReport:
             "oracle": self.oracle,
             "no_autodiff": self.no_autodiff,
             "ties": dict(self.ties),
+            "rules": list(self.rules),
         }
         own |= {"cost": None if self.cost is None else asdict(self.cost)}
         return own | {part: [_row_dict(row) for row in getattr(self, part)] for part in ("rows", "outputs")}
@@ -210,7 +219,7 @@ class GradientReport:
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
-    kept = ("name", "shape", "dtype", "axes", "wrong", "reason", "hint")
+    kept = ("name", "shape", "dtype", "axes", "wrong", "reason", "hint", "complaint", "excuse")
     parts = {key: None if (part := getattr(row, key)) is None else asdict(part) for key in _PARTS}
     return {key: getattr(row, key) for key in kept} | {"ok": row.ok, "wrong_places": dict(row.wrong_places)} | parts
 

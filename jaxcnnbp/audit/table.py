@@ -138,14 +138,18 @@ def title(report: GradientReport) -> str:
     right = sum(row.ok for row in report.rows)
     against = "a float64 oracle" if report.oracle else "autodiff"
     count = f"{right} of {len(report.rows)} right"
+    if not report.rules:
+        return f"No hand-written rule is called: autodiff against {against}, on {report.platform}: {count}"
     return f"Gradients by hand-written rules against {against}, on {report.platform}: {count}"
 
 
 def notes(report: GradientReport) -> list[str]:
     """Sentences on what the tables do not show."""
     wrong = [row.verdict() for row in (*report.outputs, *report.rows) if not row.ok]
+    excused = [f"`{row.name}`: {row.excuse}." for row in report.rows if row.ok and row.excuse]
     found = [
         *wrong,
+        *excused,
         _autodiff_note(report),
         _output_note(report),
         _slope_note(report),
@@ -174,8 +178,8 @@ def _slope_note(report: GradientReport) -> str:
     note = f"Finite differences: the oracle agrees along {smooth - len(off)} of {smooth} smooth directions"
     note += f" ({len(slopes) - smooth} more meet a kink)" if smooth < len(slopes) else ""
     if off:
-        note += f", but not for {', '.join(off)}: does the function stop gradients or define its own jvp?"
-    return note.rstrip("?.") + ("?" if off else ".")
+        note += f", but not for {', '.join(off)}"
+    return f"{note}."
 
 
 def _tie_note(report: GradientReport) -> str:

@@ -1,0 +1,88 @@
+"""The rules that the author of a function wrote: found, and taken away at their call.
+
+A rule inside an inner gradient (a gradient penalty, a Hessian-vector product, `vmap(grad)`) has run by the time that
+the function is a trace. So it is taken away where it is called, before anything is differentiated: calling a
+`jax.custom_vjp` or `jax.custom_jvp` then calls the function that it was made from. JAX's own rules (of `jax.nn.relu`,
+of special functions) belong to the definition of what they differentiate, and stay.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.extend.core import JaxprEqn
+
+_JAX = Path(jax.__file__).parent
+KINDS = (jax.custom_vjp, jax.custom_jvp)
+# Part of the key under which `jax.jit` keeps a trace: what was traced with its rules is traced again without them.
+_kept = jax.make_user_context("all")
+_patching = threading.RLock()
+
+
+@contextmanager
+def without_rules(kinds: tuple[type, ...] = KINDS) -> Iterator[None]:
+    """Inside, rules of `kinds` are not there, except JAX's own."""
+    names = tuple(kind.__name__ for kind in kinds)
+
+    def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
+        gone = _kept.value == names and type(rule).__name__ in names and not is_of_jax(rule)
+        return rule.__wrapped__(*args, **kwargs) if gone else usual(rule, *args, **kwargs)
+
+    with _patched(call), _kept(names):
+        yield
+
+
+@contextmanager
+def noting() -> Iterator[list[str]]:
+    """The names of the functions with a rule that are called inside, in the order of their first call."""
+    found: list[str] = []
+
+    def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
+        name = getattr(rule, "__name__", type(rule).__name__)
+        if not is_of_jax(rule) and name not in found:
+            found.append(name)
+        return usual(rule, *args, **kwargs)
+
+    with _patched(call), _kept(object()):  # a key of its own: a trace that is kept calls nothing
+        yield found
+
+
+def is_cut(eqn: JaxprEqn) -> bool:
+    """Whether the author stops a gradient here; JAX does so itself, in `jnp.linalg.solve` for one."""
+    if eqn.primitive.name != "stop_gradient":
+        return False
+    frames = eqn.source_info.traceback.frames if eqn.source_info.traceback else []
+    names = [frame.function_name for frame in frames]
+    caller = frames[names.index("stop_gradient") + 1 :][:1] if "stop_gradient" in names else []
+    return not any(Path(frame.file_name).is_relative_to(_JAX) for frame in caller)
+
+
+def is_of_jax(rule: Any) -> bool:
+    """Whether JAX wrote it."""
+    return str(getattr(rule, "__module__", "")).partition(".")[0] == "jax"
+
+
+@contextmanager
+def _patched(call: Callable[..., Any]) -> Iterator[None]:
+    """`call(usual, rule, *args)` instead of `rule(*args)`, for this thread's contexts alone by what `call` asks."""
+    with _patching:
+        usual = [(kind, kind.__call__) for kind in KINDS]
+        for kind, method in usual:
+            kind.__call__ = _method(call, method)
+        try:
+            yield
+        finally:
+            for kind, method in usual:
+                kind.__call__ = method
+
+
+def _method(call: Callable[..., Any], usual: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return call(usual, self, *args, **kwargs)
+
+    return __call__
