@@ -52,7 +52,7 @@ def _linear(rows: Sequence[Row], trial: Trial) -> list[Row]:
         says = f"{table.number(a[place].item())} instead of {table.number(wanted[place].item())}"
         return replace(
             row,
-            complaint=f"not linear in the cotangent: {FACTOR} times as large, it gives {says} at {table.index(place)}",
+            complaint=f"not linear in the cotangent: of one {FACTOR} times as large it makes {says} at {table.index(place)}",
         )
 
     return [checked(row, a) for row, a in zip(rows, found, strict=True)]
