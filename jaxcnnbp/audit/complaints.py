@@ -50,10 +50,8 @@ def _linear(rows: Sequence[Row], trial: Trial) -> list[Row]:
             return row
         place = tuple(map(int, np.argwhere(off)[0]))
         says = f"{table.number(a[place].item())} instead of {table.number(wanted[place].item())}"
-        return replace(
-            row,
-            complaint=f"not linear in the cotangent: of one {FACTOR} times as large it makes {says} at {table.index(place)}",
-        )
+        of = f"of one {FACTOR} times as large it makes {says} at {table.index(place)}"
+        return replace(row, complaint=f"not linear in the cotangent: {of}")
 
     return [checked(row, a) for row, a in zip(rows, found, strict=True)]
 
