@@ -36,6 +36,7 @@ from jaxcnnbp.ops.convolve import correlate as correlate
 from jaxcnnbp.ops.dense import add_bias as add_bias
 from jaxcnnbp.ops.dense import dense as dense
 from jaxcnnbp.ops.fractional_pool import fractional_max_pool as fractional_max_pool
+from jaxcnnbp.ops.implementations import implementation as implementation
 from jaxcnnbp.ops.lax_conv import conv as conv
 from jaxcnnbp.ops.lax_conv import conv_general_dilated as conv_general_dilated
 from jaxcnnbp.ops.lax_conv import conv_transpose as conv_transpose
@@ -49,6 +50,7 @@ from jaxcnnbp.ops.reduce_window import reduce_window as reduce_window
 from jaxcnnbp.ops.stochastic_pool import stochastic_pool as stochastic_pool
 from jaxcnnbp.ops.unpool import max_unpool as max_unpool
 from jaxcnnbp.ops.unpool import upsample as upsample
+from jaxcnnbp.transform import explain_choice as explain_choice
 from jaxcnnbp.transform import explain_swaps as explain_swaps
 from jaxcnnbp.transform import manual_backward as manual_backward
 

@@ -40,6 +40,7 @@ from jax.dtypes import float0
 from jax.extend.core import Jaxpr, Var
 
 from jaxcnnbp.modes import mode
+from jaxcnnbp.recording import recording
 from jaxcnnbp.settings import Settings, Under, in_force
 from jaxcnnbp.wanted import computed, read_by
 
@@ -89,6 +90,8 @@ class hand_written:
         RULES[source_of(self.function)] = self
 
     def __call__(self, *args: Any) -> Any:
+        if recording.value is not None:
+            recording.value.note(self.name, args[: len(args) - self.num_static], lambda: self._passes(*args))
         if mode.value == "both_ways":  # imported only where somebody asks for it
             return importlib.import_module("jaxcnnbp.both_ways").call(self, *args)
         return _noting(self, in_force(), len(args))(*args)
@@ -103,6 +106,12 @@ class hand_written:
             return leaf if id(leaf) in others else checkpoint_name(leaf, field)
 
         return jax.tree.map_with_path(name, kept)
+
+    def _passes(self, *args: Any) -> None:
+        """Both passes, for `explain_choice` to see what they choose."""
+        y, kept = self.fwd(*args)
+        delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0).array(), y)
+        self.bwd(*args[len(args) - self.num_static :], kept, delta)
 
     def _fwd(self, *args: Any) -> tuple[Any, Any]:
         count = len(args) - self.num_static

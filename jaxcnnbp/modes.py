@@ -13,13 +13,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar, cast
 
 import jax
 
+from jaxcnnbp.recording import next_call, recording
+
 Op = TypeVar("Op", bound=Callable[..., Any])
 
 mode = jax.make_user_context("manual")
+
+# Which implementation of a convolution was asked for by `implementation`, None for the one that was measured.
+chosen_implementation = jax.make_user_context(None)
 
 # Modes in which a public function is itself: its rule as a `jax.custom_vjp`, or read in both directions.
 BY_RULE = ("manual", "both_ways")
@@ -46,7 +52,8 @@ def switchable(op: Op) -> Op:
     def call(*args: Any, **kwargs: Any) -> Any:
         chosen = cast(str, mode.value)
         if chosen in BY_RULE:
-            return op(*args, **kwargs)
+            with nullcontext() if recording.value is None else next_call():
+                return op(*args, **kwargs)
         return alternative(chosen, op.__name__)(*args, **kwargs)
 
     return cast(Op, call)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.modes import mode
+from jaxcnnbp.modes import chosen_implementation, mode
 
 # Settings that JAX traces by, each with its context manager. All are part of the key under which `jax.jit` keeps a
 # trace, so that what a trace has noted holds for whoever calls it.
@@ -27,7 +27,7 @@ _JAX: dict[str, Callable[[Any], Any]] = {
     "jax_disable_jit": jax.disable_jit,
 }
 # Contexts of this package.
-_OURS = (mode,)
+_OURS = (mode, chosen_implementation)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ kernel gradient is flipped back, and its delta meets the kernel as it stands.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from jaxcnnbp.ops.conv_connections import each_from_its_maps
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, flip
 from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.numerics import cast, common
+from jaxcnnbp.recording import recording
 from jaxcnnbp.wanted import Gradient
 
 
@@ -93,11 +95,22 @@ def _promote(a: Array, b: Array) -> tuple[Array, Array]:
     return cast(a, dtype), cast(b, dtype)
 
 
+def _noted(name: str, op: Callable[..., Array]) -> Callable[[Array, Array, ConvGeometry], Array]:
+    """A rule that is called by itself, not by a `jax.custom_vjp`, known to `explain_choice`."""
+
+    def call(a: Array, b: Array, geometry: ConvGeometry) -> Array:
+        if recording.value is not None:
+            recording.value.note(name, (a, b), lambda: op(a, b, geometry))
+        return op(a, b, geometry)
+
+    return call
+
+
 # Called eagerly a rule is one dispatch; inside another jit it is inlined.
 conv_op = jax.jit(
     lambda x, kernel, geometry: conv(*unify_varying_axes(x, kernel), geometry), static_argnums=2, inline=True
 )
-input_grad_op = jax.jit(input_grad, static_argnums=2, inline=True)
-kernel_grad_op = jax.jit(kernel_grad, static_argnums=2, inline=True)
+input_grad_op = _noted("conv_input_grad", jax.jit(input_grad, static_argnums=2, inline=True))
+kernel_grad_op = _noted("conv_kernel_grad", jax.jit(kernel_grad, static_argnums=2, inline=True))
 
 conv.defvjp(conv_fwd, conv_bwd)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.export import is_symbolic_dim
 
+from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops import conv_columns as columns
 from jaxcnnbp.ops import conv_cuda as cuda
 from jaxcnnbp.ops import conv_depthwise as depthwise
@@ -30,25 +30,31 @@ from jaxcnnbp.ops import conv_volumes as volumes
 from jaxcnnbp.ops import winograd
 from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Form, Layer, Row, Spread
-from jaxcnnbp.ops.devices import may_be_partitioned
+from jaxcnnbp.ops.conv_serving import Pass, Served, served
+from jaxcnnbp.ops.conv_serving import chosen_rows as chosen_rows
+from jaxcnnbp.ops.devices import alike_zeros, may_be_partitioned
 from jaxcnnbp.ops.finite import where_finite
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.ops.processor import has_short_vectors
+from jaxcnnbp.recording import recording
 
 
 def forward_of_parts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The forward rule again, over one axis less or of one group."""
-    return choose_forward(x, kernel, geometry)
+    with chosen_implementation(None):
+        return choose_forward(x, kernel, geometry)
 
 
 def kernel_grad_of_parts(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """The kernel gradient again, over one axis less or of one group."""
-    return choose_kernel_grad(x, delta, geometry)
+    with chosen_implementation(None):
+        return choose_kernel_grad(x, delta, geometry)
 
 
 def input_grad_of_parts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The input gradient again: of one group, or of the strided convolution that a transposed one is made from."""
-    return choose_input_grad(delta, kernel, geometry)
+    with chosen_implementation(None):
+        return choose_input_grad(delta, kernel, geometry)
 
 
 def _groups_by_lax(form: Form) -> tuple[Row, Row]:
@@ -62,7 +68,7 @@ def _groups_by_lax(form: Form) -> tuple[Row, Row]:
 FORWARD = (
     Row(
         partial(strided.transposed_forward, input_grad_of_parts),
-        "see INPUT_GRAD",
+        "as the input gradient of the strided convolution that it is",
         lambda a: a.transposed and a.dense,
     ),
     Row(
@@ -359,8 +365,14 @@ KERNEL_GRAD = (
 )
 
 
-# The tables of a rule: for a CPU, for several of them, for an NVIDIA GPU.
-Tables = tuple[tuple[Row, ...], tuple[Row, ...], tuple[Row, ...]]
+def passes() -> dict[str, Pass]:
+    """The three passes of a convolution, by name, each with all its tables."""
+    rows = (
+        ("forward", FORWARD, spread.FORWARD, cuda.FORWARD, plain.forward_by_lax),
+        ("input grad", INPUT_GRAD, spread.INPUT_GRAD, cuda.INPUT_GRAD, plain.input_grad_by_lax),
+        ("kernel grad", KERNEL_GRAD, spread.KERNEL_GRAD, cuda.KERNEL_GRAD, plain.kernel_grad_by_lax),
+    )
+    return {name: Pass(name, *tables, cuda.BY_NAME[name], by_lax) for name, *tables, by_lax in rows}
 
 
 def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -368,49 +380,48 @@ def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     layer = _layer(geometry, x, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
     shape = (x.shape[0], *geometry.window.output, kernel.shape[-1])
     result = jax.ShapeDtypeStruct(shape, jnp.dtype(geometry.output_dtype or x.dtype))
-    tables = FORWARD, spread.FORWARD, cuda.FORWARD
-    return _by_platform(tables, plain.forward_by_lax, layer, x, kernel, result)
+    return _by_platform("forward", layer, x, kernel, result)
 
 
 def choose_input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx, in the dtype of the operands."""
     layer = _layer(geometry, delta, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
     shape = (delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups)
-    result = jax.ShapeDtypeStruct(shape, delta.dtype)
-    tables = INPUT_GRAD, spread.INPUT_GRAD, cuda.INPUT_GRAD
-    return _by_platform(tables, plain.input_grad_by_lax, layer, delta, kernel, result)
+    return _by_platform("input grad", layer, delta, kernel, jax.ShapeDtypeStruct(shape, delta.dtype))
 
 
 def choose_kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dk, in the dtype of the operands."""
     layer = _layer(geometry, x, *(a.shape[-1] // geometry.groups for a in (x, delta)))
     result = jax.ShapeDtypeStruct(geometry.kernel_shape(x.shape[-1], delta.shape[-1]), x.dtype)
-    tables = KERNEL_GRAD, spread.KERNEL_GRAD, cuda.KERNEL_GRAD
-    return _by_platform(tables, plain.kernel_grad_by_lax, layer, x, delta, result)
+    return _by_platform("kernel grad", layer, x, delta, result)
 
 
 def _layer(geometry: ConvGeometry, images: Array, depth: int, width: int) -> Layer:
     return Layer(geometry, depth, width, images.shape[0], images.dtype.itemsize, has_short_vectors())
 
 
-def _by_platform(
-    tables: Tables,
-    by_lax: Form,
-    layer: Layer,
-    a: Array,
-    b: Array,
-    result: jax.ShapeDtypeStruct,
-) -> Array:
-    whole = may_be_partitioned(a)
-    table, spread_table, cuda_table = tables
-    on_cuda = cuda.form_for(cuda_table, layer, by_lax)
-    in_products = next(row.form for row in spread_table if row.fits(layer))
-    otherwise = in_products if whole else by_lax
-    row, exact = chosen_rows(table, layer, whole)
-    if row is None and not whole and on_cuda is by_lax:
-        return _run(by_lax, layer.geometry, result, a, b)
-    mended = row is not None and row.spreads is Spread.MENDED
-    forms = Forms(row.form if row else otherwise, exact.form if exact else otherwise, on_cuda, by_lax, mended)
+class Problem(NamedTuple):
+    """What there is to choose for one pass."""
+
+    name: str  # of the pass
+    layer: Layer
+    whole: bool  # whether the arrays may lie on several devices
+    asked: str | None  # by `implementation`
+
+    def served(self, platform: str | None = None) -> Served:
+        """What serves."""
+        return served(passes()[self.name], self.layer, self.whole, self.asked, platform)
+
+
+def _by_platform(name: str, layer: Layer, a: Array, b: Array, result: jax.ShapeDtypeStruct) -> Array:
+    problem = Problem(name, layer, may_be_partitioned(a), chosen_implementation.value)
+    rows = problem.served()
+    if recording.value is not None and recording.value.takes(problem):
+        return alike_zeros(result, a, b)
+    forms = Forms(*(row.form for row in rows), mended=rows.on_cpu.spreads is Spread.MENDED)
+    if forms.on_cpu is forms.on_cuda is forms.elsewhere and not forms.mended:
+        return _run(forms.on_cpu, layer.geometry, result, a, b)
     return _by_forms(forms, layer.geometry, result, a, b)
 
 
@@ -432,25 +443,11 @@ def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct
     def on_cpu(a: Array, b: Array) -> Array:
         return where_finite(fast, right, a, b, result.size) if forms.mended else fast(a, b)
 
+    if forms.on_cpu is forms.on_cuda is forms.elsewhere:  # asked for by name, on whatever platform
+        return on_cpu(a, b)
     by_platform = {} if forms.on_cuda is forms.elsewhere else {"cuda": on_cuda}
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere, **by_platform)
 
 
 def _run(form: Form, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:
     return cast(form(a, b, geometry), result.dtype)
-
-
-def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row | None, Row | None]:
-    """The row that serves, and the one that does where numbers are not finite; None where lax's form does.
-
-    `whole` is whether the arrays may lie on several devices, where a look through all numbers is an exchange.
-    """
-    rows = [row for row in table if _serves(row, layer) and not (row.alone and whole)]
-    exact = next((row for row in rows if row.spreads is Spread.NOWHERE), None)
-    return (exact if whole or layer.geometry.exact else next(iter(rows), None)), exact
-
-
-def _serves(row: Row, layer: Layer) -> bool:
-    """Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol."""
-    counted = row.uncounted or not is_symbolic_dim(layer.images)
-    return counted and row.fits(layer) and row.pays(layer)

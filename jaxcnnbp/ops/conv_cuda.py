@@ -6,9 +6,14 @@
 
 from __future__ import annotations
 
+import importlib
+
+from jax import Array
+
 from jaxcnnbp.ops import conv_depthwise as depthwise
 from jaxcnnbp.ops import conv_forms as plain
-from jaxcnnbp.ops.conv_layer import Form, Layer, Row
+from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.conv_layer import Layer, Row
 
 
 def _is_measured(a: Layer) -> bool:
@@ -58,6 +63,19 @@ KERNEL_GRAD = (
 )
 
 
-def form_for(table: tuple[Row, ...], layer: Layer, by_lax: Form) -> Form:
-    """The form of the first row that fits, or lax's."""
-    return next((row.form for row in table if row.fits(layer)), by_lax)
+def _by_pallas(name: str) -> Row:
+    """A kernel of `pallas_kernels`, imported where it is asked for."""
+
+    def form(a: Array, b: Array, geometry: ConvGeometry) -> Array:
+        return getattr(importlib.import_module("jaxcnnbp.ops.pallas_kernels"), name)(a, b, geometry)
+
+    form.__name__ = name
+    return Row(form, "", lambda a: a.depthwise and a.planar and a.gapless, alone=True, platform="cuda")
+
+
+# Not faster than XLA on every layer, so never chosen unasked.
+BY_NAME = {
+    "forward": (_by_pallas("forward_by_pallas"),),
+    "input grad": (_by_pallas("input_grad_by_pallas"),),
+    "kernel grad": (_by_pallas("kernel_grad_by_pallas"),),
+}

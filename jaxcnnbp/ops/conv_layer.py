@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from jax import Array
 
@@ -392,6 +394,7 @@ class Row:
         would gather them, or sums more than the gradient.
       spreads: how it treats a NaN or an infinity in its operands.
       uncounted: whether it also serves a number of images that is a symbol, as under `jax.export`.
+      platform: the only one that it runs on, None for all.
     """
 
     form: Form
@@ -401,3 +404,15 @@ class Row:
     alone: bool = False
     spreads: Spread = Spread.NOWHERE
     uncounted: bool = False
+    platform: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What `implementation` calls it: the name of the form, without that of the pass."""
+        form = self.form.func if isinstance(self.form, partial) else self.form
+        own = re.sub("_?(forward|input_grad|kernel_grad)_?(by_|in_)?", "", form.__name__)
+        return _NAMES.get(own, own)
+
+
+# Where what is left of a form's name is not what a user would call it; `as_forward` is lax's own, laid out for CPUs.
+_NAMES = {"taps": "reference", "lax": "xla", "as": "xla", "group": "by_group"}

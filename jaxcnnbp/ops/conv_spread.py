@@ -105,15 +105,15 @@ def _few_channels(a: Layer) -> bool:
 FORWARD = (
     Row(forward_by_tap_groups, "", lambda a: not a.few_taps),
     Row(forward_by_patches, "", _few_channels),
-    Row(plain.forward_by_taps, "", lambda _: True),
+    Row(plain.forward_by_taps, "", lambda _: True, uncounted=True),
 )
 INPUT_GRAD = (
     Row(input_grad_by_tap_groups, "", lambda a: not a.few_taps),
     Row(input_grad_by_patches, "", _few_channels),
-    Row(plain.input_grad_by_taps, "", lambda _: True),
+    Row(plain.input_grad_by_taps, "", lambda _: True, uncounted=True),
 )
 KERNEL_GRAD = (
     Row(kernel_grad_by_tap_groups, "", lambda a: not a.few_taps),
     Row(kernel_grad_by_patches, "", _few_channels),
-    Row(plain.kernel_grad_by_taps, "", lambda _: True),
+    Row(plain.kernel_grad_by_taps, "", lambda _: True, uncounted=True),
 )
