@@ -52,7 +52,7 @@ def test_each_is_the_reference(name):
     def both(arrays, delta):
         return value_and_pullback(case, arrays, delta)
 
-    with implementation("reference"):
+    with implementation("xla" if case is LONG else "reference"):  # so many taps take long to compile one by one
         expected = both(arrays, delta)
     with implementation(name):
         found = both(arrays, delta)
@@ -159,7 +159,7 @@ LAYERS = {
 def test_layers(layer, on_cpu, others):
     fun, shapes = LAYERS[layer]
     arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
-    choices = explain_choice(fun, *arrays, platform="cpu")
+    choices = explain_choice(lambda x, k: fun(x, k), *arrays, platform="cpu")  # noqa: PLW0108 - a line to be found
     assert [(row.rule, row.pass_name) for row in choices.rows] == [("conv", name) for name in PASSES]
     for row, expected in zip(choices.rows, on_cpu, strict=True):
         assert expected in (None, row.implementation)
@@ -209,7 +209,8 @@ def test_flax_net():
     class Net(linen.Module):
         @linen.compact
         def __call__(self, x):
-            x = linen.Conv(8, (3, 3))(linen.Conv(8, (3, 3))(x))
+            x = linen.Conv(8, (3, 3))(x)
+            x = linen.Conv(8, (3, 3))(x)
             return linen.max_pool(x, (2, 2), (2, 2)).sum()
 
     images, net = jnp.ones((2, 8, 8, 8)), Net()
@@ -238,7 +239,7 @@ def test_reads_as_a_table():
     choices = explain_choice(functools.partial(correlate, stride=2), IMAGES, KERNEL)
     head, *lines = repr(choices).splitlines()
     assert head.startswith(f"on {jax.default_backend()}")
-    assert lines[0].startswith("conv float32[2,8,8,16], float32[3,3,16,24] (")
+    assert lines[0] == "conv float32[2,8,8,16], float32[3,3,16,24]"
     assert [line[2:13].strip() for line in lines[1:]] == list(PASSES)
     assert "no convolution" in repr(explain_choice(jnp.sin, 1.0))
 

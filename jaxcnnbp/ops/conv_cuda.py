@@ -16,49 +16,59 @@ from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Layer, Row
 
 
-def _is_measured(a: Layer) -> bool:
-    return a.itemsize == 4 and a.geometry.window.rank == 2 and a.gapless and a.few_taps
+def _is_gapless(a: Layer) -> bool:
+    return a.planar and a.gapless and a.few_taps
 
 
 def _is_depthwise(a: Layer) -> bool:
-    return _is_measured(a) and a.depthwise
+    return _is_gapless(a) and a.depthwise
+
+
+def _is_float32(a: Layer) -> bool:
+    return a.itemsize == 4
 
 
 FORWARD = (
     Row(
         depthwise.forward_by_padding,
         "depthwise 3x3, dilated 2, 128 channels on 56x56: 1394 -> 153 us",
-        lambda a: _is_depthwise(a) and a.dilated,
+        _is_depthwise,
+        lambda a: _is_float32(a) and a.dilated,
     ),
     Row(
         depthwise.forward_by_shifts,
         "depthwise 3x3/2, 64 channels on 112x112: 180 -> 100 us",
-        lambda a: _is_depthwise(a) and a.steps and a.taps <= 9,
+        _is_depthwise,
+        lambda a: _is_float32(a) and a.steps and a.taps <= 9,
     ),
 )
 INPUT_GRAD = (
     Row(
         depthwise.input_grad_by_padding,
         "depthwise 3x3, dilated 2: 1395 -> 153 us",
-        lambda a: _is_depthwise(a) and a.dilated,
+        _is_depthwise,
+        lambda a: _is_float32(a) and a.dilated,
     ),
     Row(
         plain.input_grad_by_taps,
         "depthwise 3x3/2: 225 -> 174 us",
-        lambda a: _is_depthwise(a) and a.steps and a.taps <= 9,
+        _is_depthwise,
+        lambda a: _is_float32(a) and a.steps and a.taps <= 9,
     ),
 )
 KERNEL_GRAD = (
     Row(
         depthwise.kernel_grad_by_products,
         "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 89 -> 376 us",
+        _is_depthwise,
         # 5x5 was not measured.
-        lambda a: _is_depthwise(a) and (a.dilated or a.taps > 25),
+        lambda a: _is_float32(a) and (a.dilated or a.taps > 25),
     ),
     Row(
         plain.kernel_grad_by_taps,
         "3x3, dilated 2, 256 channels on 65x65: 2272 -> 783 us",
-        lambda a: _is_measured(a) and a.dense and a.dilated,
+        lambda a: _is_gapless(a) and a.dense,
+        lambda a: _is_float32(a) and a.dilated,
     ),
 )
 

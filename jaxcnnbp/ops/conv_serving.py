@@ -63,7 +63,7 @@ def served(of: Pass, layer: Layer, whole: bool, asked: str | None, platform: str
     """
     row, exact = chosen_rows(of.on_cpu, layer, whole)
     otherwise = next(row for row in of.on_several if row.fits(layer)) if whole else of.by_lax
-    on_cuda = next((row for row in of.on_cuda if row.fits(layer)), of.by_lax)
+    on_cuda = next((row for row in of.on_cuda if row.fits(layer) and row.pays(layer)), of.by_lax)
     default = Served(row or otherwise, exact or otherwise, on_cuda, of.by_lax)
     if asked is None or not any(row.name == asked for row in of.rows):
         return default

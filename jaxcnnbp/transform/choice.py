@@ -29,7 +29,7 @@ class Choice:
       others: the names of those that `implementation` may ask for instead.
       operands: types of the rule's operands, such as `float32[8,28,28,3]`; under `vmap` those of one example.
       scope: the `jax.named_scope` it is in, such as the name of a Flax layer.
-      where: the line that called it.
+      where: the line that called it, empty if `fun` itself is the function of this package.
       calls: how often it is called there, with these operands, in one trace.
     """
 
@@ -68,7 +68,7 @@ class Choices:
             if call != (call := (row.rule, row.operands, row.scope, row.where)):
                 times = f", {row.calls} times" if row.calls > 1 else ""
                 place = ", ".join(filter(None, (row.scope, _short(row.where))))
-                lines.append(f"{row.rule} {', '.join(row.operands)}{times} ({place})")
+                lines.append(f"{row.rule} {', '.join(row.operands)}{times}{f' ({place})' if place else ''}")
             others = f"; also: {', '.join(row.others)}" if row.others else ""
             lines.append(f"  {row.pass_name:<12}{row.implementation:<{width}}  {row.reason}{others}")
         return "\n".join(lines)
