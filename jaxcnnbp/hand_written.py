@@ -111,7 +111,8 @@ class hand_written:
         """Both passes, for `explain_choice` to see what they choose."""
         y, kept = self.fwd(*args)
         delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0).array(), y)
-        self.bwd(*args[len(args) - self.num_static :], kept, delta)
+        for gradient in self.bwd(*args[len(args) - self.num_static :], kept, delta):
+            computed(gradient)
 
     def _fwd(self, *args: Any) -> tuple[Any, Any]:
         count = len(args) - self.num_static

@@ -32,7 +32,7 @@ from jaxcnnbp.ops.conv_geometry import ConvGeometry
 from jaxcnnbp.ops.conv_layer import Form, Layer, Row, Spread
 from jaxcnnbp.ops.conv_serving import Pass, Served, served
 from jaxcnnbp.ops.conv_serving import chosen_rows as chosen_rows
-from jaxcnnbp.ops.devices import alike_zeros, may_be_partitioned
+from jaxcnnbp.ops.devices import may_be_partitioned, zeros_varying_like
 from jaxcnnbp.ops.finite import where_finite
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.ops.processor import has_short_vectors
@@ -418,7 +418,7 @@ def _by_platform(name: str, layer: Layer, a: Array, b: Array, result: jax.ShapeD
     problem = Problem(name, layer, may_be_partitioned(a), chosen_implementation.value)
     rows = problem.served()
     if recording.value is not None and recording.value.takes(problem):
-        return alike_zeros(result, a, b)
+        return zeros_varying_like(result, a, b)
     forms = Forms(*(row.form for row in rows), mended=rows.on_cpu.spreads is Spread.MENDED)
     if forms.on_cpu is forms.on_cuda is forms.elsewhere and not forms.mended:
         return _run(forms.on_cpu, layer.geometry, result, a, b)
