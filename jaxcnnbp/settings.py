@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -60,4 +61,11 @@ class Under:
 
     def __call__(self, *args: Any) -> Any:
         with self.settings.again():
-            return self.fun(*args)
+            found = self.fun(*args)
+        if isinstance(found, tuple) and any(isinstance(part, partial) for part in found):
+            return tuple(self._later(part) for part in found)
+        return found
+
+    def _later(self, part: Any) -> Any:
+        """A gradient that is left to the caller (`wanted`) is computed under the same settings."""
+        return partial(Under(self.settings, part.func), *part.args) if isinstance(part, partial) else part

@@ -120,9 +120,6 @@ def test_backward_pass_follows_the_call(wrap, way):
         with implementation(outside), jaxcnnbp.mode(way):
             gradient = jax.grad(wrap(functools.partial(loss, inside)), (0, 1))
             text = str(jax.make_jaxpr(gradient)(IMAGES, KERNEL))
-        assert text.count("conv_general_dilated") == (
-            0 if inside == "reference" else text.count("conv_general_dilated")
-        )
         assert ("conv_general_dilated[" in text) == (inside == "xla")
 
 
