@@ -77,7 +77,8 @@ class Swaps:
             return "no convolution and no pooling found"
         kinds = Counter(swap.rule for swap in self.swapped)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
-        return "\n".join([f"{counts} swapped, {len(self.left)} left", *map(str, self.found)])
+        choice = "(`explain_choice` of what `manual_backward` returns says what computes each)"
+        return "\n".join([f"{counts} swapped, {len(self.left)} left", *map(str, self.found), choice])
 
 
 def explain_swaps(fun: Callable[..., Any], only: str | Iterable[str] | None = None) -> Callable[..., Swaps]:
