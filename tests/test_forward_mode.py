@@ -12,6 +12,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxprs_in_params
 from jax.extend.core.primitives import custom_vjp_call_p
+from marks import slow_but
 from running import python
 
 import jaxcnnbp
@@ -140,7 +141,7 @@ def derivative(held, orders):
     return fun(0.7)
 
 
-@pytest.mark.parametrize("name", HOLDERS)
+@pytest.mark.parametrize("name", slow_but(["plain", "scan", "checkpoint", "vmap"], HOLDERS))
 def test_through(name):
     orders = ("f", "l", "ff") if name == "while" else ("f", "l", "fr", "rf")
     with mode("autodiff"):

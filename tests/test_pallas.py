@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from check import assert_same
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
+from marks import slow_but
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops import conv_forms
@@ -59,7 +60,7 @@ def tiled(case: str) -> dict[str, Any]:
     return {"interpret": True} | ({} if tile is None else {"tile": tile})
 
 
-@pytest.mark.parametrize("case", TILES)
+@pytest.mark.parametrize("case", slow_but(["3x3/2", "gaps"], TILES))
 def test_depthwise_forms_are_the_plain_ones(case: str) -> None:
     options = tiled(case)
     geometry, *arrays = operands(case, jnp.float64)
@@ -80,8 +81,8 @@ def test_depthwise_forms_are_the_plain_ones(case: str) -> None:
     assert_same(*jax.jit(both)(*arrays))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_sums_of_narrow_floats_are_wide(dtype: Any) -> None:
+@pytest.mark.parametrize("dtype", slow_but(["bfloat16"], ["float32", "bfloat16", "float16"]))
+def test_sums_of_narrow_floats_are_wide(dtype: str) -> None:
     geometry, x, kernel, delta = operands("wide", dtype)
     asked = dataclasses.replace(geometry, output_dtype="float32")
     found = (
@@ -107,7 +108,13 @@ def with_ties(case: str, dtype: Any) -> tuple[Window, jax.Array]:
 
 
 @pytest.mark.parametrize(
-    "case, kind", [("3x3/2", "max"), ("dilated", "min"), ("cropped", "max"), ("mostly padding", "max")]
+    "case, kind",
+    [
+        ("3x3/2", "max"),
+        ("dilated", "min"),
+        pytest.param("cropped", "max", marks=pytest.mark.slow),
+        pytest.param("mostly padding", "max", marks=pytest.mark.slow),
+    ],
 )
 def test_max_pool_has_the_winners_of_the_rule(case: str, kind: str) -> None:
     window, x = with_ties(case, jnp.float32)

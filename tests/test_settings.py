@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cases import ALL, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
 from jax import lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import manual_backward, mode
@@ -163,7 +164,7 @@ def _both(one, other):
         yield
 
 
-@pytest.mark.parametrize("case", DEBUGGED, ids=str)
+@pytest.mark.parametrize("case", slow_but(map(_EACH.get, ("correlate", "max_pool", "conv_block", "gelu")), DEBUGGED))
 def test_flags_for_debugging(case):
     """What JAX has to look for mistakes finds none, and changes nothing."""
 
