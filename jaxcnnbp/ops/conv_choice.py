@@ -59,10 +59,10 @@ def input_grad_of_parts(delta: Array, kernel: Array, geometry: ConvGeometry) -> 
 
 def _groups_by_lax(form: Form) -> tuple[Row, Row]:
     """The last resort of groups: lax's own form, and the one that stands in where numbers are not finite."""
-    on_any = dict(fits=lambda a: not a.dense, alone=True, uncounted=True)
+    row = partial(Row, fits=lambda a: not a.dense, alone=True, uncounted=True)
     zeros = "lax's own: XLA makes one dense convolution of all groups, with zeros between them"
     in_turn = partial(grouped.in_turn, form)
-    return Row(form, zeros, spreads=Spread.MENDED, **on_any), Row(in_turn, "where those zeros meet a NaN", **on_any)
+    return row(form, zeros, spreads=Spread.MENDED), row(in_turn, "where those zeros meet a NaN")
 
 
 FORWARD = (
@@ -372,7 +372,7 @@ def passes() -> dict[str, Pass]:
         ("input grad", INPUT_GRAD, spread.INPUT_GRAD, cuda.INPUT_GRAD, plain.input_grad_by_lax),
         ("kernel grad", KERNEL_GRAD, spread.KERNEL_GRAD, cuda.KERNEL_GRAD, plain.kernel_grad_by_lax),
     )
-    return {name: Pass(name, *tables, cuda.BY_NAME[name], by_lax) for name, *tables, by_lax in rows}
+    return {name: Pass(name, cpu, several, gpu, cuda.BY_NAME[name], by_lax) for name, cpu, several, gpu, by_lax in rows}
 
 
 def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
