@@ -228,13 +228,11 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "devices"),
-    [
-        pytest.param(PROGRAM, 8, id="images and channels"),
-        pytest.param(ANY_WAY, 8, id="any way", marks=pytest.mark.slow),
-        pytest.param(IN_TYPES, 4, id="in types", marks=pytest.mark.slow),
-    ],
+    [(PROGRAM, 8), (ANY_WAY, 8), (IN_TYPES, 4)],
+    ids=["images and channels", "any way", "in types"],
 )
 def test_same_on_many_devices(program, devices):
     done = python("-c", program, env=environment(devices=devices, quick=True))

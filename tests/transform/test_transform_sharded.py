@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from running import environment, python
 
 PROGRAM = """
@@ -79,7 +78,6 @@ print("same gradients")
 """
 
 
-@pytest.mark.slow
 def test_gradients_over_eight_devices():
     done = python("-c", PROGRAM, env=environment(devices=8, quick=True, JAX_ENABLE_X64="1"), timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
