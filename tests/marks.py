@@ -12,3 +12,8 @@ def slow_but(quick: Iterable[Any], values: Iterable[Any], name: Callable[[Any], 
     """For `parametrize`: all of `values`, marked as slow but for those that are in `quick` too."""
     quick = list(quick)
     return [pytest.param(v, id=name(v), marks=() if v in quick else pytest.mark.slow) for v in values]
+
+
+def first_are_quick(count: int, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The same for rows of several values, `count` of which are quick."""
+    return [pytest.param(*row, marks=() if n < count else pytest.mark.slow) for n, row in enumerate(rows)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from check import assert_same
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import nn
@@ -115,7 +116,7 @@ def test_in_the_order_of_the_layers():
     assert list(found.gradients) == list(params)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(["lenet5", "bouvrie"], MODELS))
 def test_shipped_models(name):
     spec = MODELS[name]
     model, (inputs, labels) = spec.build(), data((2, *spec.input_shape), 10, "float32")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from check import assert_same
 from jax import lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import manual_backward
@@ -30,7 +31,7 @@ WINDOWS = {
 }
 
 
-@pytest.fixture(params=WINDOWS)
+@pytest.fixture(params=slow_but(["at once", "axis by axis", "dilated", "ceil"], WINDOWS))
 def window(request):
     spatial, size, options = WINDOWS[request.param]
     return window_of(spatial, size, **options)
@@ -150,7 +151,7 @@ BY_NUMPY = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("dtype", slow_but(["float32"], ["float32", "int32"]))
 @pytest.mark.parametrize("name", BY_NUMPY)
 def test_windows_right_where_lax_is_not(name, dtype):
     fun, by_numpy = BY_NUMPY[name]

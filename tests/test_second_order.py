@@ -18,6 +18,7 @@ from cases import (
 )
 from check import assert_same
 from jax import lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import manual_backward, mode, nn
@@ -58,7 +59,7 @@ def reverse_over_reverse(loss, arrays, tangents):
     return jax.grad(slope, argnums=every)(*arrays)
 
 
-@pytest.mark.parametrize("case", SOME, ids=str)
+@pytest.mark.parametrize("case", slow_but({case.op: case for case in SOME}.values(), SOME))
 def test_product_with_the_hessian(case):
     arrays, tangents = case.arrays(seed=3), case.arrays(seed=4)
 
@@ -93,7 +94,7 @@ THIRD = (
 )
 
 
-@pytest.mark.parametrize("case", THIRD, ids=str)
+@pytest.mark.parametrize("case", slow_but(THIRD[::2], THIRD))
 def test_third_order(case):
     arrays = case.arrays()
 

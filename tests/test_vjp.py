@@ -21,6 +21,7 @@ from cases import (
 )
 from check import assert_rule
 from jax import lax
+from marks import slow_but
 
 pytestmark = pytest.mark.usefixtures("quick", "x64")
 
@@ -106,7 +107,7 @@ TWICE = (
 )
 
 
-@pytest.mark.parametrize("case", TWICE, ids=ids(TWICE))
+@pytest.mark.parametrize("case", slow_but({case.op: case for case in TWICE}.values(), TWICE))
 def test_one_forward(case: Case):
     """The forward alone and the forward that keeps something for a gradient give the same bits."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from running import STRICT, environment, python
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import dataclasses, importlib.util, json, re, sys, tempfile
 import jax, numpy as np
@@ -18,8 +20,6 @@ from jaxcnnbp.train.feed import batches, host_batch
 from jaxcnnbp.train.flat import check_sums, flatten
 from jaxcnnbp.train.layout import make_layout
 from jaxcnnbp.train.setup import build_program
-
-pytestmark = pytest.mark.slow
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
