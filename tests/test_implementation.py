@@ -71,7 +71,7 @@ def test_unknown_name():
 def test_one_that_does_not_support_the_layer():
     expected = (
         r"`implementation` \(='winograd'\) must have a form for the forward pass of this convolution \(window 3x3,"
-        r" stride 2x2, groups=1, 16 to 24 channels in each\); use one of 'patches', .*'xla', or None."
+        r" stride 2x2, groups=1, 16 to 24 channels in each\); use one of 'xla', 'patches', .*, or None."
     )
     with implementation("winograd"), pytest.raises(ValueError, match=expected):
         jax.eval_shape(functools.partial(correlate, stride=2), IMAGES, KERNEL)

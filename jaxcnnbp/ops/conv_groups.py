@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.ops.conv_geometry import ConvGeometry, dual, transposed_kernel
-from jaxcnnbp.ops.conv_patches import patches
+from jaxcnnbp.ops.conv_patches import input_grad_sent_back, patches
 from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import pad_once
 
@@ -52,6 +52,16 @@ def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry, over: Over
 def input_grad_by_group(delta: Array, kernel: Array, geometry: ConvGeometry, over: Over = lax.map) -> Array:
     """The convolution of delta with the flipped kernel, group by group."""
     return forward_by_group(delta, transposed_kernel(kernel, geometry), dual(geometry), over)
+
+
+def input_grad_side_by_side(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`dx_g = scatter(delta_g k_g^T)` of all groups at once: one program, whatever their number."""
+
+    def sent_back(delta_g: Array, k_g: Array) -> Array:
+        return input_grad_sent_back(delta_g, k_g, replace(geometry, groups=1))
+
+    dx = jax.vmap(sent_back)(split_groups(delta, geometry.groups), split_groups(kernel, geometry.groups))
+    return jnp.moveaxis(dx, 0, -2).reshape(*dx.shape[1:-1], -1)
 
 
 def kernel_grad_by_group(x: Array, delta: Array, geometry: ConvGeometry, over: Over = lax.map) -> Array:

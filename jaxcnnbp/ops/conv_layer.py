@@ -342,6 +342,14 @@ class Layer:
         return one_to_many and self._work < (2e6 if self.taps > 25 else 3e5)
 
     @property
+    def little_for_lax(self) -> bool:
+        """So few products that lax's plain loop takes a millisecond, where other forms take 100 to 1000 to compile.
+
+        A single tap is a matrix product, which compiles as soon.
+        """
+        return not self.pointwise and self._work < 3e5
+
+    @property
     def few_to_carry_back(self) -> bool:
         """So little that lax's plain loop carries it back in a fraction of a millisecond, and compiles at once.
 

@@ -50,19 +50,24 @@ def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -
     """dx = scatter(delta K^T)."""
 
     def added(delta: Array, kernel: Array) -> Array:
-        flat = delta.reshape(-1, delta.shape[-1])
-        sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
-        by_tap = sent.reshape(*delta.shape[:-1], *geometry.window.size, kernel.shape[-2])
-
-        def sent_back(tap: Ints, read: Reader) -> Array:
-            return read(by_tap[(..., *tap, slice(None))])
-
-        if geometry.window.taps > 25:  # as many additions in a fraction of the operations
-            return _scattered_by_axis(by_tap, geometry.window)
-        return scatter(sent_back, geometry.window)
+        return input_grad_sent_back(delta, kernel, geometry)
 
     # The gradient of a pool that reads the sums would add them up again in each of its phases.
     return fusion_barrier(added, delta, kernel, guard=kernel)
+
+
+def input_grad_sent_back(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The same, fused into whoever reads it."""
+    flat = delta.reshape(-1, delta.shape[-1])
+    sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
+    by_tap = sent.reshape(*delta.shape[:-1], *geometry.window.size, kernel.shape[-2])
+
+    def sent_back(tap: Ints, read: Reader) -> Array:
+        return read(by_tap[(..., *tap, slice(None))])
+
+    if geometry.window.taps > 25:  # as many additions in a fraction of the operations
+        return _scattered_by_axis(by_tap, geometry.window)
+    return scatter(sent_back, geometry.window)
 
 
 def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Array:

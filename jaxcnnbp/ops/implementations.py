@@ -54,7 +54,7 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
         of `ops.conv_forms`; `"xla"` for lax's own convolution in all three passes; or one of those that are made for
         some convolutions: `"winograd"`, `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`, `"padding"`,
         `"rows"`, `"tap_rows"`, `"phases"`, `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`, `"products"`,
-        `"by_group"`, `"each_group"`, `"in_turn"`, `"tap_groups"`, `"patches_of_delta"`, `"pallas"`.
+        `"by_group"`, `"each_group"`, `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`, `"pallas"`.
 
     Returns:
       The context manager.
