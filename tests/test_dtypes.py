@@ -27,7 +27,7 @@ SOME = (
 
 
 @pytest.mark.parametrize("dtype", slow_but(["float32", "bfloat16"], ["float32", "bfloat16", "float16"]))
-@pytest.mark.parametrize("case", SOME, ids=str)
+@pytest.mark.parametrize("case", slow_but({case.op: case for case in SOME}.values(), SOME))
 def test_floats(case, dtype):
     arrays = case.arrays(dtype)
     delta = delta_like(case, arrays)
@@ -45,7 +45,10 @@ def test_floats(case, dtype):
         np.testing.assert_allclose(np.asarray(found, np.float64), exact, bound, bound * scale)
 
 
-@pytest.mark.parametrize("case", named(CONVOLUTIONS, "1d", "2 groups", "depthwise strided", "stride 2"), ids=str)
+COMPLEX = named(CONVOLUTIONS, "stride 2", "2 groups", "1d", "depthwise strided")
+
+
+@pytest.mark.parametrize("case", slow_but(COMPLEX[:2], COMPLEX))
 @pytest.mark.parametrize("dtype", slow_but(["complex128"], ["complex64", "complex128"]))
 def test_complex_convolutions_are_those_of_lax(case, dtype, x64):
     generator = np.random.default_rng(0)
@@ -162,12 +165,12 @@ def test_x64_input_without_x64_neighbours(x64):
 @pytest.mark.parametrize(
     ("dtype", "wanted"),
     [
-        ("float16", "bfloat16"),
-        ("bfloat16", "float16"),
         ("bfloat16", "float32"),
-        ("float32", "float64"),
-        ("complex64", "complex128"),
         ("int8", "float32"),
+        pytest.param("float16", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("bfloat16", "float16", marks=pytest.mark.slow),
+        pytest.param("float32", "float64", marks=pytest.mark.slow),
+        pytest.param("complex64", "complex128", marks=pytest.mark.slow),
     ],
 )
 def test_the_type_asked_for_is_that_of_lax(dtype, wanted, x64):

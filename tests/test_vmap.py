@@ -70,7 +70,9 @@ def test_over_another_axis():
 
 
 @pytest.mark.parametrize("case", [*ONE_ARRAY, *named(BLOCKS, "max")[:1]], ids=str)
-@pytest.mark.parametrize("wrap", [lambda fun: fun, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(lambda fun: fun, id="eager", marks=pytest.mark.slow), pytest.param(jax.jit, id="jit")]
+)
 def test_gradients_of_a_map_over_any_axis(case, wrap):
     """The rule's forward pass need not leave the axis where the function without a gradient leaves it."""
     elements = [case.arrays(seed=seed) for seed in range(2)]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp.audit import compare_gradients
@@ -32,7 +33,7 @@ SHAPES = (2, 6, 6, 2), (3, 3, 2, 4), (4,), (16, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but([0], range(3)))
 def test_right_rules_pass(dtype, seed):
     report = compare_gradients(layers, *draw(seed, dtype, *SHAPES), seed=seed, **QUIET)
     report.assert_close()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from marks import slow_but
 
 from jaxcnnbp.bench import NETWORKS
 from jaxcnnbp.bench.own_models import own_model
@@ -23,7 +24,7 @@ def flax_variables(network):
         return jax.eval_shape(linen.FlaxModel(network.layers).init_with_output, jax.random.key(0), images)
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=NAMES)
+@pytest.mark.parametrize("network", slow_but(NETWORKS[:1], NETWORKS, lambda network: network.name))
 def test_frameworks_build_the_same_network(network):
     outputs, variables = flax_variables(network)
     assert outputs.shape[0] == network.shape[0]

@@ -24,7 +24,7 @@ PAGES = sorted(path for path in DOCS.rglob("*.md"))
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 WITH_CODE = [path for path in PAGES if BLOCKS.search(path.read_text(encoding="utf-8"))]
 # The code of these pages runs in a few seconds; that of the others is slow.
-QUICK = [page for page in WITH_CODE if page.stem in ("index", "migrating", "slips")]
+QUICK = [page for page in WITH_CODE if page.stem in ("index", "migrating")]
 # Each once, whatever the remark behind it.
 COMMANDS = {
     line.partition(" #")[0].strip(): path.stem
@@ -62,7 +62,14 @@ def test_pages_have_code() -> None:
         assert len(re.findall(r"```python", text)) == len(BLOCKS.findall(text)), page
 
 
-@pytest.mark.parametrize("line", [pytest.param(line, id=f"{page}: {line[9:50]}") for line, page in COMMANDS.items()])
+@pytest.mark.parametrize(
+    "line",
+    slow_but(
+        [line for line in COMMANDS if " compare " not in line],
+        COMMANDS,
+        lambda line: f"{COMMANDS[line]}: {line[9:50]}",
+    ),
+)
 def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick ones are run, those that train, measure or need data are only read by the command they name."""
     program, *arguments = shlex.split(line, comments=True)

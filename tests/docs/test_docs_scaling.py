@@ -8,6 +8,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@pytest.mark.slow
 def test_tables_on_paper(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("flax")
     script = runpy.run_path(str(DOCS / "reckon_scaling.py"))

@@ -91,7 +91,7 @@ RECIPES = {
 }
 
 # One of each kind; the others are slow.
-QUICK = {"01_convolution_by_hand", "09_flax_drop_in", "14_plain_jax_volumes"}
+QUICK = {"01_convolution_by_hand", "14_plain_jax_volumes"}
 
 
 def test_every_example_is_tested() -> None:

@@ -102,6 +102,7 @@ def test_page_can_be_read(walk, browser, tmp_path):
     assert browser.console() == []
 
 
+@pytest.mark.slow
 def test_trained_once_and_kept(tmp_path, monkeypatch):
     """The second walk takes the weights of the first; a damaged file is written anew."""
     few = digits()

@@ -113,6 +113,7 @@ def test_a_constant_rate_extends_to_the_bits_of_the_longer_run(bars: Data, tmp_p
     assert bits(train(longer, bars, run=run)) == bits(train(longer, bars))
 
 
+@pytest.mark.slow
 def test_an_extension_is_recorded_and_goes_on_to_the_same_bits(bars: Data, tmp_path: Path) -> None:
     results, notes = [], Notes()
     for name, interrupted in (("whole", False), ("interrupted", True)):

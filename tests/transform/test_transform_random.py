@@ -115,7 +115,7 @@ def _arguments(seed: int) -> tuple[jax.Array, jax.Array]:
     return tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
 
 
-@pytest.mark.parametrize("seed", slow_but(SEEDS[:3], SEEDS))
+@pytest.mark.parametrize("seed", slow_but(SEEDS[:2], SEEDS))
 def test_a_random_model_has_the_same_value_and_gradients(seed: int):
     loss, arguments = _model(seed), _arguments(seed)
     expected = jax.jit(jax.value_and_grad(loss, (0, 1)))(*arguments)
@@ -124,7 +124,7 @@ def test_a_random_model_has_the_same_value_and_gradients(seed: int):
     assert not explain_swaps(loss)(*arguments).left
 
 
-@pytest.mark.parametrize("seed", slow_but(SECOND[:1], SECOND))
+@pytest.mark.parametrize("seed", slow_but((), SECOND))
 def test_a_random_model_has_the_same_second_derivatives(seed: int):
     x, kernels = _arguments(seed)
 
