@@ -52,7 +52,7 @@ def looked_at(folder):
     """What is found of one small layer, in `folder` too."""
     (dense,) = (case for case in CONVOLUTIONS if case.name == "dense")
     record = Record(folder, "right", {})
-    right._check_layer(narrow(small(dense, 1, 5), 2), right.EXACT, record)
+    right.check_layer(narrow(small(dense, 1, 5), 2), right.EXACT, record)
     assert json.loads(record.path.read_text())["rows"] == record.rows
     return record
 

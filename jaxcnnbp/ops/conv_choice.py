@@ -448,7 +448,8 @@ def _by_platform(name: str, layer: Layer, a: Array, b: Array, result: jax.ShapeD
     rows = problem.served()
     if recording.value is not None and recording.value.takes(problem):
         return zeros_varying_like(result, a, b)
-    forms = Forms(*(row.form for row in rows), mended=rows.on_cpu.spreads is Spread.MENDED)
+    mended, everywhere = rows.on_cpu.spreads is Spread.MENDED, problem.asked not in (None, "xla")
+    forms = Forms(*(row.form for row in rows), mended, everywhere)
     if forms.on_cpu is forms.on_cuda is forms.elsewhere and not forms.mended:
         return _run(forms.on_cpu, layer.geometry, result, a, b)
     return _by_forms(forms, layer.geometry, result, a, b)
@@ -462,6 +463,7 @@ class Forms(NamedTuple):
     on_cuda: Form
     elsewhere: Form
     mended: bool
+    everywhere: bool  # `on_cpu` was asked for by name, on whatever platform, and is mended there too
 
 
 # A program of its own, which is traced and lowered once for all convolutions alike: a form may write out many taps.
@@ -472,7 +474,7 @@ def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct
     def on_cpu(a: Array, b: Array) -> Array:
         return where_finite(fast, right, a, b, result.size) if forms.mended else fast(a, b)
 
-    if forms.on_cpu is forms.on_cuda is forms.elsewhere:  # asked for by name, on whatever platform
+    if forms.everywhere and forms.on_cpu is forms.on_cuda is forms.elsewhere:
         return on_cpu(a, b)
     by_platform = {} if forms.on_cuda is forms.elsewhere else {"cuda": on_cuda}
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere, **by_platform)
