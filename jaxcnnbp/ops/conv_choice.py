@@ -449,7 +449,7 @@ def _by_platform(name: str, layer: Layer, a: Array, b: Array, result: jax.ShapeD
     if recording.value is not None and recording.value.takes(problem):
         return zeros_varying_like(result, a, b)
     mended, everywhere = rows.on_cpu.spreads is Spread.MENDED, problem.asked not in (None, "xla")
-    forms = Forms(*(row.form for row in rows), mended, everywhere)
+    forms = Forms(rows.on_cpu.form, rows.exact.form, rows.on_cuda.form, rows.elsewhere.form, mended, everywhere)
     if forms.on_cpu is forms.on_cuda is forms.elsewhere and not forms.mended:
         return _run(forms.on_cpu, layer.geometry, result, a, b)
     return _by_forms(forms, layer.geometry, result, a, b)
