@@ -89,7 +89,7 @@ def sample_windows(x: Array, r: Array, window: Window) -> tuple[Array, Array]:
     """y[u] = p[u, t*] and t*."""
     p = stack_taps(x, window)
     w, unit = shares(p)
-    reached = jnp.cumsum(w, -2)
+    reached = lax.associative_scan(jnp.add, w, axis=-2)  # `jnp.cumsum` is a loop on some platforms
     total = reached[..., -1:, :]
     # The second condition is for a sample that rounding made 1.
     chosen = (reached > cast(r, w.dtype)[..., None, :] * total) | (reached >= total)
