@@ -109,10 +109,7 @@ def lay(p: Array, window: Window, spans: Spans, fill: float | int | bool = 0) ->
 
 
 def scatter(
-    value: Callable[[Ints, Reader], Array],
-    window: Window,
-    meet: Callable[[Array, Array], Array] = lax.add,
-    fused: bool = False,
+    value: Callable[[Ints, Reader], Array], window: Window, meet: Callable[[Array, Array], Array] = lax.add
 ) -> Array:
     """The sum of `value(tap, read)` over all taps, each laid where its tap falls: `(batch, *spatial, channels)`.
 
@@ -126,7 +123,7 @@ def scatter(
     `n + low = stride * (u + q) + r`: the positions of one phase `r` are a plain sum of shifted outputs, without
     a multiplication by zero, and the phases interleave to the input.
     """
-    phases = _Phases(window, meet, fused)
+    phases = _Phases(window, meet)
     return crop_to_input(interleave(lambda phase: phases.sum_of(phase, value), window), window)
 
 
@@ -148,8 +145,8 @@ def phase_counts(window: Window) -> Ints:
 class _Phases:
     """The bookkeeping of `scatter`: which taps meet in a phase, and how far each is shifted there."""
 
-    def __init__(self, window: Window, meet: Callable[[Array, Array], Array], fused: bool):
-        self.window, self.meet, self.fused = window, meet, fused
+    def __init__(self, window: Window, meet: Callable[[Array, Array], Array]):
+        self.window, self.meet = window, meet
         self.count = phase_counts(window)
         self.farthest = tuple((e - 1) // s for e, s in zip(window.extent, window.stride, strict=True))
         self._padded: dict[int, tuple[Array, Array]] = {}
@@ -172,7 +169,7 @@ class _Phases:
             pads = [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)]
             padded = lax.pad(array, jnp.zeros((), array.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
             # Read by several taps, the pad is worth making once; see `pad_to_reach`.
-            padded = lax.optimization_barrier(padded) if any(self.farthest) and not self.fused else padded
+            padded = lax.optimization_barrier(padded) if any(self.farthest) else padded
             self._padded[id(array)] = (array, padded)
         padded = self._padded[id(array)][1]
         offsets = (t * d // s for t, d, s in zip(tap, self.window.dilation, self.window.stride, strict=True))

@@ -112,7 +112,7 @@ def _gain_forgotten(patch):
 def _scatter_one_off(patch):
     right = taps.scatter
     for module in (mean_pool, extreme_pool):
-        patch.setattr(module, "scatter", lambda *args, **more: jnp.roll(right(*args, **more), 1, 1))
+        patch.setattr(module, "scatter", lambda *args: jnp.roll(right(*args), 1, 1))
 
 
 def _slope_forgotten(patch):

@@ -65,20 +65,6 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
     return x, found[0]
 
 
-def folded_at_once(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The same in one chain over all taps, which a GPU computes in one pass: each cell is read once from its memory."""
-    outside, dtype = identity(x.dtype, kind), wide(x.dtype)
-    beats = lax.gt if kind == "max" else lax.lt
-    shape = (x.shape[0], *window.output, x.shape[-1])
-    best, who = jnp.full(shape, outside, dtype), jnp.full(shape, -1, np.int32)
-    for tap, spans in reached(window):
-        p = lay(cast(take_reached(x, window, tap, spans), dtype), window, spans, outside)
-        inside = lay(jnp.ones((1, *(v - u for u, v in spans), 1), bool), window, spans, False)
-        wins = inside & (beats(p, best) | (p != p) | (who < 0))
-        best, who = jnp.where(wins, p, best), jnp.where(wins, np.int32(np.ravel_multi_index(tap, window.size)), who)
-    return cast_exact(best, x.dtype), jnp.maximum(who, 0).astype(tap_dtype(window.taps))
-
-
 def is_written_out(window: Window) -> bool:
     """Whether windows are folded tap by tap: few along every axis, over an input without gaps."""
     return is_short(window) and all(step == 1 for step in window.input_dilation)

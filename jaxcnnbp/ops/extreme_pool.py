@@ -128,16 +128,11 @@ def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
     return cast(_send_one_step(delta, taps, last, 1), dtype)
 
 
-def sent_at_once(delta: Array, taps: Array, window: Window) -> Array:
-    """The same in one chain over all taps, which a GPU computes in one pass."""
-    return cast(_send_one_step(cast(delta, wide(delta.dtype)), taps, window, 1, fused=True), delta.dtype)
-
-
-def _send_one_step(delta: Array, taps: Array, window: Window, weight: int, fused: bool = False) -> Array:
+def _send_one_step(delta: Array, taps: Array, window: Window, weight: int) -> Array:
     def to_winner(tap: Ints, read: Reader) -> Array:
         return jnp.where(_won_by(tap, read(taps), window, weight), read(delta), jnp.zeros((), delta.dtype))
 
-    return scatter(to_winner, window, fused=fused)
+    return scatter(to_winner, window)
 
 
 def _left_over(taps: Array, window: Window, weight: int) -> Array:

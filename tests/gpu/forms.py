@@ -21,6 +21,7 @@ from jaxcnnbp.ops import (
     conv_forms,
     conv_groups,
     conv_strided,
+    extreme_blocks,
     extreme_fold,
     extreme_pool,
     pallas_kernels,
@@ -32,6 +33,7 @@ from jaxcnnbp.ops.lax_layout import lax_convolution
 from jaxcnnbp.ops.pool_front import parse_pool
 from jaxcnnbp.timing import Plan
 from jaxcnnbp.timing import side_by_side as timed
+from tests.gpu.candidates import folded_at_once
 from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record, side_by_side
 
@@ -185,12 +187,12 @@ def _pool_forms(case: Case, dtype: str) -> dict[str, dict[str, tuple[Callable[..
     forward = {
         "values": lambda x: extreme_fold.extremes(x, window, "max"),
         "values and taps": lambda x: extreme_pool.winners(x, window, "max"),
-        "at once": lambda x: extreme_fold.folded_at_once(x, window, "max"),
+        "at once": lambda x: folded_at_once(x, window, "max"),
         "lax": autodiff_layer(case),
     }
     back = {
         "to winners": (lambda d, t: extreme_pool.send_to_winners(d, t, window), (delta, taps)),
-        "at once": (lambda d, t: extreme_pool.sent_at_once(d, t, window), (delta, taps)),
+        "blocks": (lambda d, t: extreme_blocks.send_to_blocks(d, t, window), (delta, taps)),
         "lax": (lambda d, x: jax.vjp(autodiff_layer(case), x)[1](d)[0], (delta, x)),
     }
     # Every tap of every row of a tile is written out: 169 taps did not compile in two minutes.
