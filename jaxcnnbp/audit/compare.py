@@ -16,8 +16,8 @@ from jaxcnnbp.audit.finite import Slope, slope_of
 from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, errors_of
 from jaxcnnbp.audit.oracle.rule import widened
-from jaxcnnbp.audit.own_rules import KINDS, noting
-from jaxcnnbp.audit.passes import Oracle, Pass, cotangents_of, pull, stripped
+from jaxcnnbp.audit.own_rules import first_that_works, noting
+from jaxcnnbp.audit.passes import Oracle, Pass, cotangents_of, oracle_of, pull, stripped
 from jaxcnnbp.audit.place import Layout, layout_of
 from jaxcnnbp.audit.problem import Problem, problem_of
 from jaxcnnbp.audit.report import GradientReport, Maps, Row, Worst
@@ -94,7 +94,7 @@ def compare_gradients(
     """
     problem = problem_of(fun, args, argnums, names, has_aux)
     trial = _trial(problem, fun, reference, seed, timing)
-    judge = _judge(problem.outputs_of(reference or fun), problem, trial, seed) if oracle else None
+    judge = oracle_of(problem.outputs_of(reference or fun), problem, trial.cotangents, seed) if oracle else None
     yardstick = Yardstick(judge, trial, tolerance, dict(spatial or {}))
     rows = [_gradient_row(i, problem, trial, yardstick, finite_differences, seed) for i in range(len(problem.names))]
     rows = with_complaints(rows, trial, yardstick, by_differences=reference is None)
@@ -153,29 +153,9 @@ def _compiled(function: Callable, given: tuple) -> Any:
 def _or_reason(function: Callable, given: tuple) -> tuple[Any, str]:
     """JAX's own gradient of `function`, compiled, and ""; or None and the reason where an operation has none."""
     try:
-        return _first_that_works(lambda kinds: _compiled(pull(stripped(function, kinds)), given)), ""
+        return first_that_works(lambda kinds: _compiled(pull(stripped(function, kinds)), given)), ""
     except NotImplementedError as error:
         return None, str(error)
-
-
-def _judge(function: Callable, problem: Problem, trial: Trial, seed: int) -> Oracle:
-    def of(kinds: tuple[type, ...]) -> Oracle:
-        oracle = Oracle(function, problem, trial.cotangents, seed, kinds)
-        _ = oracle.truth  # or the error that says why there is none
-        return oracle
-
-    return _first_that_works(of)
-
-
-def _first_that_works(make: Callable[[tuple[type, ...]], Any]) -> Any:
-    """`make` without the author's rules; with each `jax.custom_jvp` where JAX cannot differentiate what it is of."""
-    try:
-        return make(KINDS)
-    except (NotImplementedError, ValueError) as error:
-        try:
-            return make((jax.custom_vjp,))
-        except (NotImplementedError, ValueError):
-            raise error from None
 
 
 def _pass(result: Any) -> Pass:

@@ -52,6 +52,17 @@ def noting() -> Iterator[list[str]]:
         yield found
 
 
+def first_that_works(make: Callable[[tuple[type, ...]], Any]) -> Any:
+    """`make` without the author's rules; with each `jax.custom_jvp` where JAX cannot differentiate what it is of."""
+    try:
+        return make(KINDS)
+    except (NotImplementedError, ValueError) as error:
+        try:
+            return make((jax.custom_vjp,))
+        except (NotImplementedError, ValueError):
+            raise error from None
+
+
 def is_cut(eqn: JaxprEqn) -> bool:
     """Whether the author stops a gradient here; JAX does so itself, in `jnp.linalg.solve` for one."""
     if eqn.primitive.name != "stop_gradient":

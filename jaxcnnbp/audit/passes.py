@@ -16,7 +16,7 @@ from jaxcnnbp.audit.interpreter import Reading
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise
 from jaxcnnbp.audit.oracle import oracle_p, widened
-from jaxcnnbp.audit.own_rules import KINDS, is_cut, without_rules
+from jaxcnnbp.audit.own_rules import KINDS, first_that_works, is_cut, without_rules
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.modes import mode
 
@@ -147,6 +147,21 @@ class Oracle:
 
     def _run(self, reading: Reading, inputs: Sequence[Any]) -> list[Any]:
         return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))
+
+
+def oracle_of(flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], seed: int) -> Oracle:
+    """The oracle of `flat`, which has its gradients.
+
+    Raises:
+      NotImplementedError, ValueError: JAX's, if it cannot differentiate the function.
+    """
+
+    def of(kinds: tuple[type, ...]) -> Oracle:
+        oracle = Oracle(flat, problem, cotangents, seed, kinds)
+        _ = oracle.truth  # or the error that says why there is none
+        return oracle
+
+    return first_that_works(of)
 
 
 def _oracle_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
