@@ -14,10 +14,10 @@ from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
-from jaxcnnbp.ops.extreme_fold import identity
-from jaxcnnbp.ops.extreme_pool import flat_argmax
-from jaxcnnbp.ops.lp_pool import norms_by_sums
-from jaxcnnbp.ops.pool_front import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
+from jaxcnnbp.ops.pool.lp import norms_by_sums
+from jaxcnnbp.ops.pool.max import flat_argmax
+from jaxcnnbp.ops.pool.parse import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
+from jaxcnnbp.ops.pool.window_max import identity
 from jaxcnnbp.reference_conv import convolve as _convolve
 from jaxcnnbp.reference_conv import correlate as _correlate
 from jaxcnnbp.reference_conv import stands_for as _stands_for

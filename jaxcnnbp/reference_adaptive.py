@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.adaptive_pool import parse_adaptive
-from jaxcnnbp.ops.pool_front import split_batch, with_mean
+from jaxcnnbp.ops.pool.adaptive import parse_adaptive
+from jaxcnnbp.ops.pool.parse import split_batch, with_mean
 from jaxcnnbp.reference_conv import stands_for
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnnbp.ops.fractional_pool import fractional_samples, parse_fractional, window_cells, window_starts
-from jaxcnnbp.ops.pool_front import parse_pool, split_batch
-from jaxcnnbp.ops.stochastic_pool import stochastic_samples
+from jaxcnnbp.ops.pool.fractional import fractional_samples, parse_fractional, window_cells, window_starts
+from jaxcnnbp.ops.pool.parse import parse_pool, split_batch
+from jaxcnnbp.ops.pool.stochastic import stochastic_samples
 from jaxcnnbp.reference_conv import stands_for
 from jaxcnnbp.taps import gather
 

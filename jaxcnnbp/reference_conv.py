@@ -13,9 +13,9 @@ from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.parse import over_symbols
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops import lax_itself, symbolic
-from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers
-from jaxcnnbp.ops.convolve import connect
-from jaxcnnbp.ops.lax_layout import padding_in_numbers
+from jaxcnnbp.ops.conv.api import connect
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, dimension_numbers
+from jaxcnnbp.ops.conv.lax_layout import padding_in_numbers
 from jaxcnnbp.ops.pad import border_of
 
 _AUTODIFF = alternatives["autodiff"]

@@ -10,7 +10,8 @@ from check import assert_rule, assert_same, value_and_pullback
 
 import jaxcnnbp
 from jaxcnnbp import mode
-from jaxcnnbp.ops import fractional_pool, stochastic_pool
+from jaxcnnbp.ops.pool import fractional as fractional_pool
+from jaxcnnbp.ops.pool import stochastic as stochastic_pool
 
 pytestmark = pytest.mark.usefixtures("quick", "x64")
 

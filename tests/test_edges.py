@@ -8,7 +8,7 @@ from jax import lax
 
 import jaxcnnbp
 from jaxcnnbp import mode, nn
-from jaxcnnbp.ops.extreme_fold import tap_dtype
+from jaxcnnbp.ops.pool.window_max import tap_dtype
 
 NAN, INF = np.nan, np.inf
 

@@ -1,4 +1,4 @@
-"""Every form in the tables of `ops.conv_choice` is the plain form, wherever its condition admits it."""
+"""Every form in the tables of `ops.conv.dispatch` is the plain form, wherever its condition admits it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 from marks import slow_but
 
-from jaxcnnbp.ops import (
-    conv_choice,
-    conv_columns,
-    conv_cuda,
-    conv_forms,
-    conv_long_rows,
-    conv_patches,
-    conv_spread,
-    processor,
-    winograd,
-)
+from jaxcnnbp.ops import processor
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
-from jaxcnnbp.ops.conv_choice import Layer, Row
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.conv_layer import Spread
-from jaxcnnbp.ops.convolve import conv_geometry
-from jaxcnnbp.ops.lax_layout import lax_convolution
+from jaxcnnbp.ops.conv import cuda as conv_cuda
+from jaxcnnbp.ops.conv import dispatch as conv_choice
+from jaxcnnbp.ops.conv import forms as conv_forms
+from jaxcnnbp.ops.conv import partitioned as conv_spread
+from jaxcnnbp.ops.conv.api import conv_geometry
+from jaxcnnbp.ops.conv.cpu import column_blocks as conv_columns
+from jaxcnnbp.ops.conv.cpu import im2col as conv_patches
+from jaxcnnbp.ops.conv.cpu import row_packing as conv_long_rows
+from jaxcnnbp.ops.conv.cpu import winograd
+from jaxcnnbp.ops.conv.dispatch import Layer, Row
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.lax_layout import lax_convolution
+from jaxcnnbp.ops.conv.problem import Spread
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from running import ROOT, environment, python
 
-from jaxcnnbp.ops import conv_forms, conv_geometry
+from jaxcnnbp.ops.conv import forms as conv_forms
+from jaxcnnbp.ops.conv import geometry as conv_geometry
 from tests.gpu import right
 from tests.gpu.problems import CONVOLUTIONS, narrow, small
 from tests.gpu.record import Record

@@ -11,7 +11,7 @@ from check import assert_same, delta_like, value_and_pullback
 
 import jaxcnnbp
 from jaxcnnbp import correlate, explain_choice, implementation, manual_backward
-from jaxcnnbp.ops.implementations import implementations
+from jaxcnnbp.ops.conv.implementations import implementations
 
 LONG = Case("129 taps", "correlate", ((1, 131, 1), (129, 1, 2)))
 CASES = (*CONVOLUTIONS, *LAX_CONVOLUTIONS, LONG)

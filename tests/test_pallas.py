@@ -15,12 +15,12 @@ from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 from marks import slow_but
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops import conv_forms
-from jaxcnnbp.ops import pallas_kernels as pallas
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.extreme_fold import extremes_and_taps
-from jaxcnnbp.ops.extreme_pool import send_to_winners, where_cells
+from jaxcnnbp.ops.conv import forms as conv_forms
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.ops.pallas import kernels as pallas
+from jaxcnnbp.ops.pool.max import send_to_winners, where_cells
+from jaxcnnbp.ops.pool.window_max import extremes_and_taps
 
 # (spatial, size, stride, padding, dilation, channels)
 WINDOWS = {

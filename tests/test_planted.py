@@ -10,9 +10,12 @@ from cases import BLOCKS, Case
 from check import assert_rule
 
 from jaxcnnbp import taps
-from jaxcnnbp.ops import block, conv, extreme_pool, mean_pool
-from jaxcnnbp.ops.conv_geometry import flip
+from jaxcnnbp.ops import block
+from jaxcnnbp.ops.conv import rule as conv
+from jaxcnnbp.ops.conv.geometry import flip
 from jaxcnnbp.ops.dense import sum_to_channels
+from jaxcnnbp.ops.pool import max as extreme_pool
+from jaxcnnbp.ops.pool import mean as mean_pool
 
 pytestmark = pytest.mark.usefixtures("quick", "x64")
 

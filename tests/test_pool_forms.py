@@ -13,9 +13,10 @@ from marks import slow_but
 import jaxcnnbp
 from jaxcnnbp import manual_backward
 from jaxcnnbp.geometry.parse import window_of
-from jaxcnnbp.ops import extreme_fold, extreme_pool
-from jaxcnnbp.ops.extreme_blocks import send_to_blocks
-from jaxcnnbp.ops.extreme_fold import extremes, extremes_and_taps, is_written_out, steps
+from jaxcnnbp.ops.pool import max as extreme_pool
+from jaxcnnbp.ops.pool import window_max as extreme_fold
+from jaxcnnbp.ops.pool.max_blocks import send_to_blocks
+from jaxcnnbp.ops.pool.window_max import extremes, extremes_and_taps, is_written_out, steps
 
 WINDOWS = {
     "at once": ((6, 7), (2, 3), dict(stride=(2, 4), padding=[(1, 0), (2, 2)])),

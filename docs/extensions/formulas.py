@@ -1,6 +1,6 @@
 """A formula beside the lines that compute it, which are taken from the package when the site is built.
 
-:::{formula} jaxcnnbp.ops.conv:kernel_grad
+:::{formula} jaxcnnbp.ops.conv.rule:kernel_grad
 $$ dk[t] = \\sum_u p[u, t]\\, \\delta[u] $$
 :::
 """

@@ -15,7 +15,7 @@ from rich.console import Console
 from jaxcnnbp import explain as explaining
 from jaxcnnbp.cli.compare import check_folders
 from jaxcnnbp.nn.models import MODELS
-from jaxcnnbp.ops.pool_front import TIES
+from jaxcnnbp.ops.pool.parse import TIES
 
 __all__ = ["explain"]
 

@@ -13,8 +13,8 @@ from jaxcnnbp.explain.passes import delta_for, explained, forward, forward_pool,
 from jaxcnnbp.geometry import Padding, Window, parse_padding, per_axis, window_of
 from jaxcnnbp.geometry.parse import require_output
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.convolve import check_operands
-from jaxcnnbp.ops.pool_front import check_ties
+from jaxcnnbp.ops.conv.api import check_operands
+from jaxcnnbp.ops.pool.parse import check_ties
 
 
 def conv(
@@ -54,7 +54,7 @@ def conv(
       >>> shown.arrays["dk"].ravel(), shown.gaps["dk"]
       (array([ 7., 10.], dtype=float32), 0.0)
 
-    Source: Bouvrie (2006), section 3.1; `jaxcnnbp.ops.conv`.
+    Source: Bouvrie (2006), section 3.1; `jaxcnnbp.ops.conv.rule`.
     """
     return _convolution("conv", 2, x, kernel, delta, stride, padding, dilation, flip, seed, select)
 
@@ -161,7 +161,7 @@ def max_pool(
       array([[0., 7.],
              [0., 0.]], dtype=float32)
 
-    Source: Bouvrie (2006), section 3.2; `jaxcnnbp.ops.extreme_pool`.
+    Source: Bouvrie (2006), section 3.2; `jaxcnnbp.ops.pool.max`.
     """
     check_ties(ties)
     options = {"ties": ties, "ceil_mode": bool(ceil_mode)}
@@ -198,7 +198,7 @@ def mean_pool(
       array([[2., 2.],
              [2., 2.]], dtype=float32)
 
-    Source: Bouvrie (2006), section 3.2; `jaxcnnbp.ops.mean_pool`.
+    Source: Bouvrie (2006), section 3.2; `jaxcnnbp.ops.pool.mean`.
     """
     options = {"count_padding": bool(count_include_pad), "ceil_mode": bool(ceil_mode)}
     return _pool("mean-pool", x, window, delta, stride, padding, dilation, options, seed, select)

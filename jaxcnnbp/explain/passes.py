@@ -16,10 +16,10 @@ from jaxcnnbp.explain.numbers import numbers_of, require_drawable, with_channels
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import mode
-from jaxcnnbp.ops.convolve import convolve, correlate
-from jaxcnnbp.ops.lax_conv import conv_transpose as lax_conv_transpose
-from jaxcnnbp.ops.pool import avg_pool
-from jaxcnnbp.ops.pool import max_pool as pool_of_maxima
+from jaxcnnbp.ops.conv.api import convolve, correlate
+from jaxcnnbp.ops.conv.lax_api import conv_transpose as lax_conv_transpose
+from jaxcnnbp.ops.pool.api import avg_pool
+from jaxcnnbp.ops.pool.api import max_pool as pool_of_maxima
 
 Forward = Callable[..., jax.Array]
 

@@ -15,8 +15,8 @@ from jaxcnnbp.nn.conv import Conv
 from jaxcnnbp.nn.layer import Backward, Params
 from jaxcnnbp.nn.pool import MaxPool, MeanPool
 from jaxcnnbp.ops.block import Block, BlockResiduals, block_bwd, block_fwd
+from jaxcnnbp.ops.conv.api import bordered, connect, conv_geometry
 from jaxcnnbp.ops.conv_block import conv_block, parse_activation, parse_block_pool
-from jaxcnnbp.ops.convolve import bordered, connect, conv_geometry
 
 _RELU = Relu()
 

@@ -26,10 +26,10 @@ from jaxcnnbp.ops.bouvrie import (
     subsample_bwd,
     subsample_fwd,
 )
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.convolve import conv_geometry
+from jaxcnnbp.ops.conv.api import conv_geometry
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.dense import add_bias, sum_to_channels
-from jaxcnnbp.ops.pool_front import parse_pool
+from jaxcnnbp.ops.pool.parse import parse_pool
 
 
 class SubsampleKept(NamedTuple):

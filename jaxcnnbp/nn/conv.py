@@ -17,9 +17,9 @@ from jaxcnnbp.geometry import Padding, per_axis
 from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.nn.layer import Backward, Params, check_input_shape, glorot_uniform, shape_after
-from jaxcnnbp.ops.conv import input_grad_op, kernel_grad_op
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.convolve import bordered, connect, conv_geometry, convolve, correlate
+from jaxcnnbp.ops.conv.api import bordered, connect, conv_geometry, convolve, correlate
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.rule import input_grad_op, kernel_grad_op
 from jaxcnnbp.ops.dense import add_bias, sum_to_channels
 from jaxcnnbp.ops.pad import Border, pad_input_grad, pad_op
 

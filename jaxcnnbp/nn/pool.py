@@ -9,10 +9,10 @@ from jax import Array
 
 from jaxcnnbp.geometry import Padding, Window
 from jaxcnnbp.nn.layer import Backward, Params, Stateless
-from jaxcnnbp.ops.extreme_pool import Recorded, extreme_pool_bwd, extreme_pool_fwd
-from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
-from jaxcnnbp.ops.pool import avg_pool, max_pool
-from jaxcnnbp.ops.pool_front import check_ties, parse_pool
+from jaxcnnbp.ops.pool.api import avg_pool, max_pool
+from jaxcnnbp.ops.pool.max import Recorded, extreme_pool_bwd, extreme_pool_fwd
+from jaxcnnbp.ops.pool.mean import mean_forward, mean_input_grad
+from jaxcnnbp.ops.pool.parse import check_ties, parse_pool
 
 Size = int | tuple[int, ...]
 

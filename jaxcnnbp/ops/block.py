@@ -7,7 +7,7 @@ are computed on the pooled array alone, and the backward pass needs of it nothin
     activation     d = f'(u*) o delta               at the winners: from y, or for some f from u* = u[t*]
     bias grad      db = sum d                       every window has one winner
     winner         du = scatter(d[u] where t == t*[u])
-    conv grads     dx, dk by `ops.conv`, from du
+    conv grads     dx, dk by `ops.conv.rule`, from du
 
 What is kept, beside x and k, which the convolution's gradients need:
 
@@ -38,15 +38,15 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.activation import Rule, rule_named
-from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import sum_to_channels
 from jaxcnnbp.ops.devices import unify_varying_axes
-from jaxcnnbp.ops.extreme_fold import identity
-from jaxcnnbp.ops.extreme_pool import read_winners, send_to_winners, where_cells, winners
-from jaxcnnbp.ops.mean_pool import mean_forward, mean_input_grad
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pad import Border, pad_forward, pad_input_grad
+from jaxcnnbp.ops.pool.max import read_winners, send_to_winners, where_cells, winners
+from jaxcnnbp.ops.pool.mean import mean_forward, mean_input_grad
+from jaxcnnbp.ops.pool.window_max import identity
 
 # Their slope is one number above zero and another elsewhere: a bit says which.
 TWO_SLOPES = ("relu", "leaky_relu")

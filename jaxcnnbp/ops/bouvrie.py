@@ -15,15 +15,15 @@ from jaxcnnbp.geometry.parse import over_symbols, require_numbers, require_outpu
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.conv import forward, input_grad, kernel_grad
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.convolve import check_operands
+from jaxcnnbp.ops.conv.api import check_operands
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.mean_pool import spread_windows, sum_windows
 from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
-from jaxcnnbp.ops.pool_front import parse_pool, split_batch
+from jaxcnnbp.ops.pool.mean import spread_windows, sum_windows
+from jaxcnnbp.ops.pool.parse import parse_pool, split_batch
 
 # Sub-sampling: u = beta * down(x), with down the block sum.
 #

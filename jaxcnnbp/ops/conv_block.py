@@ -17,7 +17,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block_op
-from jaxcnnbp.ops.convolve import bordered, check_operands, connect, conv_geometry
+from jaxcnnbp.ops.conv.api import bordered, check_operands, connect, conv_geometry
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout

@@ -24,9 +24,9 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.conv_geometry import ConvGeometry, dimension_numbers, flip
-from jaxcnnbp.ops.extreme_fold import identity
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, dimension_numbers, flip
 from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.pool.window_max import identity
 
 
 def fitted(x: Array, window: Window, fill: Any = 0) -> Array:

@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.ops.conv_choice import Problem, passes
-from jaxcnnbp.ops.conv_serving import DEFAULT, supporting
+from jaxcnnbp.ops.conv.dispatch import Problem, passes
+from jaxcnnbp.ops.conv.serving import DEFAULT, supporting
 from jaxcnnbp.recording import Call, Recorder, Ticket, recording
 from jaxcnnbp.transform.explain import NO_WINDOW
 from jaxcnnbp.transform.mutable import lifted
@@ -101,7 +101,7 @@ def explain_choice(fun: Callable[..., Any], *args: Any, platform: str | None = N
       >>> [(row.pass_name, row.implementation) for row in rows]
       [('forward', 'reference'), ('input grad', 'reference'), ('kernel grad', 'reference')]
 
-    Source: the tables of `ops.conv_choice`.
+    Source: the tables of `ops.conv.dispatch`.
     """
     recorder, chosen = Recorder(), platform or jax.default_backend()
     with recording(Ticket(recorder)):

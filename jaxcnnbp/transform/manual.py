@@ -53,7 +53,7 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
       >>> jax.grad(manual_backward(pooled))(jnp.array([3., 1., 2., 5.]))
       Array([1., 0., 0., 1.], dtype=float32)
 
-    Source: `ops.conv`, `ops.extreme_pool`, `ops.mean_pool`; after *Autodidax*, JAX's own account of its interpreters.
+    Source: `ops.conv.rule`, `ops.pool.max`, `ops.pool.mean`; after *Autodidax*, JAX's own account of its interpreters.
     """
     reading = Manual(primitives_called(only))
     if not jax.tree_util.all_leaves([fun]):

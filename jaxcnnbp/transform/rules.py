@@ -11,9 +11,9 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp.modes import BY_RULE, mode
-from jaxcnnbp.ops.extreme_fold import identity
-from jaxcnnbp.ops.lax_conv import conv_by_lax_because, conv_general_dilated
-from jaxcnnbp.ops.reduce_window import WINDOWED, pool_windows, reduce_window, window_by_lax_because
+from jaxcnnbp.ops.conv.lax_api import conv_by_lax_because, conv_general_dilated
+from jaxcnnbp.ops.pool.reduce_window import WINDOWED, pool_windows, reduce_window, window_by_lax_because
+from jaxcnnbp.ops.pool.window_max import identity
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def test_nothing_comes_from_a_network(site: Path) -> None:
 
 def test_formulas_stand_with_the_lines_that_compute_them(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "tutorial.html").read_text(encoding="utf-8"))
-    for line in ("return scatter(sent_back, geometry.window)", "jaxcnnbp/ops/conv_forms.py:"):
+    for line in ("return scatter(sent_back, geometry.window)", "jaxcnnbp/ops/conv/forms.py:"):
         assert line in text
     page = (site / "tutorial.html").read_text(encoding="utf-8")
     assert page.count("formula-code") >= 15

@@ -15,8 +15,8 @@ from jax.test_util import check_grads
 from marks import first_are_quick, slow_but
 
 import jaxcnnbp
-from jaxcnnbp.ops.lax_conv import conv_general_dilated, conv_transpose
-from jaxcnnbp.ops.reduce_window import reduce_window
+from jaxcnnbp.ops.conv.lax_api import conv_general_dilated, conv_transpose
+from jaxcnnbp.ops.pool.reduce_window import reduce_window
 
 pytestmark = pytest.mark.usefixtures("quick", "x64")
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxcnnbp.ops.adaptive_pool import adaptive_avg_pool, adaptive_max_pool, cover
-from jaxcnnbp.ops.lp_pool import lp_pool
+from jaxcnnbp.ops.pool.adaptive import adaptive_avg_pool, adaptive_max_pool, cover
+from jaxcnnbp.ops.pool.lp import lp_pool
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("x64")

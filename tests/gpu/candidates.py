@@ -7,8 +7,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops.extreme_fold import identity, tap_dtype
 from jaxcnnbp.ops.numerics import cast, cast_exact, wide
+from jaxcnnbp.ops.pool.window_max import identity, tap_dtype
 from jaxcnnbp.taps import lay, reached, take_reached
 
 

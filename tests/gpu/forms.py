@@ -15,22 +15,20 @@ from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
 from jaxcnnbp.bench.jax_side import autodiff_layer, call_of
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops import (
-    conv_choice,
-    conv_depthwise,
-    conv_forms,
-    conv_groups,
-    conv_strided,
-    extreme_blocks,
-    extreme_fold,
-    extreme_pool,
-    pallas_kernels,
-)
-from jaxcnnbp.ops.conv_geometry import ConvGeometry
-from jaxcnnbp.ops.conv_layer import Layer
-from jaxcnnbp.ops.convolve import conv_geometry
-from jaxcnnbp.ops.lax_layout import lax_convolution
-from jaxcnnbp.ops.pool_front import parse_pool
+from jaxcnnbp.ops.conv import dispatch as conv_choice
+from jaxcnnbp.ops.conv import forms as conv_forms
+from jaxcnnbp.ops.conv.api import conv_geometry
+from jaxcnnbp.ops.conv.cpu import depthwise as conv_depthwise
+from jaxcnnbp.ops.conv.cpu import grouped as conv_groups
+from jaxcnnbp.ops.conv.cpu import phases as conv_strided
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.lax_layout import lax_convolution
+from jaxcnnbp.ops.conv.problem import Layer
+from jaxcnnbp.ops.pallas import kernels as pallas_kernels
+from jaxcnnbp.ops.pool import max as extreme_pool
+from jaxcnnbp.ops.pool import max_blocks as extreme_blocks
+from jaxcnnbp.ops.pool import window_max as extreme_fold
+from jaxcnnbp.ops.pool.parse import parse_pool
 from jaxcnnbp.timing import Plan
 from jaxcnnbp.timing import side_by_side as timed
 from tests.gpu.candidates import folded_at_once

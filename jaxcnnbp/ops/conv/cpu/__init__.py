@@ -1,0 +1,1 @@
+"""Implementations of the three convolution passes for CPUs."""

@@ -1,0 +1,210 @@
+"""Depthwise convolutions on CPUs: no matrix in them, only products of shifted images.
+
+With one input and one output channel a group, `k[t]` a row of weights, `o` elementwise along the channels:
+
+    forward      y[u]  = sum_t p[u, t] o k[t]
+    input grad   dx    = scatter(delta[u] o k[t])
+    kernel grad  dk[t] = sum_u p[u, t] o delta[u]
+
+Each form has the signature and the meaning of the plain form in `ops.conv.forms`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops._xla_cpu import fusion_barrier
+from jaxcnnbp.ops.conv.forms import forward_by_taps
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.devices import zeros_varying_like
+from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.taps import lay, pad_once, reached, take_reached
+
+
+def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """Every tap's products over the outputs that it has an input cell for, laid into zeros and added up.
+
+    The padding stays inside the one loop that XLA makes of this: written out around `x`, it would be a copy of it.
+    """
+    window, sum_type = geometry.window, wide(x.dtype)
+
+    def shifted(x: Array, kernel: Array) -> Array:
+        total = jnp.zeros((x.shape[0], *window.output, x.shape[-1]), sum_type)
+        for tap, spans in reached(window):
+            p = take_reached(x, window, tap, spans)
+            total = total + lay(_weighted(p, kernel[tap], sum_type), window, spans)
+        return cast(total, geometry.output_dtype or x.dtype)
+
+    return fusion_barrier(shifted, x, kernel, guard=kernel)
+
+
+def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """Every tap's products at the positions that it read, with gaps of the stride, added up."""
+    window, sum_type = geometry.window, wide(delta.dtype)
+
+    def shifted(delta: Array, kernel: Array) -> Array:
+        total = jnp.zeros((delta.shape[0], *window.spatial, delta.shape[-1]), sum_type)
+        for tap, _ in reached(window):
+            first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
+            last = [a + (o - 1) * s for a, o, s in zip(first, window.output, window.stride, strict=True)]
+            rows = zip(first, last, window.spatial, window.stride, strict=True)
+            edges = [(a, n - 1 - b, s - 1) for a, b, n, s in rows]
+            total = total + _laid(_weighted(delta, kernel[tap], sum_type), edges)
+        return cast(total, delta.dtype)
+
+    return fusion_barrier(shifted, delta, kernel, guard=kernel)
+
+
+def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The plain form: with many taps one padded copy costs less than as many edges."""
+    dtype, sum_type = geometry.output_dtype or x.dtype, wide(x.dtype)
+
+    def padded(x: Array, kernel: Array) -> Array:
+        return cast(forward_by_taps(cast(x, sum_type), cast(kernel, sum_type), geometry), dtype)
+
+    return fusion_barrier(padded, x, kernel, guard=kernel)
+
+
+def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
+    return forward_by_padding(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def forward_by_tap_rows(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """One row of taps after the other, in a loop: hundreds of taps would take long to compile."""
+    padded, window = pad_once(x, geometry.window)
+    one_row = _one_row(geometry, window)
+    rows = kernel.reshape(-1, *(1,) * (window.rank - 1), *kernel.shape[-3:])
+
+    def add_row(number: Array, total: Array) -> Array:
+        images = _rows_read(padded, number, window)
+        return total + forward_by_taps(images, lax.dynamic_index_in_dim(rows, number, 0, keepdims=False), one_row)
+
+    shape = (x.shape[0], *window.output, kernel.shape[-1])
+    empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
+    return lax.fori_loop(0, rows.shape[0], add_row, empty)
+
+
+def input_grad_by_tap_rows(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
+    return forward_by_tap_rows(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def kernel_grad_by_tap_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`kernel_grad_by_rows` of one row of taps after the other."""
+    padded, window = pad_once(x, geometry.window)
+    one_row = _one_row(geometry, window)
+    numbers = jnp.arange(math.prod(window.size[:-1]))
+    by_row = lax.map(lambda n: kernel_grad_by_rows(_rows_read(padded, n, window), delta, one_row), numbers)
+    return by_row.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def _one_row(geometry: ConvGeometry, window: Window) -> ConvGeometry:
+    """What is left to read of `_rows_read`: one tap on every axis but the last."""
+    ones = (1,) * (window.rank - 1)
+    spatial = (*window.output[:-1], window.spatial[-1])
+    flat = Window(
+        spatial,
+        (*ones, window.size[-1]),
+        (*ones, window.stride[-1]),
+        ((0, 0),) * window.rank,
+        (*ones, window.dilation[-1]),
+        (1,) * window.rank,
+    )
+    return replace(geometry, window=flat)
+
+
+def _rows_read(padded: Array, number: Array, window: Window) -> Array:
+    """What the outputs read with row `number` of taps, `(batch, *output[:-1], last, channels)`."""
+    taps = _unravel(number, window.size[:-1])
+    for axis, tap in enumerate(taps, start=1):
+        stride, count = window.stride[axis - 1], window.output[axis - 1]
+        span = lax.dynamic_slice_in_dim(padded, tap * window.dilation[axis - 1], (count - 1) * stride + 1, axis)
+        padded = lax.slice_in_dim(span, 0, None, stride, axis)
+    return padded
+
+
+def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """One row of outputs after the other, added into one row of sums a tap.
+
+    Whole rows of (last spatial axis, channels) add up vectorised, which a reduction to the channels alone does not; the
+    last spatial axis is summed over in the end.
+    """
+    sum_type, channels = wide(x.dtype), x.shape[-1]
+    # Widened here: inside the loop XLA would widen every row for itself, and round it again.
+    padded, window = pad_once(cast(x, sum_type), geometry.window)
+    delta = cast(delta, sum_type)
+    lead = (x.shape[0], *window.output[:-1])
+    images, deltas = _with_flat_rows(padded, window), _with_flat_rows(delta, window)
+    rows = tuple(map(max, window.extent[:-1], (1,) * window.rank))
+    ends = len(images.shape) - len(lead)
+
+    def add_row(number: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        place = _unravel(number, lead)
+        corner = [place[0], *(i * s for i, s in zip(place[1:], window.stride, strict=False))]
+        here = _block(images, corner, (1, *rows), ends)[0]
+        row = _block(deltas, place, (1,) * len(lead), ends).reshape(sums[0].shape)
+        return tuple(s + _line(here, t, window) * row for s, t in zip(sums, window.tap_indices(), strict=True))
+
+    empty = zeros_varying_like(jax.ShapeDtypeStruct(deltas.shape[len(lead) :], sum_type), x, delta)
+    sums = lax.fori_loop(0, math.prod(lead), add_row, (empty,) * window.taps)
+    by_column = jnp.stack(sums).reshape(window.taps, window.output[-1], channels)
+    return by_column.sum(1).reshape(geometry.kernel_shape(channels, delta.shape[-1]))
+
+
+def kernel_grad_by_products(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """Every tap's products with delta, over the outputs that it has an input cell for, summed: one pass for a GPU."""
+    window, sum_type = geometry.window, wide(x.dtype)
+    wide_delta, summed = cast(delta, sum_type), tuple(range(x.ndim - 1))
+    sums = dict.fromkeys(window.tap_indices(), jnp.zeros(x.shape[-1:], sum_type))
+    for tap, spans in reached(window):
+        own = wide_delta[(slice(None), *(slice(*span) for span in spans))]
+        sums[tap] = jnp.sum(cast(take_reached(x, window, tap, spans), sum_type) * own, summed)
+    return jnp.stack(list(sums.values())).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def _with_flat_rows(a: Array, window: Window) -> Array:
+    """With stride 1 the last spatial axis and the channels are one: a longer line to vectorise over."""
+    return a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1]) if window.stride[-1] == 1 else a
+
+
+def _line(rows: Array, tap: Ints, window: Window) -> Array:
+    """What the outputs of one row read with `tap`."""
+    line = rows[tuple(t * d for t, d in zip(tap[:-1], window.dilation, strict=False))]
+    start, count, stride = tap[-1] * window.dilation[-1], window.output[-1], window.stride[-1]
+    if stride == 1:
+        channels = line.shape[0] // window.spatial[-1]
+        return line[start * channels : (start + count) * channels]
+    return lax.slice(line, (start, 0), (start + (count - 1) * stride + 1, line.shape[-1]), (stride, 1))
+
+
+def _unravel(number: Array | int, shape: Ints) -> list[Array]:
+    """The multi-index of a flat one; both are nonnegative, so plain division serves."""
+    index, number = [], jnp.asarray(number)  # under `jax.disable_jit` a loop counts in Python
+    for n in reversed(shape):
+        count = np.asarray(n, number.dtype)
+        index.append(lax.rem(number, count))
+        number = lax.div(number, count)
+    return index[::-1]
+
+
+def _block(a: Array, corner: list[Array], size: Ints, ends: int) -> Array:
+    """The block of `size` at `corner` on the leading axes, whole on the `ends` last ones."""
+    return lax.dynamic_slice(a, (*corner, *(np.zeros((), corner[0].dtype),) * ends), (*size, *a.shape[-ends:]))
+
+
+def _weighted(p: Array, weights: Array, sum_type: Any) -> Array:
+    """`[... x c] o [1 x c]`."""
+    return cast(p, sum_type) * cast(lax.expand_dims(weights[0], range(p.ndim - 1)), sum_type)
+
+
+def _laid(p: Array, edges: list[tuple[int, int, int]]) -> Array:
+    return lax.pad(p, jnp.zeros((), p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])

@@ -1,0 +1,85 @@
+"""Strided and transposed convolutions on CPUs, without the zeros that a dilated delta or input has.
+
+Each has the signature and the meaning of the plain form in `ops.conv.forms`, and serves any number of spatial axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
+from jaxcnnbp.taps import crop_to_input, interleave, phase_counts
+
+Form = Callable[[Array, Array, ConvGeometry], Array]
+
+
+def input_grad_by_phases(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """One stride-1 convolution a phase of the stride: no multiplication by the zeros between the deltas.
+
+    Padded position `n + low = s m + r` is reached by the taps `t = s q + r` alone, so phase r is the full convolution
+    of delta with the flipped sub-kernel `k[r::s]`, and the phases interleave.
+    """
+    window = geometry.window
+    transposed = swap_group_channels(kernel, geometry.groups)
+
+    def phase(offset: Ints) -> Array | None:
+        taps = transposed[tuple(slice(r, None, s) for r, s in zip(offset, window.stride, strict=True))]
+        return None if taps.size == 0 else _full_convolution(forward_form, delta, taps, geometry)
+
+    return crop_to_input(interleave(phase, window), window)
+
+
+def input_grad_by_depth_to_space(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """All phases in one convolution, as channels, then spread over the positions: for few input channels.
+
+    The kernel is filled up with zeros to a multiple of the stride; the products with them cost less than a convolution
+    of few channels a phase would.
+    """
+    window = geometry.window
+    fills = [(0, -k % s, 0) for k, s in zip(window.size, window.stride, strict=True)]
+    filled = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*fills, (0, 0, 0), (0, 0, 0)])
+    rank, groups = window.rank, geometry.groups
+    counts = [n // s for n, s in zip(filled.shape, window.stride, strict=False)]
+    split = filled.reshape(*itertools.chain(*zip(counts, window.stride, strict=True)), kernel.shape[-2], groups, -1)
+    channel = 2 * rank  # then group, feature
+    order = (*range(0, channel, 2), channel + 2, channel + 1, *range(1, channel, 2), channel)
+    taps = split.transpose(order).reshape(*counts, kernel.shape[-1] // groups, -1)
+    phases = _full_convolution(forward_form, delta, taps, geometry)
+    return crop_to_input(_spread_channels(phases, window.stride, groups), window)
+
+
+def transposed_forward(input_grad_form: Form, x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """A convolution over a dilated input is the input gradient of a strided one: its `input_grad_form` serves."""
+    return input_grad_form(x, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def transposed_kernel_grad(kernel_grad_form: Form, x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """Its kernel gradient is the strided one's with `x` and delta exchanged: delta is sliced, nothing is dilated."""
+    swapped = kernel_grad_form(delta, x, dual(geometry))
+    return flip(swap_group_channels(swapped, geometry.groups), geometry.window.rank)
+
+
+def _full_convolution(forward_form: Form, delta: Array, taps: Array, geometry: ConvGeometry) -> Array:
+    """`y[m] = sum_q delta[m - q] taps[q]` for every m below the number of positions of a phase."""
+    window = geometry.window
+    counts = phase_counts(window)
+    size = taps.shape[: window.rank]
+    pairs = [(q - 1, m - o) for q, m, o in zip(size, counts, window.output, strict=True)]
+    ones = (1,) * window.rank
+    plain = Window(window.output, tuple(size), ones, tuple(pairs), ones, ones)
+    return forward_form(delta, flip(taps, window.rank), replace(geometry, window=plain, output_dtype=None))
+
+
+def _spread_channels(phases: Array, stride: Ints, groups: int) -> Array:
+    """`(batch, *m, (groups, *stride, features))` -> `(batch, *(m * stride), (groups, features))`."""
+    batch, *counts, _ = phases.shape
+    rank = len(stride)
+    split = phases.reshape(batch, *counts, groups, *stride, -1)
+    order = (0, *itertools.chain(*((1 + a, 2 + rank + a) for a in range(rank))), 1 + rank, 2 + 2 * rank)
+    return split.transpose(order).reshape(batch, *(m * s for m, s in zip(counts, stride, strict=True)), -1)

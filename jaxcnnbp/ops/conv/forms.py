@@ -1,0 +1,156 @@
+"""The plain forms of the three convolution rules, and the forms that leave the work to `lax.conv_general_dilated`.
+
+With `p[u, t] = gather(x)` (`taps`), `g` groups and all sums over channels inside a group:
+
+    forward      y[u]  = sum_t p[u, t] k[t]
+    input grad   dx    = scatter(delta[u] k[t]^T)
+    kernel grad  dk[t] = sum_u p[u, t]^T delta[u]
+
+Every form has the signature of its rule. Arrays are `(batch, *spatial, channels)`, kernels `(*window, in / g, out)`,
+not mirrored. Sums are held in `wide` precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops.conv.geometry import (
+    ConvGeometry,
+    dimension_numbers,
+    dual,
+    flip,
+    swap_group_channels,
+    transposed_kernel,
+)
+from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.taps import Reader, gather, scatter, without_crop
+
+
+def forward_by_taps(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The meaning of a convolution: one matrix product a tap."""
+    terms = (mix_channels(p, kernel[t], geometry) for t, p in gather(x, geometry.window))
+    return sum(terms, start=jnp.zeros((), wide(x.dtype)))
+
+
+def input_grad_by_taps(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The meaning of the input gradient: every tap sends `delta k^T` back to the cell it read."""
+    transposed = swap_group_channels(kernel, geometry.groups)
+
+    def sent_back(tap: Ints, read: Reader) -> Array:
+        return mix_channels(read(delta), transposed[tap], geometry)
+
+    return scatter(sent_back, geometry.window)
+
+
+def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The meaning of the kernel gradient: each tap's patch times delta, summed over batch and positions."""
+    rows = [correlate_channels(p, delta, geometry) for _, p in gather(x, geometry.window)]
+    return jnp.stack(rows).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any = None) -> Array:
+    """`lax`'s own convolution, of arrays with channels last unless `layout` says otherwise."""
+    x, window = without_crop(x, geometry.window)
+    return lax_itself.conv_general_dilated(
+        x,
+        kernel,
+        window.stride,
+        window.reach,
+        window.input_dilation,
+        window.dilation,
+        layout or dimension_numbers(window.rank),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+        preferred_element_type=geometry.output_dtype,
+    )
+
+
+def input_grad_by_lax(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel (`dual`)."""
+    if geometry.groups > 1:
+        return input_grad_as_forward(delta, kernel, geometry)
+    # The layout says that in and out change places: nothing has to be moved for it.
+    numbers, last = dimension_numbers(geometry.window.rank), geometry.window.rank + 1
+    exchanged = numbers._replace(rhs_spec=(last - 1, last, *range(last - 1)))
+    return forward_by_lax(delta, flip(kernel, geometry.window.rank), dual(geometry), exchanged)
+
+
+def input_grad_as_forward(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The same, the kernel laid out as a forward one's.
+
+    On CPUs XLA exchanges the channels itself, but inside loops it runs the exchanged layout as a plain loop instead.
+    """
+    return forward_by_lax(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def kernel_grad_by_lax(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """A convolution whose window is delta: batch and channels of `x` change places, stride and dilation too."""
+    x, window = without_crop(x, geometry.window)
+    rank, last = window.rank, window.rank + 1
+    spatial = tuple(range(1, last))
+    numbers = lax.ConvDimensionNumbers((last, 0, *spatial), (last, 0, *spatial), (rank, last, *range(rank)))
+    return _convolved_with_delta(x, delta, window, geometry, numbers)
+
+
+def kernel_grad_as_forward(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The same, operands and gradient laid out as a forward convolution's; for CPUs, as `input_grad_as_forward`."""
+    x, window = without_crop(x, geometry.window)
+    images, filters = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(delta, 0, -2)
+    grad = _convolved_with_delta(images, filters, window, geometry, dimension_numbers(window.rank))
+    return jnp.moveaxis(grad, 0, -2)
+
+
+def _convolved_with_delta(
+    x: Array, delta: Array, window: Window, geometry: ConvGeometry, numbers: lax.ConvDimensionNumbers
+) -> Array:
+    return lax_itself.conv_general_dilated(
+        x,
+        delta,
+        window.dilation,
+        window.reach,
+        window.input_dilation,
+        window.stride,
+        numbers,
+        batch_group_count=geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`[... x in] * [in / g x out] -> [... x out]`, each group of outputs from its group of inputs."""
+    if geometry.groups == 1:
+        numbers = (((p.ndim - 1,), (0,)), ((), ()))
+        return lax.dot_general(p, kernel, numbers, geometry.precision, wide(p.dtype))
+    groups, depth = geometry.groups, kernel.shape[0]
+    if depth == 1:
+        return _scale_channels(p, kernel[0], groups)
+    split = p.reshape(*p.shape[:-1], groups, depth)
+    by_group = kernel.reshape(depth, groups, -1)
+    numbers = (((split.ndim - 1,), (0,)), ((split.ndim - 2,), (1,)))
+    mixed = lax.dot_general(split, by_group, numbers, geometry.precision, wide(p.dtype))
+    return jnp.moveaxis(mixed, 0, -2).reshape(*p.shape[:-1], kernel.shape[1])
+
+
+def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`[... x in]^T * [... x out] -> [in / g x out]`, summed over batch and positions, group by group."""
+    summed = tuple(range(p.ndim - 1))
+    if geometry.groups == 1:
+        return lax.dot_general(p, delta, ((summed, summed), ((), ())), geometry.precision, wide(p.dtype))
+    groups = geometry.groups
+    a = p.reshape(*p.shape[:-1], groups, -1)
+    b = delta.reshape(*delta.shape[:-1], groups, -1)
+    by_group = lax.dot_general(
+        a, b, ((summed, summed), ((p.ndim - 1,), (p.ndim - 1,))), geometry.precision, wide(p.dtype)
+    )
+    return jnp.moveaxis(by_group, 0, 1).reshape(a.shape[-1], -1)
+
+
+def _scale_channels(p: Array, weights: Array, groups: int) -> Array:
+    """Depthwise: `[... x g] * [g * m] -> [... x g * m]`."""
+    each = jnp.repeat(p, weights.shape[0] // groups, axis=-1) if weights.shape[0] != groups else p
+    return cast(each, wide(p.dtype)) * cast(lax.expand_dims(weights, range(p.ndim - 1)), wide(p.dtype))

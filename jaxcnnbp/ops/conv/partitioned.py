@@ -1,0 +1,119 @@
+"""Convolutions of images that may lie over several devices in whatever way, as matrix products a tap.
+
+XLA splits a convolution over rows, columns or channels by giving each device a part of its window, and then adds up the
+parts of *all* devices, also of those that hold copies: the sum comes out as many times too large as there are copies.
+That is so wherever the positions are spread and anything beside them: another axis of the mesh for channels, or one
+that is not used. Slices, pads and matrix products it splits rightly in every way, and each device still works on its
+own part: rows at the edges are exchanged, and sums over positions are added up once.
+
+Each form has the signature and the meaning of the plain form in `ops.conv.forms`. While a program is traced nobody knows
+where its arrays will lie, so these serve all of them wherever there is more than one device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops.conv import forms as plain
+from jaxcnnbp.ops.conv.cpu.im2col import forward_by_patches, input_grad_by_patches, kernel_grad_by_patches
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.conv.problem import Layer, Row
+from jaxcnnbp.ops.devices import zeros_varying_like
+from jaxcnnbp.ops.numerics import wide
+from jaxcnnbp.taps import pad_once
+
+# As many taps as are written out one by one; `Layer.few_taps`.
+WRITTEN_OUT = 128
+
+
+def forward_by_tap_groups(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """`forward_by_taps` of one group of taps after the other, in a loop: all of them would take long to compile."""
+    padded, window = pad_once(x, geometry.window)
+    lead, one = _led(window), _one_group(geometry, window)
+    groups = kernel.reshape(-1, *one.window.size, *kernel.shape[-2:])
+
+    def add(number: Array, total: Array) -> Array:
+        taps = lax.dynamic_index_in_dim(groups, number, 0, keepdims=False)
+        return total + plain.forward_by_taps(_read(padded, number, window, lead), taps, one)
+
+    shape = (x.shape[0], *window.output, kernel.shape[-1])
+    empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
+    return lax.fori_loop(0, groups.shape[0], add, empty)
+
+
+def input_grad_by_tap_groups(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
+    return forward_by_tap_groups(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def kernel_grad_by_tap_groups(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`kernel_grad_by_taps` of one group of taps after the other."""
+    padded, window = pad_once(x, geometry.window)
+    lead, one = _led(window), _one_group(geometry, window)
+    numbers = jnp.arange(math.prod(window.size[:lead]))
+    by_group = lax.map(
+        lambda number: plain.kernel_grad_by_taps(_read(padded, number, window, lead), delta, one), numbers
+    )
+    return by_group.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def _led(window: Window) -> int:
+    """Over how many axes the loop goes: all but the last, and that too if it is long by itself."""
+    return window.rank if window.size[-1] > WRITTEN_OUT else window.rank - 1
+
+
+def _one_group(geometry: ConvGeometry, window: Window) -> ConvGeometry:
+    """What is left to read of `_read`: one tap on the axes of the loop."""
+    lead, ones = _led(window), (1,) * window.rank
+
+    def rest(of_loop: Ints, own: Ints) -> Ints:
+        return (*of_loop[:lead], *own[lead:])
+
+    left = Window(
+        rest(window.output, window.spatial),
+        rest(ones, window.size),
+        rest(ones, window.stride),
+        ((0, 0),) * window.rank,
+        rest(ones, window.dilation),
+        ones,
+    )
+    return replace(geometry, window=left)
+
+
+def _read(padded: Array, number: Array, window: Window, lead: int) -> Array:
+    """What the outputs read with the taps of group `number`, on the axes of the loop."""
+    for axis in reversed(range(lead)):
+        size, stride, count = window.size[axis], window.stride[axis], window.output[axis]
+        start = number % size * window.dilation[axis]
+        span = lax.dynamic_slice_in_dim(padded, start, (count - 1) * stride + 1, axis + 1)
+        padded, number = lax.slice_in_dim(span, 0, None, stride, axis + 1), number // size
+    return padded
+
+
+def _few_channels(a: Layer) -> bool:
+    """So few that a matrix product a tap has little to do: the taps stand side by side instead."""
+    return a.dense and a.few_taps and a.depth <= 8
+
+
+FORWARD = (
+    Row(forward_by_tap_groups, "", lambda a: not a.few_taps),
+    Row(forward_by_patches, "", _few_channels),
+    Row(plain.forward_by_taps, "", lambda _: True, uncounted=True),
+)
+INPUT_GRAD = (
+    Row(input_grad_by_tap_groups, "", lambda a: not a.few_taps),
+    Row(input_grad_by_patches, "", _few_channels),
+    Row(plain.input_grad_by_taps, "", lambda _: True, uncounted=True),
+)
+KERNEL_GRAD = (
+    Row(kernel_grad_by_tap_groups, "", lambda a: not a.few_taps),
+    Row(kernel_grad_by_patches, "", _few_channels),
+    Row(plain.kernel_grad_by_taps, "", lambda _: True, uncounted=True),
+)

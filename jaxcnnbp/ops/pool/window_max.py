@@ -1,0 +1,221 @@
+"""The extreme value of every window and the tap that holds it: all axes at once where taps are few, else axis by axis.
+
+    best[u] = max_t p[u, t]          who[u] = the first tap t with p[u, t] == best[u], of NaNs the last
+
+Going axis by axis keeps row-major order, the last axis first: the first (for NaN the last) extreme of the first (last)
+extreme row is the first (last) extreme of the window. It costs kh + kw comparisons an element rather than kh * kw.
+
+The values come first, and the taps are then found by comparing with them: folding both at once would compute every
+comparison twice, for XLA makes no loop with two results on a CPU. Nor is there a padded copy of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial, reduce
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.window import keep_axes, unpadded
+from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu
+from jaxcnnbp.ops.devices import may_be_partitioned
+from jaxcnnbp.ops.numerics import cast, cast_exact, wide
+from jaxcnnbp.ops.pool.joining import Operation, join_windows
+from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
+
+# With more taps than this each axis is folded for itself, and so it is where every tap of a window is one of the next:
+# then the fold of one axis serves many windows.
+FEW_TAPS = 12
+# Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
+LONG = 64
+# A place that comes after all others.
+NOWHERE = np.int32(np.iinfo(np.int32).max)
+
+
+def extremes(x: Array, window: Window, kind: str) -> Array:
+    """`(batch, *spatial, channels)` -> the extreme values, `(batch, *output, channels)`."""
+    if not is_short(window):
+        return _values_by_joining(x, window, kind)
+    *inner, last = steps(window)
+    if not is_written_out(window) or (inner and may_be_partitioned(x)):
+        return _extremes_by_lax(x, window, kind)
+    for step in inner:
+        x = compute_once(partial(_values, window=step, kind=kind), x)
+    return _values(x, last, kind)
+
+
+def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
+    if not is_written_out(window):
+        return by_joining(x, window, kind)
+    weight, found = 1, list[Array]()
+    for step in steps(window):
+        best = compute_once(partial(_values, window=step, kind=kind), x)
+        numbers = (np.arange(step.taps).reshape(step.size) * weight).astype(tap_dtype(window.taps))
+        found = [_holders(best, x, *found, window=step, numbers=numbers)]
+        x, weight = best, weight * step.taps
+    return x, found[0]
+
+
+def is_written_out(window: Window) -> bool:
+    """Whether windows are folded tap by tap: few along every axis, over an input without gaps."""
+    return is_short(window) and all(step == 1 for step in window.input_dilation)
+
+
+def is_short(window: Window) -> bool:
+    """Whether the taps along each axis are few enough to be written out."""
+    return max(window.size, default=1) <= LONG
+
+
+def steps(window: Window) -> list[Window]:
+    """What is folded one after the other."""
+    separate = all(k == 1 or s > d == 1 for k, s, d in zip(window.size, window.stride, window.dilation, strict=True))
+    if window.taps <= FEW_TAPS and separate:
+        return [window]
+    parts, spatial = [], window.spatial
+    for axis in reversed(range(window.rank)):
+        part = replace(keep_axes(window, (axis,)), spatial=spatial)
+        if (part.taps, part.output) != (1, spatial) or any(part.padding[axis]):
+            parts.append(part)
+        spatial = (*spatial[:axis], window.output[axis], *spatial[axis + 1 :])
+    return parts or [window]
+
+
+def identity(dtype: DTypeLike, kind: str) -> float | int | bool:
+    """What padding holds: the value that any other beats or equals."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        greatest = np.inf if np.isinf(np.asarray(np.inf, dtype)) else float(jnp.finfo(dtype).max)
+        return -greatest if kind == "max" else greatest
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return kind == "min"
+    return int(jnp.iinfo(dtype).min if kind == "max" else jnp.iinfo(dtype).max)
+
+
+def tap_dtype(taps: int) -> DTypeLike:
+    """The narrowest unsigned integer that counts `taps`."""
+    return jnp.uint8 if taps <= 2**8 else jnp.uint16 if taps <= 2**16 else jnp.uint32
+
+
+def _values(x: Array, window: Window, kind: str) -> Array:
+    # Compared wide: XLA rounds the result of every operation on narrow floats, which here takes most of the time.
+    outside, dtype = identity(x.dtype, kind), wide(x.dtype)
+    better = lax.max if kind == "max" else lax.min
+    nothing = jnp.full((x.shape[0], *window.output, x.shape[-1]), outside, dtype)
+    read = ((cast(take_reached(x, window, tap, spans), dtype), spans) for tap, spans in reached(window))
+    return cast_exact(reduce(better, (lay(p, window, spans, outside) for p, spans in read), nothing), x.dtype)
+
+
+def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.ndarray) -> Array:
+    """The number of the tap that holds `best`, plus what is `below` it: the number that the axes before have found."""
+
+    def last_where(holds: Callable[[Array, Array], Array], taps: Iterable[Any], best: Array, *read: Array) -> Array:
+        who = jnp.zeros(best.shape, numbers.dtype)
+        for tap, spans in taps:
+            p, *found = (take_reached(a, window, tap, spans) for a in read)
+            at_spans = (slice(None), *(slice(*span) for span in spans))
+            held = lay(holds(p, best[at_spans]), window, spans, False)
+            number = numbers[tap] + (lay(found[0], window, spans) if found else 0)
+            who = jnp.where(held, number, who)
+        return who
+
+    taps = list(reached(window))
+    first = partial(last_where, lambda p, own: p == own, taps[::-1])
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return compute_once(first, best, x, *below)
+    last_nan = partial(last_where, lambda p, _: p != p, taps)
+
+    def with_nans(best: Array, *read: Array) -> Array:
+        return jnp.where(best != best, last_nan(best, *read), first(best, *read))
+
+    if best.size == 0 or may_be_partitioned(x):
+        return with_nans(best, x, *below)
+    return cond_on_cpu(jnp.isnan(jnp.max(best)), with_nans, first, best, x, *below)
+
+
+def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:
+    start, reducer = np.asarray(identity(x.dtype, kind), x.dtype), lax.max if kind == "max" else lax.min
+    # XLA forgets gaps where a large input has windows of one cell, and stops the process where one is only cropped
+    # (openxla/xla issues 48714 and 48719): what windows do not read as it is gets laid out first.
+    if any(step > 1 for step in window.input_dilation) or any(low < 0 or high < 0 for low, high in window.reach):
+        x, window = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+    else:  # nor must a crop of the input's own become one with the padding of the windows (48715)
+        x = lax.optimization_barrier(x)
+    size, stride, dilation = ((1, *v, 1) for v in (window.size, window.stride, window.dilation))
+    padding = (0, 0), *window.reach, (0, 0)
+    return lax_itself.reduce_window(x, start, reducer, size, stride, padding, None, dilation)
+
+
+def by_joining(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """The same for windows whose taps are too many to write out: pairs of a value and its place are joined.
+
+    A place on the padding comes after all others.
+    """
+    padded, local = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+    places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), NOWHERE)
+    pairs = padded, jnp.asarray(places)[None, ..., None]
+    best, place = join_windows(pairs, window, with_places(kind))
+    return best, cast(_taps_of_places(place, local), tap_dtype(window.taps))
+
+
+Pair = tuple[Array, Array]  # values and their places
+
+
+def with_places(kind: str) -> Operation:
+    """The extreme of values with their places: of equal values the first place wins, of NaNs the last."""
+    beats, extreme = (lax.gt, jnp.max) if kind == "max" else (lax.lt, jnp.min)
+
+    def two(a: Pair, b: Pair) -> Pair:
+        (p, i), (q, j) = a, b
+        p_nan, q_nan = p != p, q != q
+        wins = beats(q, p) | (q_nan & (~p_nan | (j > i))) | ((p == q) & (j < i))
+        return jnp.where(wins, q, p), jnp.where(wins, j, i)
+
+    def whole_axis(pair: Pair, axis: int) -> Pair:
+        p, place = pair
+        best = extreme(p, axis)
+        first = jnp.where(p == jnp.expand_dims(best, axis), place, NOWHERE).min(axis)
+        if not jnp.issubdtype(p.dtype, jnp.inexact):
+            return best, first
+        return best, jnp.where(best != best, jnp.where(p != p, place, np.int32(-1)).max(axis), first)
+
+    return Operation(two, whole_axis)
+
+
+def _values_by_joining(x: Array, window: Window, kind: str) -> Array:
+    two, all_of = (lax.max, jnp.max) if kind == "max" else (lax.min, jnp.min)
+    return join_windows(pad_to_reach(x, window, identity(x.dtype, kind)), window, Operation(two, all_of))
+
+
+def _taps_of_places(place: Array, window: Window) -> Array:
+    """Flat positions on an unpadded input as the taps that fall there; beyond it as tap 0."""
+    index, weight = jnp.zeros_like(place), 1
+    rest = jnp.where(place < prod(window.spatial), place, 0)
+    found = place < prod(window.spatial)
+    for axis in reversed(range(window.rank)):
+        position, rest = rest % window.spatial[axis], rest // window.spatial[axis]
+        start = np.arange(window.output[axis], dtype=np.int32) * window.stride[axis]
+        tap = (position - along(start, axis, window.rank)) // window.dilation[axis]
+        index, weight = index + tap * weight, weight * window.size[axis]
+    return jnp.where(found, index, 0)
+
+
+def _on_input(window: Window) -> np.ndarray:
+    """`(*padded,)` of bool: which positions of the padded input hold an input cell."""
+    masks = []
+    for (low, high), n, step in zip(window.reach, window.dilated, window.input_dilation, strict=True):
+        position = np.arange(low + n + high) - low
+        masks.append((position >= 0) & (position < n) & (position % step == 0))
+    return reduce(np.logical_and.outer, masks)
+
+
+def along(values: np.ndarray, axis: int, rank: int) -> Array:
+    """`values` laid along spatial `axis` of `(batch, *spatial, channels)`."""
+    return jnp.asarray(values.reshape([-1 if a == axis + 1 else 1 for a in range(rank + 2)]))
