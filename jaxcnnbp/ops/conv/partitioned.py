@@ -6,8 +6,8 @@ That is so wherever the positions are spread and anything beside them: another a
 that is not used. Slices, pads and matrix products it splits rightly in every way, and each device still works on its
 own part: rows at the edges are exchanged, and sums over positions are added up once.
 
-Each form has the signature and the meaning of the plain form in `ops.conv.forms`. While a program is traced nobody knows
-where its arrays will lie, so these serve all of them wherever there is more than one device.
+Each form has the signature and the meaning of the plain form in `ops.conv.forms`. While a program is traced nobody
+knows where its arrays will lie, so these serve all of them wherever there is more than one device.
 """
 
 from __future__ import annotations
