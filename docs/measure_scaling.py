@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from jaxcnnbp.train import Data, Options, Split, TrainState
-from jaxcnnbp.train.checkpoint import Checkpoints
-from jaxcnnbp.train.course import Best, Course
+from jaxcnnbp.train.checkpoints.identity import identity_of
+from jaxcnnbp.train.checkpoints.store import Checkpoints
 from jaxcnnbp.train.data.pictures import Pictures
-from jaxcnnbp.train.identity import identity_of
 from jaxcnnbp.train.layout import ONE_DEVICE
+from jaxcnnbp.train.run_state import Best, RunState
 
 PARAMETERS = 25_600_000  # of ResNet-50
 
@@ -51,10 +51,10 @@ def checkpoints(folder: Path) -> None:
     blank = Split(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int32))
     identity = identity_of(Options(), Data("blank", blank, blank, 255, 10), 1, 1, print)
     kept = Checkpoints(folder / "checkpoints", 2, ONE_DEVICE, identity, print)
-    kept.save(state, params, Course(step=1))  # compiles the check sums
+    kept.save(state, params, RunState(step=1))  # compiles the check sums
     kept.wait()
     started = time.perf_counter()
-    kept.save(state, params, Course(step=2, best=Best(1, 0.5, 1.0)))
+    kept.save(state, params, RunState(step=2, best=Best(1, 0.5, 1.0)))
     blocked = time.perf_counter() - started
     kept.wait()
     size = sum(path.stat().st_size for path in (folder / "checkpoints" / "2").rglob("*") if path.is_file())

@@ -19,7 +19,7 @@ import numpy as np
 from jaxcnnbp.train import Options, Run, initial_state, load, make_step, train
 from jaxcnnbp.train.feed import host_batch
 from jaxcnnbp.train.layout import make_layout
-from jaxcnnbp.train.setup import build_program
+from jaxcnnbp.train.program import build_program
 
 COLLECTIVE = re.compile(r"= .*? (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 WAYS = {

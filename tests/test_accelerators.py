@@ -24,8 +24,8 @@ from jaxcnnbp import nn
 from jaxcnnbp.bench.networks import NETWORKS, Network
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.train import Data, Options, Split, initial_state
-from jaxcnnbp.train.batch import Batch
-from jaxcnnbp.train.setup import build_program
+from jaxcnnbp.train.data.split import Batch
+from jaxcnnbp.train.program import build_program
 from jaxcnnbp.train.step import make_step
 
 PLATFORMS = ("cuda", "rocm", "tpu")

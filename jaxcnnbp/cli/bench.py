@@ -16,7 +16,7 @@ from jaxcnnbp.bench.compare import changes
 from jaxcnnbp.bench.plot import plot_speedups
 from jaxcnnbp.bench.table import WIDTH, tables
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.outputs import check_output, check_picture
+from jaxcnnbp.train.plots import check_output, check_picture
 
 __all__ = ["bench"]
 

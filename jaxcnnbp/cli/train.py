@@ -21,14 +21,12 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from jaxcnnbp import train as training
-from jaxcnnbp.train.confusion import confusion_summary
-from jaxcnnbp.train.outputs import check_output, check_picture
-from jaxcnnbp.train.pictures import plot_curves, plot_kernels
-from jaxcnnbp.train.processes import LOST_EXIT_CODE
-from jaxcnnbp.train.progress import Bar
-from jaxcnnbp.train.recipes import RECIPES, recipe_options
-from jaxcnnbp.train.report import gradient_report
-from jaxcnnbp.train.signals import heeded
+from jaxcnnbp.train.diagnose import gradient_report
+from jaxcnnbp.train.options import RECIPES, recipe_options
+from jaxcnnbp.train.plots import check_output, check_picture, plot_curves, plot_kernels
+from jaxcnnbp.train.processes import LOST_EXIT_CODE, heeded
+from jaxcnnbp.train.watch.bar import Bar
+from jaxcnnbp.train.watch.confusion import confusion_summary
 
 __all__ = ["train"]
 
@@ -217,4 +215,4 @@ def _print_result(result: training.Result, report: bool, quiet: bool) -> None:
     if result.best_score is None and not quiet and best.epoch < len(result.history):
         click.echo(f"lowest test error: {100 * result.best.test_error:.2f} % after epoch {result.best.epoch}")
     if report:
-        click.echo(f"\n{gradient_report(result)}")
+        click.echo(f"\n{gradient_report(result.program, result.params, result.data.test)}")

@@ -1,17 +1,15 @@
 """Training of the shipped models: `train(Options(...))`, and `jaxcnnbp train` on the command line."""
 
 from jaxcnnbp.errors import DataError, Diverged, InputError, Lost, SaveFailed, Stopped
-from jaxcnnbp.train.batch import Batch, take_batch
+from jaxcnnbp.train.checkpoints.npz import load_params, save_params
 from jaxcnnbp.train.data import Data, Split, load, read_idx
-from jaxcnnbp.train.lines import JsonLines, Lines
+from jaxcnnbp.train.data.split import Batch, take_batch
 from jaxcnnbp.train.loop import Result, train
-from jaxcnnbp.train.options import Options
-from jaxcnnbp.train.recipes import RECIPES
-from jaxcnnbp.train.run import Run
-from jaxcnnbp.train.save import load_params, save_params
+from jaxcnnbp.train.options import RECIPES, Options, Run
 from jaxcnnbp.train.step import Program, TrainState, initial_state, make_step, train_step
-from jaxcnnbp.train.tensorboard import TensorBoard
-from jaxcnnbp.train.watch import Watch
+from jaxcnnbp.train.watch.events import Watch
+from jaxcnnbp.train.watch.lines import JsonLines, Lines
+from jaxcnnbp.train.watch.tensorboard import TensorBoard
 
 __all__ = [
     "RECIPES",

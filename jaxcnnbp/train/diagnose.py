@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxcnnbp.train.batch import Batch
-from jaxcnnbp.train.course import Course
-from jaxcnnbp.train.feed import batches, feed
-from jaxcnnbp.train.gradients import mean_loss
-from jaxcnnbp.train.job import Job
+from jaxcnnbp.train.data.split import Batch, Split
+from jaxcnnbp.train.prepare import Job
 from jaxcnnbp.train.program import Program, one_hot_targets, scaled_images
-from jaxcnnbp.train.step import TrainState
+from jaxcnnbp.train.run_state import RunState
+from jaxcnnbp.train.step import TrainState, mean_loss
 
-__all__ = ["Anchor", "explain", "first_fault"]
+__all__ = ["Anchor", "explain", "first_fault", "gradient_report", "is_finite"]
 
 # The rules of each kind of layer: what makes its output, the gradient of each parameter, and the delta of its input.
 _RULES = {
@@ -46,12 +43,12 @@ class Anchor:
     """A good state to go back to, and where the run stood there.
 
     Args:
-        course: where the run stands; copied.
+        run_state: where the run stands; copied.
         state: its state; copied, as the next step takes its memory.
     """
 
-    def __init__(self, course: Course, state: TrainState) -> None:
-        self.course, self._state = copy.deepcopy(course), _copied(state)
+    def __init__(self, run_state: RunState, state: TrainState) -> None:
+        self.run_state, self._state = copy.deepcopy(run_state), _copied(state)
 
     @property
     def state(self) -> TrainState:
@@ -60,24 +57,13 @@ class Anchor:
 
 
 def explain(job: Job, anchor: Anchor) -> str:
-    """Sentences on where the first value that is not finite appeared after `anchor`.
-
-    Args:
-        job: the run.
-        anchor: the last good state.
-
-    Returns:
-        The sentences with a blank before them; none if everything stayed finite.
-    """
-    state, course = anchor.state, anchor.course
-    order = batches(job.options.seed, course.epoch, job.images, job.options.batch)
-    left = itertools.islice(order, course.batches, None)
-    flags = (lambda: False) if job.several else None
-    with contextlib.closing(feed(job.data.train, left, job.layout, flags)) as fed:
-        for number, batch in enumerate(fed, start=course.step + 1):
+    """Sentences on where the first value that is not finite appeared after `anchor`."""
+    state, run_state = anchor.state, anchor.run_state
+    with contextlib.closing(job.fed(run_state, lambda: False)) as fed:
+        for number, batch in enumerate(fed, start=run_state.step + 1):
             before = _copied(state)
             state, figures = job.step(state, batch)
-            if bool(jnp.isfinite(figures.loss)) and _finite(state.params):
+            if bool(jnp.isfinite(figures.loss)) and is_finite(state.params):
                 continue
             place = first_fault(job.program, before, batch) or "nowhere that a second look could find"
             return f" The first value that is not finite appeared at step {number:,} in {place}."
@@ -85,17 +71,8 @@ def explain(job: Job, anchor: Anchor) -> str:
 
 
 def first_fault(program: Program, state: TrainState, batch: Batch) -> str | None:
-    """What of one step is not finite first.
-
-    Args:
-        program: model, loss, optimizer.
-        state: the state before the step.
-        batch: the images of the step.
-
-    Returns:
-        The layer and the rule in words; None if everything is finite.
-    """
-    return next((place for place, value in _values(program, state, batch) if not _finite(value)), None)
+    """What of one step is not finite first."""
+    return next((place for place, value in _values(program, state, batch) if not is_finite(value)), None)
 
 
 def _values(program: Program, state: TrainState, batch: Batch) -> Iterator[tuple[str, Any]]:
@@ -149,6 +126,21 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _finite(tree: Any) -> bool:
+def is_finite(tree: Any) -> bool:
+    """Whether every value of a tree of arrays is."""
     leaves = jax.tree.leaves(tree)
     return not leaves or bool(_all_finite(leaves))
+
+
+def gradient_report(program: Program, params: Any, split: Split, batch: int = 64) -> Any:
+    """The `GradientReport` of `jaxcnnbp.audit.compare_gradients` on the first images of a split, a row a parameter."""
+    from jaxcnnbp.audit import compare_gradients
+
+    pixels = jnp.asarray(split.images[:batch], jnp.float32) / program.white
+    images = (pixels - program.mean) / program.deviation
+    targets = jax.nn.one_hot(jnp.asarray(split.labels[:batch]), program.classes, dtype=jnp.float32)
+
+    def loss(params: Any, images: jax.Array) -> jax.Array:
+        return program.loss(program.model.apply(params, images), targets.astype(images.dtype))
+
+    return compare_gradients(loss, params, images)

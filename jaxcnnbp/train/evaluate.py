@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxcnnbp.train.batch import Batch
-from jaxcnnbp.train.gradients import mean_loss
+from jaxcnnbp.train.collectives import gather_parts, sum_over_devices
+from jaxcnnbp.train.data.split import Batch
 from jaxcnnbp.train.layout import DATA, ONE_DEVICE, Layout
-from jaxcnnbp.train.parts import gather_parts, sum_over_devices
 from jaxcnnbp.train.program import Program, predicted_class, scaled_images
+from jaxcnnbp.train.step import mean_loss
 
 __all__ = ["EVALUATION_BATCH", "Score", "evaluate", "make_score"]
 
@@ -36,29 +36,12 @@ class Score(NamedTuple):
 
 
 def make_score(program: Program, layout: Layout = ONE_DEVICE) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """The jitted function that scores one batch.
-
-    Args:
-        program: model, loss and scaling.
-        layout: which device holds what.
-
-    Returns:
-        Function of parameters and a batch to the batch's mean loss and confusion counts.
-    """
+    """The jitted function that scores one batch."""
     return jax.jit(functools.partial(_score_batch, program, layout))
 
 
 def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> Score:
-    """Score batches that hold a whole split; nothing is dropped or counted twice.
-
-    Args:
-        score: what `make_score` gave.
-        params: parameters of the model.
-        batches: the split, on the devices.
-
-    Returns:
-        The mean loss and the confusion matrix.
-    """
+    """Score batches that hold a whole split; nothing is dropped or counted twice."""
     # Read once all have been sent on their way: the device need not wait for Python.
     parts = [score(params, batch) for batch in batches]
     counted = [(float(loss), np.asarray(confusion)) for loss, confusion in parts]

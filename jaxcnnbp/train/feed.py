@@ -13,8 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from jaxcnnbp.train.batch import Batch
-from jaxcnnbp.train.data.split import Split, read_images
+from jaxcnnbp.train.data.split import Batch, Split, read_images
 from jaxcnnbp.train.layout import Layout
 
 __all__ = ["ahead", "batches", "feed", "host_batch", "in_order"]
@@ -27,15 +26,6 @@ _END = object()
 def batches(seed: int, epoch: int, count: int, batch: int) -> Iterator[np.ndarray]:
     """The batches of one epoch as indices: a permutation drawn from seed and epoch, cut into pieces.
 
-    Args:
-        seed: seed of the run.
-        epoch: number of the epoch.
-        count: number of training images.
-        batch: images a batch; the last one holds what is left.
-
-    Yields:
-        int32 arrays that together hold every index once.
-
     Example:
         >>> [len(indices) for indices in batches(seed=0, epoch=1, count=10, batch=4)]
         [4, 4, 2]
@@ -45,15 +35,7 @@ def batches(seed: int, epoch: int, count: int, batch: int) -> Iterator[np.ndarra
 
 
 def in_order(count: int, batch: int) -> Iterator[np.ndarray]:
-    """The batches of a test: all indices in order, cut into pieces.
-
-    Args:
-        count: number of images.
-        batch: images a batch; the last one holds what is left.
-
-    Yields:
-        int32 arrays.
-    """
+    """The batches of a test: all indices in order, cut into pieces."""
     yield from _cut(np.arange(count, dtype=np.int32), batch)
 
 
@@ -62,15 +44,6 @@ def feed(
 ) -> Generator[Batch]:
     """Batches on the devices, read ahead of the step that takes them.
 
-    Args:
-        split: images and labels on the host, or images that are read when they are asked for.
-        indices: the batches as indices.
-        layout: which device holds what.
-        stop: whether this process was asked to stop; sent along where several processes have to agree.
-
-    Returns:
-        An iterator; close it if it is left before its end.
-
     Raises:
         DataError: an image that cannot be read, if the split is to stop at such.
     """
@@ -78,17 +51,7 @@ def feed(
 
 
 def host_batch(split: Split, indices: np.ndarray, layout: Layout, stop: Callable[[], bool] | None = None) -> Batch:
-    """The rows of a batch that this process holds, filled up so that every device has as many.
-
-    Args:
-        split: images and labels.
-        indices: of the whole batch.
-        layout: which device holds what.
-        stop: as `feed` takes it.
-
-    Returns:
-        The batch, on the host.
-    """
+    """The rows of a batch that this process holds, filled up so that every device has as many."""
     rows = layout.rows(len(indices))
     first, last = layout.own_rows(rows)
     own = indices[first:last]
@@ -105,13 +68,6 @@ def host_batch(split: Split, indices: np.ndarray, layout: Layout, stop: Callable
 
 def ahead(items: Iterable[_Item], depth: int = _DEPTH) -> Generator[_Item]:
     """The items in their order, computed by a thread before they are asked for.
-
-    Args:
-        items: what is iterated over in the thread.
-        depth: how many may wait.
-
-    Yields:
-        The items; what goes wrong in the thread is raised here.
 
     Example:
         >>> list(ahead(iter("abc")))

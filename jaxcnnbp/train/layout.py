@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.batch import Batch
-from jaxcnnbp.train.run import Run
+from jaxcnnbp.train.data.split import Batch
+from jaxcnnbp.train.options import Run
 
-__all__ = ["DATA", "HEIGHT", "ONE_DEVICE", "Layout", "make_layout"]
+__all__ = ["DATA", "HEIGHT", "Layout", "ONE_DEVICE", "make_layout"]
 
 DATA, HEIGHT = "data", "height"  # the axes of the mesh
 
@@ -99,16 +99,7 @@ class Layout:
         return Batch(images, *rest, count=batch.count)
 
     def cut(self, change: Callable[..., jax.Array], images: jax.Array, *rows: Any) -> jax.Array:
-        """Inside jit: `change` of images, device by device, then every device's band of them.
-
-        Args:
-            change: function of images, and of what goes with each of them, to images.
-            images: as `put` laid them.
-            rows: trees of arrays with a row an image.
-
-        Returns:
-            The images in bands.
-        """
+        """Inside jit: `change` of images, device by device, then every device's band of them."""
         if self.mesh is None or not self.augmented:
             return change(images, *rows)
 

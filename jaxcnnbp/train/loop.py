@@ -1,31 +1,39 @@
-"""Training as one call: everything prepared, the epochs run, the result handed over."""
+"""Training as one call: everything prepared, then the epochs with their steps, tests, checkpoints and stops."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxcnnbp.errors import Diverged, Lost, SaveFailed, Stopped
+from jaxcnnbp.errors import Diverged, InputError, Lost, SaveFailed, Stopped
 from jaxcnnbp.modes import mode
-from jaxcnnbp.train.course import Best
+from jaxcnnbp.train.checkpoints.store import Checkpoints
 from jaxcnnbp.train.data import Data, held_out, load
-from jaxcnnbp.train.epochs import Finished, run_epochs
-from jaxcnnbp.train.evaluate import Score
-from jaxcnnbp.train.job import Job, prepare
-from jaxcnnbp.train.options import Options
+from jaxcnnbp.train.data.split import Split
+from jaxcnnbp.train.diagnose import Anchor, explain, is_finite
+from jaxcnnbp.train.evaluate import EVALUATION_BATCH, Score, evaluate
+from jaxcnnbp.train.feed import feed, in_order
+from jaxcnnbp.train.options import Options, Run
+from jaxcnnbp.train.prepare import Job, prepare
 from jaxcnnbp.train.processes import is_lost, joined
 from jaxcnnbp.train.program import Program
-from jaxcnnbp.train.run import Run
-from jaxcnnbp.train.setup import choose_model
-from jaxcnnbp.train.watch import Epoch, Together, Watch
+from jaxcnnbp.train.run_state import Best, RunningMean, RunState
+from jaxcnnbp.train.step import Figures, TrainState
+from jaxcnnbp.train.watch.events import Ending, Epoch, Together, Watch
 
 __all__ = ["Result", "train"]
 
 _ALONE = Run()
+_AGREE_AFTER = 8  # steps until processes act on each other's wish to stop: none waits for the newest figures
+_ANCHOR_EVERY = 64  # steps between two copies of the state that a divergence is traced from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +101,13 @@ def train(
         [1]
     """
     watch = Together(watches)
+    precision = jax.enable_x64(True) if options.dtype == "float64" else contextlib.nullcontext()
     try:
-        with _precision(options.dtype), mode(options.gradients), joined(run) as alive:
+        with precision, mode(options.gradients), joined(run) as alive:
             data = held_out(load(options, run.workers) if data is None else data, options.validation)
             job = prepare(options, run, data, watch, stop, alive)
             with _closing(job):
-                return _result(job, run_epochs(job))
+                return _Runner(job).run()
     except (Diverged, Stopped, SaveFailed, Lost) as error:
         watch.fail(str(error))
         raise
@@ -118,19 +127,194 @@ def _closing(job: Job) -> Iterator[None]:
             job.checkpoints.close()
 
 
-def _result(job: Job, finished: Finished) -> Result:
-    course = finished.course
-    name, _ = choose_model(job.options, job.data.train.images.shape[1:])
-    whole = [jax.tree.map(job.layout.whole, tree) for tree in (finished.state.weights, finished.best)]
-    if job.layout.mesh is None:
-        whole = [finished.state.weights, finished.best]
-    params, best = whole
-    if course.score is None or course.best is None:
-        raise ValueError("a run of at least one epoch has a score")
-    history = tuple(course.history)
-    tested = course.score, job.data, course.best, best, course.best_score
-    return Result(job.options, name, job.program, params, history, *tested)
+class _Runner:
+    """The state of a run on its way."""
 
+    def __init__(self, job: Job) -> None:
+        self.job, self.run_state = job, RunState()
+        self.state: TrainState = job.first_state()
+        self.best: Any = None
+        self._recent: collections.deque[Figures] = collections.deque(maxlen=_AGREE_AFTER)
 
-def _precision(dtype: str) -> contextlib.AbstractContextManager:
-    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+    def run(self) -> Result:
+        """All epochs that are left, from the first or from a checkpoint."""
+        started = time.perf_counter()
+        self._begin()
+        while self.run_state.epoch <= self.job.options.epochs and not self._out_of_patience():
+            self._train_epoch()
+            self._test_epoch()
+        if self.job.checkpoints is not None:
+            self.job.checkpoints.wait()
+        score, best = self.run_state.score, self.run_state.best
+        if score is None or best is None:
+            raise ValueError("a run of at least one epoch has a score")
+        self.job.watch.end(Ending(score.error, score.loss, score.confusion, time.perf_counter() - started, best))
+        return self._result(score, best)
+
+    def _result(self, score: Score, best: Best) -> Result:
+        job, params = self.job, (self.state.weights, self.best)
+        if job.layout.mesh is not None:
+            params = jax.tree.map(job.layout.whole, params)
+        history, tested = tuple(self.run_state.history), (score, job.data, best, params[1], self.run_state.best_score)
+        return Result(job.options, job.model, job.program, params[0], history, *tested)
+
+    def _begin(self) -> None:
+        """Resume, or mark an empty folder with the state before the first step."""
+        checkpoints = self.job.checkpoints
+        if checkpoints is not None and not self.job.run.resume and checkpoints.steps():
+            fault = f"`checkpoints` (={self.job.run.checkpoints}) holds checkpoints of a run"
+            raise InputError(f"{fault}; give --resume to go on with it, or name another folder.")
+        if checkpoints is not None and self.job.run.resume:
+            self._resume(checkpoints)
+        self.job.watch.begin(self.job.beginning(self.run_state, self.state))
+        for text in self.job.data.notes:
+            self.job.watch.note(text)
+        if self.run_state.step == 0:
+            self._save()
+
+    def _out_of_patience(self) -> bool:
+        """Whether the validation error has not fallen for as many epochs as the options allow; says so once."""
+        patience, best, done = self.job.options.patience, self.run_state.best, self.run_state.epoch - 1
+        if not patience or best is None or done - best.epoch < patience or done >= self.job.options.epochs:
+            return False
+        waited = f"No lower validation error than after epoch {best.epoch} in {done - best.epoch} epochs"
+        self.job.watch.note(f"{waited}: the run ends after epoch {done} of {self.job.options.epochs} (--patience).")
+        self._save()
+        return True
+
+    def _train_epoch(self) -> None:
+        """The steps of one epoch that are left."""
+        job, run_state = self.job, self.run_state
+        running = RunningMean(run_state, (run_state.epoch - 1) * job.images, by_clock=not job.several)
+        anchor = Anchor(run_state, self.state)
+        started, before = time.perf_counter(), run_state.seconds
+        try:
+            with contextlib.closing(job.fed(run_state, job.stop)) as fed:
+                for batch in fed:
+                    self._one_step(batch, running)
+                    run_state.seconds = before + time.perf_counter() - started
+                    anchor = self._after_step(running, anchor)
+            job.watch.progress(running.read())
+            run_state.seconds = before + time.perf_counter() - started
+            self._require_finite()
+        except Diverged as error:
+            raise self._explained(anchor, error) from error
+        finally:
+            job.profiler.end(job.step)
+        self._record = running.means()
+
+    def _test_epoch(self) -> None:
+        """The test after an epoch, its record, the best model, the checkpoint."""
+        job, run_state = self.job, self.run_state
+        self._test()
+        run_state.next_epoch()
+        if job.due(run_state.step, at_end=True):
+            self._save()
+        if self._asked() and run_state.epoch <= job.options.epochs:
+            self._stop()
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        restored = checkpoints.restore(self.state, self.state.weights)
+        if restored is None:
+            self.job.watch.note(f"{self.job.run.checkpoints}: holds no checkpoint yet; the run starts at step 0.")
+            return
+        self.state, self.best, self.run_state = restored.state, restored.best, restored.run_state
+        self.job = self.job.extended(self.run_state.extensions)
+        if self.best is not None:
+            checkpoints.write_best(self.best)
+
+    def _one_step(self, batch: Any, running: RunningMean) -> None:
+        job, run_state = self.job, self.run_state
+        job.profiler.before_step(run_state.step)
+        self.state, figures = job.step(self.state, batch)
+        job.profiler.after_step(run_state.step, job.step, self.state, batch)
+        run_state.step, run_state.batches = run_state.step + 1, run_state.batches + 1
+        self._recent.append(figures)
+        job.tell_faults()
+        if (progress := running.add(figures)) is not None:
+            job.alive()
+            job.watch.progress(progress)
+
+    def _after_step(self, running: RunningMean, anchor: Anchor) -> Anchor:
+        """A checkpoint if it is due, a stop if it is asked for, a new anchor from time to time."""
+        job, run_state = self.job, self.run_state
+        if job.due(run_state.step, at_end=False):
+            running.read()
+            self._save()
+        last = run_state.batches == job.steps  # then the test comes first
+        if self._asked() and not last:
+            running.read()
+            self._stop()
+        if run_state.step - anchor.run_state.step >= _ANCHOR_EVERY:
+            running.read()
+            return Anchor(run_state, self.state)
+        return anchor
+
+    def _test(self) -> None:
+        job, run_state = self.job, self.run_state
+        score = self._score(job.data.test, "test")
+        validation = None if job.data.validation is None else self._score(job.data.validation, "validation")
+        held = (None, None) if validation is None else (validation.loss, validation.error)
+        (loss, error), rate = self._record, float(job.rate(run_state.step - 1))
+        speed = job.images / max(run_state.seconds, 1e-9)
+        figures = loss, error, score.loss, score.error, rate, run_state.seconds, speed
+        record = Epoch(run_state.epoch, run_state.step, *figures, *held)
+        run_state.history.append(record)
+        run_state.score = score
+        best = Best(run_state.epoch, score.error, score.loss, *reversed(held))
+        if best.beats(run_state.best):
+            run_state.best_score = None if validation is None else score
+            run_state.best, self.best = best, jax.tree.map(jnp.copy, self.state.weights)
+            if job.checkpoints is not None:
+                job.checkpoints.write_best(self.best)
+        job.watch.epoch(record)
+
+    def _score(self, split: Split, name: str) -> Score:
+        job = self.job
+        order = in_order(len(split.labels), EVALUATION_BATCH)
+        with contextlib.closing(feed(split, order, job.layout)) as fed:
+            score = evaluate(job.score, self.state.weights, fed)
+        job.alive()
+        job.tell_faults()
+        if not math.isfinite(score.loss):
+            raise Diverged(f"The loss on the {name} images is {score.loss} after epoch {self.run_state.epoch}.")
+        return score
+
+    def _require_finite(self) -> None:
+        if not is_finite(self.state.params):
+            epoch = self.run_state.epoch
+            raise Diverged(f"The weights are no longer finite after epoch {epoch}; try a smaller rate.")
+
+    def _asked(self) -> bool:
+        """Whether to stop; processes go by a sum that is old enough for all to have it, and so agree on the step."""
+        if not self.job.several:
+            return self.job.stop()
+        oldest = self._recent[0] if len(self._recent) == _AGREE_AFTER else None
+        return oldest is not None and oldest.stop is not None and float(oldest.stop) > 0
+
+    def _save(self) -> None:
+        if self.job.checkpoints is None:
+            return
+        try:
+            self.job.checkpoints.save(self.state, self.best, self.run_state)
+        except ArithmeticError as error:
+            at = f"At step {self.run_state.step:,}"
+            raise Diverged(f"{at} {error}; a smaller --learning-rate may help.") from error
+        self.job.alive()
+
+    def _stop(self) -> None:
+        step = f"step {self.run_state.step:,} of {self.job.options.epochs * self.job.steps:,}"
+        if self.job.checkpoints is None:
+            raise Stopped(f"Stopped at {step}; nothing is kept without --checkpoints.")
+        self._save()
+        self.job.checkpoints.wait()
+        raise Stopped(f"Stopped at {step} and saved; the same command with --resume goes on.")
+
+    def _explained(self, anchor: Anchor, error: Diverged) -> Diverged:
+        message = f"{error}{explain(self.job, anchor)}"
+        if self.job.checkpoints is not None:
+            self.job.checkpoints.save(anchor.state, self.best, anchor.run_state)
+            with contextlib.suppress(SaveFailed):  # was told as a note
+                self.job.checkpoints.wait()
+            message += f" The last good state, of step {anchor.run_state.step:,}, is in {self.job.run.checkpoints}."
+        return Diverged(message)

@@ -1,18 +1,31 @@
-"""Update rules and learning-rate schedules, from the options to Optax."""
+"""Update rules and learning-rate schedules, from the options to Optax; also of runs whose epochs were changed.
+
+A run that is resumed to another number of epochs, which leaves the rate of every step taken as it was, needs no word.
+Any other change has to be named, and is recorded in the checkpoints, so that the run goes on the same way however often
+it is interrupted:
+
+hold       the old schedule, then its last rate for all steps that are added
+stretch    the schedule over the new number of epochs, from the step of the change on
+restart    the old schedule, then the schedule once more over the epochs that are added (a warm restart)
+
+Reference: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017 (restart).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxcnnbp.train.options import Options
 
-__all__ = ["make_optimizer", "make_schedule"]
+__all__ = ["Extension", "extended_schedule", "make_optimizer", "make_schedule", "same_rates"]
 
 _START = 1 / 25  # rate of the first warm-up step as a share of the peak, as in Smith's one-cycle policy
 _ONECYCLE_WARMUP = 0.3
@@ -103,3 +116,57 @@ def _level(share: jax.Array, start: float, end: float) -> jax.Array:
 
 def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extension:
+    """A change of the number of epochs on the way.
+
+    Args:
+        how: hold, stretch or restart.
+        step: steps done when it was made.
+        before: epochs until then.
+        epochs: epochs from then on.
+    """
+
+    how: str
+    step: int
+    before: int
+    epochs: int
+
+    def __str__(self) -> str:
+        words = {"hold": "keeps its last value", "stretch": "is that of the new length", "restart": "begins anew"}
+        start = f"step {self.step:,}" if self.how == "stretch" else f"the end of epoch {self.before}"
+        return f"{self.epochs} epochs instead of {self.before}: from {start} on, the rate {words[self.how]}"
+
+
+def extended_schedule(options: Options, steps: int, extensions: Sequence[Extension]) -> Callable[[Any], jax.Array]:
+    """The learning rate of a run whose number of epochs was changed on the way.
+
+    Example:
+        >>> options = Options(schedule="linear", learning_rate=1.0, final_rate=0.0, epochs=8)
+        >>> rate = extended_schedule(options, 1, [Extension("restart", step=4, before=4, epochs=8)])
+        >>> [float(rate(step)) for step in range(8)]
+        [1.0, 0.75, 0.5, 0.25, 1.0, 0.75, 0.5, 0.25]
+    """
+    epochs = extensions[0].before if extensions else options.epochs
+    rate = make_schedule(options, epochs * steps)
+    for extension in extensions:
+        rate = _extended(options, steps, extension, rate)
+    return rate
+
+
+def same_rates(theirs: Options, ours: Options, steps: int, taken: int) -> bool:
+    """Whether two schedules agree on every step that was taken."""
+    count = np.arange(taken, dtype=np.int32)
+    before, now = (np.asarray(make_schedule(options, options.epochs * steps)(count)) for options in (theirs, ours))
+    return bool(np.array_equal(before, now))
+
+
+def _extended(options: Options, steps: int, extension: Extension, before: Callable) -> Callable[[Any], jax.Array]:
+    old, new = extension.before * steps, extension.epochs * steps
+    if extension.how == "hold":
+        return lambda count: before(jnp.minimum(count, old - 1))
+    start, shift = (extension.step, 0) if extension.how == "stretch" else (old, old)
+    after = make_schedule(options, new - shift)
+    return lambda count: jnp.where(jnp.asarray(count) < start, before(count), after(jnp.asarray(count) - shift))

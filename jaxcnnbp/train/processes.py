@@ -1,20 +1,22 @@
-"""Several processes as one run, through `jax.distributed`; none waits for a dead one for ever."""
+"""Several processes as one run, through `jax.distributed`, and the signals that a run heeds."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import jax
 
 from jaxcnnbp.errors import Lost
-from jaxcnnbp.train.run import Run
+from jaxcnnbp.train.options import Run
 
-__all__ = ["LOST_EXIT_CODE", "Watchdog", "is_lost", "joined"]
+__all__ = ["LOST_EXIT_CODE", "Watchdog", "Wish", "heeded", "is_lost", "joined"]
 
 LOST_EXIT_CODE = 69  # EX_UNAVAILABLE of sysexits.h
 _MARKS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
@@ -24,13 +26,6 @@ _HEARTBEAT = 100  # seconds without a sign of life after which JAX's coordinator
 @contextlib.contextmanager
 def joined(run: Run) -> Iterator[Callable[[], None]]:
     """Join the other processes of a run, if it has any, and leave them at the end.
-
-    Args:
-        run: `coordinator`, `num_processes`, `process_id` and `time_limit` are read.
-
-    Yields:
-        A function to call whenever the devices have answered; if it is not called for `time_limit` seconds, the
-        process ends with a sentence and `LOST_EXIT_CODE`.
 
     Raises:
         Lost: the others did not come, or one of them is gone.
@@ -55,12 +50,6 @@ def joined(run: Run) -> Iterator[Callable[[], None]]:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that another process is gone; JAX raises it as one kind or another.
-
-    Args:
-        error: what was raised in a run of several processes.
-
-    Returns:
-        True for a failed collective, or a word of the coordinator.
 
     Example:
         >>> is_lost(ValueError("UNKNOWN: Gloo AllGather failed")), is_lost(ValueError("no such file"))
@@ -114,3 +103,42 @@ class Watchdog:
                 sys.stderr.write(f"Error: {self._sentence}; start all again with --resume.\n")
                 sys.stderr.flush()
                 os._exit(LOST_EXIT_CODE)
+
+
+class Wish:
+    """Whether somebody asked the run to stop.
+
+    A signal only sets a mark, which is looked at between two steps: a program that is being compiled, a step on its way
+    and a checkpoint half written are finished first. A second SIGINT ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self._asked
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """The handler of a signal."""
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[Wish]:
+    """Take SIGTERM and SIGINT as a wish to stop, in the main thread of a program.
+
+    Example:
+        >>> with heeded() as wish:
+        ...     wish()
+        False
+    """
+    wish = Wish()
+    before = {number: signal.signal(number, wish.note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

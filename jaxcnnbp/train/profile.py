@@ -84,12 +84,6 @@ class Profiler:
 def places_in(program: str) -> dict[str, str]:
     """Where each instruction of a compiled program comes from.
 
-    Args:
-        program: the text of a compiled function.
-
-    Returns:
-        Name of the instruction to layer and rule.
-
     Example:
         >>> places_in('%dot.1 = f32[] dot(x), metadata={op_name="jit(f)/transpose(jvp(conv1))/conv.kernel_grad/dot"}')
         {'dot.1': 'conv1 conv.kernel_grad'}
@@ -103,13 +97,6 @@ def named_program(compiled: str, lowered: str) -> dict[str, str]:
     XLA's rewrite of convolutions for CPUs drops where they come from. Such a convolution takes the place of the one
     before the rewrite that has as many outputs, if there is a single such place; any other instruction takes that of
     its last reader.
-
-    Args:
-        compiled: the text of the compiled function.
-        lowered: the text of the same function before XLA's rewrites.
-
-    Returns:
-        Name of the instruction to layer and rule.
     """
     places = places_in(compiled)
     before = collections.defaultdict(set)
@@ -134,12 +121,6 @@ def _elements(shape: str) -> int:
 
 def place_of(path: str) -> str:
     """Layer and rule from the path of scopes that JAX keeps of an operation.
-
-    Args:
-        path: names with slashes, as in `op_name`.
-
-    Returns:
-        The layer, and the rule if there is one.
 
     Example:
         >>> place_of("jit(train_step)/jvp(conv2)/conv.forward/dot_general")

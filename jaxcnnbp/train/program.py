@@ -1,4 +1,4 @@
-"""All that stays the same during training, and what it makes of stored pixels and labels."""
+"""All that stays the same during training: model, loss, optimizer, and what becomes of stored pixels and labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcnnbp import nn
+from jaxcnnbp.errors import InputError
+from jaxcnnbp.nn.models import MODELS, ModelSpec
 from jaxcnnbp.train.augment import Augment
+from jaxcnnbp.train.data.split import Data, pixel_statistics
+from jaxcnnbp.train.optimizer import make_optimizer
+from jaxcnnbp.train.options import Options
 
-__all__ = ["Program", "one_hot_targets", "predicted_class", "scaled_images"]
+__all__ = [
+    "LOSSES",
+    "Program",
+    "build_program",
+    "choose_model",
+    "one_hot_targets",
+    "predicted_class",
+    "scaled_images",
+    "steps_per_epoch",
+]
 
 _UNCHANGED = Augment()
 
@@ -74,28 +89,12 @@ def _applied(model: Any, params: Any, x: jax.Array) -> jax.Array:
 
 
 def scaled_images(program: Program, images: jax.Array) -> jax.Array:
-    """Stored pixels scaled to 0 .. 1, in the type of the stored weights.
-
-    Args:
-        program: says what value is white and the type.
-        images: `(rows, height, width, channels)`, as stored.
-
-    Returns:
-        The images.
-    """
+    """Stored pixels scaled to 0 .. 1, in the type of the stored weights."""
     return images.astype(program.master_dtype) / program.white
 
 
 def one_hot_targets(program: Program, labels: jax.Array) -> jax.Array:
-    """One-hot rows, with a share of the mass spread evenly (Szegedy et al., 2016).
-
-    Args:
-        program: says how many classes there are, and the share.
-        labels: `(rows,)`, int32.
-
-    Returns:
-        `(rows, classes)`.
-    """
+    """One-hot rows, with a share of the mass spread evenly (Szegedy et al., 2016)."""
     hot = jax.nn.one_hot(labels, program.classes, dtype=program.master_dtype)
     return (1 - program.smoothing) * hot + program.smoothing / program.classes
 
@@ -103,14 +102,84 @@ def one_hot_targets(program: Program, labels: jax.Array) -> jax.Array:
 def predicted_class(outputs: jax.Array) -> jax.Array:
     """The class with the largest output, the first of equals; int32 also where 64-bit types are on.
 
-    Args:
-        outputs: `(batch, classes)`.
-
-    Returns:
-        `(batch,)`, int32.
-
     Example:
         >>> predicted_class(jnp.array([[0.1, 0.7, 0.2]]))
         Array([1], dtype=int32)
     """
     return jax.lax.argmax(outputs, 1, jnp.int32)
+
+
+LOSSES = {"squared_error": nn.squared_error, "cross_entropy": nn.softmax_cross_entropy}
+_MODEL_FOR_SIZE: dict[tuple[int, ...], str] = {(8, 8, 1): "digits"}
+
+
+def choose_model(options: Options, image_shape: tuple[int, ...]) -> tuple[str, ModelSpec]:
+    """The shipped model that is named, or the one for images of this size.
+
+    Raises:
+        InputError: no model has the name.
+
+    Example:
+        >>> choose_model(Options(), (28, 28, 1))[0]
+        'lenet5'
+    """
+    name = options.model or _MODEL_FOR_SIZE.get(image_shape, "lenet5")
+    if name not in MODELS:
+        raise InputError(f"`model` (={name}) must be one of {', '.join(MODELS)}.")
+    return name, MODELS[name]
+
+
+def build_program(options: Options, data: Data) -> Program:
+    """All that stays the same during the run.
+
+    Raises:
+        InputError: the model is unknown, or does not take these images or these classes.
+    """
+    image_shape = data.train.images.shape[1:]
+    name, spec = choose_model(options, image_shape)
+    model = _with_classes(spec.build(), data.classes)
+    _check_fit(name, model, image_shape, data)
+    mean, deviation = pixel_statistics(data) if options.standardize else (0.0, 1.0)
+    ranges = {part: getattr(options, part) for part in ("shift", "rotate", "scale", "shear")}
+    return Program(
+        model=model,
+        loss=LOSSES[options.loss] if options.loss else spec.loss,
+        optimizer=make_optimizer(options, options.epochs * steps_per_epoch(options, data)),
+        classes=data.classes,
+        augment=Augment(options.augment, **ranges),
+        white=data.white,
+        mean=mean,
+        deviation=deviation,
+        smoothing=options.label_smoothing,
+        decay=options.ema,
+        dtype=jnp.dtype(options.dtype),
+    )
+
+
+def steps_per_epoch(options: Options, data: Data) -> int:
+    """Number of batches in one pass, the last and smaller one included."""
+    return -(-len(data.train.labels) // options.batch)
+
+
+def _with_classes(model: Any, classes: int) -> Any:
+    """The network with as many outputs as there are classes: its last dense layer gives them."""
+    layers = list(model.layers)
+    last = max((n for n, layer in enumerate(layers) if isinstance(layer, nn.Dense)), default=None)
+    if last is None or layers[last].features == classes:
+        return model
+    layers[last] = dataclasses.replace(layers[last], features=classes)
+    return nn.Sequential(tuple(layers))
+
+
+def _check_fit(name: str, model: Any, image_shape: tuple[int, ...], data: Data) -> None:
+    size = "x".join(map(str, image_shape))
+    try:
+        outputs = model.output_shape((1, *image_shape))
+    except ValueError as error:
+        first = image_shape[0] in (1, 3, 4) and image_shape[-1] not in (1, 3, 4)
+        size += ", channels first (np.moveaxis(images, 1, -1) puts them last)," if first else ""
+        fault = f"`model` (={name}) does not take the {size} images of {data.name}"
+        raise InputError(f"{fault}; choose another --model or other data.") from error
+    if outputs != (1, data.classes):
+        fault = f"`model` (={name}) tells {outputs[-1]} classes apart"
+        raise InputError(f"{fault}, but {data.name} has {data.classes}.")

@@ -30,13 +30,13 @@ from jaxcnnbp.train import (
     load_params,
     train,
 )
-from jaxcnnbp.train import checkpoint as module
-from jaxcnnbp.train import identity as identities
-from jaxcnnbp.train.checkpoint import Checkpoints
-from jaxcnnbp.train.course import Course
-from jaxcnnbp.train.flat import check_sums
-from jaxcnnbp.train.identity import identity_of
+from jaxcnnbp.train.checkpoints import identity as identities
+from jaxcnnbp.train.checkpoints import store as module
+from jaxcnnbp.train.checkpoints.arrays import check_sums
+from jaxcnnbp.train.checkpoints.identity import identity_of
+from jaxcnnbp.train.checkpoints.store import Checkpoints
 from jaxcnnbp.train.layout import ONE_DEVICE
+from jaxcnnbp.train.run_state import RunState
 
 # Coroutines that Orbax abandons when a file is damaged complain while they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -238,7 +238,7 @@ def test_a_state_that_is_not_finite_is_never_written(bars: Data, tmp_path: Path)
     identity = identity_of(OPTIONS, bars, 1, 1, print)
     checkpoints = Checkpoints(tmp_path / "checkpoints", 3, ONE_DEVICE, identity, print)
     with pytest.raises(ArithmeticError, match="not finite"):
-        checkpoints.save(small_state(np.nan), None, Course(step=1))
+        checkpoints.save(small_state(np.nan), None, RunState(step=1))
     with pytest.raises(InputError, match=r"`checkpoints` \(=.*\) is in use by another run"):
         Checkpoints(tmp_path / "checkpoints", 3, ONE_DEVICE, identity, print)
     checkpoints.close()
@@ -271,7 +271,7 @@ def test_damage_to_any_file_is_found_or_harmless(bars: Data, tmp_path: Path, dam
     source = tmp_path / "source"
     checkpoints = Checkpoints(source, 3, ONE_DEVICE, identity, print)
     for step in (1, 2):
-        assert checkpoints.save(small_state(step), None, Course(step=step))
+        assert checkpoints.save(small_state(step), None, RunState(step=step))
     checkpoints.close()
     found = collections.Counter()
     for path in sorted(path.relative_to(source) for path in (source / "2").rglob("*") if path.is_file()):
@@ -283,9 +283,9 @@ def test_damage_to_any_file_is_found_or_harmless(bars: Data, tmp_path: Path, dam
         restored = again.restore(small_state(0), None)
         again.close()
         assert restored is not None
-        assert bits(restored.state.params) == bits(small_state(restored.course.step).params), path
-        assert (restored.course.step == 1) == bool(notes) == (copy / "damaged" / "2").exists(), path
-        found[restored.course.step] += 1
+        assert bits(restored.state.params) == bits(small_state(restored.run_state.step).params), path
+        assert (restored.run_state.step == 1) == bool(notes) == (copy / "damaged" / "2").exists(), path
+        found[restored.run_state.step] += 1
         shutil.rmtree(copy)
     assert found[1] >= 3, "no damage was found at all"
 

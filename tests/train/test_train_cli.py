@@ -15,7 +15,7 @@ from rich.console import Console
 from jaxcnnbp.cli.main import main
 from jaxcnnbp.train import RECIPES, Data, Options, load_params, train
 from jaxcnnbp.train.options import describe
-from jaxcnnbp.train.progress import Bar
+from jaxcnnbp.train.watch.bar import Bar
 
 
 def call(*arguments: str) -> Result:

@@ -17,9 +17,9 @@ from jaxcnnbp import nn
 from jaxcnnbp.nn.models import MODELS, ModelSpec
 from jaxcnnbp.train import Data, Options, Run, Stopped, initial_state, make_step, train
 from jaxcnnbp.train.feed import batches, host_batch
-from jaxcnnbp.train.flat import check_sums, flatten
+from jaxcnnbp.train.checkpoints.arrays import check_sums, flatten
 from jaxcnnbp.train.layout import make_layout
-from jaxcnnbp.train.setup import build_program
+from jaxcnnbp.train.program import build_program
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from jaxcnnbp.train import Data, InputError, Options, Result, Run, Stopped, Watch, train
-from jaxcnnbp.train.course import Best, Course
-from jaxcnnbp.train.extension import Extension, extended_schedule
-from jaxcnnbp.train.identity import Identity, identity_of
-from jaxcnnbp.train.optimizer import make_schedule
+from jaxcnnbp.train.checkpoints.identity import Identity, identity_of
+from jaxcnnbp.train.optimizer import Extension, extended_schedule, make_schedule
+from jaxcnnbp.train.run_state import Best, RunState
 
 OPTIONS = Options(model="tiny", epochs=2, batch=20, ema=0.9, augment="shift", seed=5)  # 3 steps an epoch
 LONGER = dataclasses.replace(OPTIONS, epochs=4)
@@ -49,11 +48,11 @@ def test_rates_of_extended_runs(extensions: list[Extension], expected: list[floa
     assert [float(rate(step)) for step in range(len(expected))] == expected
 
 
-def same_run(ours: Options, theirs: Options, data: Data, step: int, extend: str | None = None) -> Course:
+def same_run(ours: Options, theirs: Options, data: Data, step: int, extend: str | None = None) -> RunState:
     """What a checkpoint of `theirs` gives to a run of `ours`."""
     found = identity_of(theirs, data, 1, 1, print).to_json()
     identity = identity_of(ours, data, 1, 1, lambda _: None, extend)
-    return identity.require_same(found, Course(step=step, epoch=step // 3 + 1), Path("place"))
+    return identity.require_same(found, RunState(step=step, epoch=step // 3 + 1), Path("place"))
 
 
 CONSTANT = dataclasses.replace(OPTIONS, schedule="constant")
@@ -102,7 +101,7 @@ def test_a_checkpoint_from_before_an_option_existed(bars: Data) -> None:
     found = identity_of(OPTIONS, bars, 1, 1, print).to_json()
     del found["options"]["patience"], found["options"]["validation"]
     identity: Identity = identity_of(OPTIONS, bars, 1, 1, print)
-    assert identity.require_same(found, Course(step=3, epoch=2), Path("place")).step == 3
+    assert identity.require_same(found, RunState(step=3, epoch=2), Path("place")).step == 3
 
 
 @pytest.mark.slow

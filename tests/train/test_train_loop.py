@@ -25,7 +25,7 @@ from jaxcnnbp.train import (
     train,
 )
 from jaxcnnbp.train.feed import batches
-from jaxcnnbp.train.watch import Epoch, Progress
+from jaxcnnbp.train.watch.events import Epoch, Progress
 
 # All that draws random numbers or carries state is switched on; 50 images give batches of 20, 20 and 10.
 OPTIONS = Options(

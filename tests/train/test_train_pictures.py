@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jaxcnnbp.train import InputError
-from jaxcnnbp.train.confusion import confusion_summary, worst_confusions
-from jaxcnnbp.train.outputs import check_output, check_picture
-from jaxcnnbp.train.pictures import plot_curves, plot_kernels
-from jaxcnnbp.train.watch import Epoch
+from jaxcnnbp.train.plots import check_output, check_picture, plot_curves, plot_kernels
+from jaxcnnbp.train.watch.confusion import confusion_summary, worst_confusions
+from jaxcnnbp.train.watch.events import Epoch
 
 PNG = b"\x89PNG"
 

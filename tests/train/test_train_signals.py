@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import QUICK_FLAGS
 
-from jaxcnnbp.train.signals import heeded
+from jaxcnnbp.train.processes import heeded
 
 _SPEC = importlib.util.spec_from_file_location("soak", Path(__file__).with_name("soak.py"))
 assert _SPEC is not None

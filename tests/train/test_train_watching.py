@@ -31,7 +31,7 @@ from jaxcnnbp.train import (
 )
 from jaxcnnbp.train.diagnose import first_fault
 from jaxcnnbp.train.profile import place_of
-from jaxcnnbp.train.watch import Progress
+from jaxcnnbp.train.watch.events import Progress
 
 OPTIONS = Options(model="tiny", epochs=2, batch=5)
 
@@ -101,7 +101,7 @@ def test_lines_tell_throughput_and_time_left() -> None:
 
 
 def train_beginning():
-    from jaxcnnbp.train.watch import Beginning
+    from jaxcnnbp.train.watch.events import Beginning
 
     return Beginning(OPTIONS, "tiny", 100, "bars", 50, 20, (8, 8, 1))
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxcnnbp.errors import DataError
-from jaxcnnbp.train.data.arrays import npz_file
-from jaxcnnbp.train.data.bundled import digits
-from jaxcnnbp.train.data.download import openml
-from jaxcnnbp.train.data.file_kind import kind_of
-from jaxcnnbp.train.data.folder import is_mnist, mnist_folder
-from jaxcnnbp.train.data.idx import read_idx
+from jaxcnnbp.train.data.arrays import kind_of, npz_file
+from jaxcnnbp.train.data.mnist import is_mnist, mnist_folder, read_idx
 from jaxcnnbp.train.data.pictures import picture_folder
+from jaxcnnbp.train.data.scikit import digits, openml
 from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, held_out, pixel_statistics, read_images
-from jaxcnnbp.train.data.tree import holds_pictures
-from jaxcnnbp.train.data.wanted import what_is_wanted
+from jaxcnnbp.train.data.tree import holds_pictures, what_is_wanted
 from jaxcnnbp.train.options import Options
 
 __all__ = [

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnnbp.errors import DataError
-from jaxcnnbp.train.data.file_kind import kind_of
 from jaxcnnbp.train.data.split import Data, Split
 
-__all__ = ["npz_file"]
+__all__ = ["kind_of", "npz_file"]
 
 _ARCHIVE = "a zip archive"
 _SAVE = "np.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...) writes one"
@@ -106,3 +105,43 @@ def _array(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarra
         if "allow_pickle" in str(error):  # NumPy's advice would run whatever the file says
             raise DataError(f"{path}: `{name}` holds Python objects, but numbers are wanted.") from error
         raise
+
+
+_BEGINNINGS = {
+    b"PK\x03\x04": "a zip archive",
+    b"PK\x05\x06": "a zip archive",
+    b"\x93NUMPY": "one NumPy array (.npy), so that labels or images are missing",
+    b"\0\0\x08\x03": "the images of a data set in MNIST's format: --data-dir takes the folder of all four files",
+    b"\0\0\x08\x01": "the labels of a data set in MNIST's format: --data-dir takes the folder of all four files",
+    b"\x1f\x8b": "compressed by gzip",
+    b"\x89HDF": "HDF5",
+    b"\x89PNG": "one picture: --data-dir takes a folder of them, with a folder for each class",
+    b"\xff\xd8\xff": "one picture: --data-dir takes a folder of them, with a folder for each class",
+    b"\x80": "a Python pickle",
+    b"MATLAB": "a MATLAB file",
+    b"PAR1": "a Parquet file",
+}
+
+
+def kind_of(path: Path) -> str:
+    """What a file is.
+
+    Raises:
+        OSError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "data.csv"
+        >>> _ = path.write_text("label,pixel0")
+        >>> kind_of(path)
+        'text that begins with "label,pixel0"'
+    """
+    with path.open("rb") as file:
+        first = file.read(24)
+    known = [kind for beginning, kind in _BEGINNINGS.items() if first.startswith(beginning)]
+    if known or not first:
+        return known[0] if known else "empty"
+    line = first.decode("ascii", "replace").splitlines()[0] if first.splitlines() else ""
+    if line and line.isprintable() and line.isascii():
+        return f'text that begins with "{line}"'
+    return f"a file that begins with the bytes {first[:8].hex(' ')}"

@@ -1,4 +1,4 @@
-"""What a data set is here: two splits of images and labels, and how its pixels are scaled."""
+"""What a data set is here, two splits of images and labels and how its pixels are scaled; and a batch of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import numpy as np
 
 from jaxcnnbp.errors import InputError
 
-__all__ = ["Data", "Images", "Split", "fingerprint", "held_out", "pixel_statistics", "rank_in_class", "read_images"]
+__all__ = [
+    "Batch",
+    "Data",
+    "Images",
+    "Split",
+    "fingerprint",
+    "held_out",
+    "pixel_statistics",
+    "rank_in_class",
+    "read_images",
+    "take_batch",
+]
 
 _AT_A_TIME = 256  # images that are read at once where not all fit in memory
 
@@ -130,12 +141,6 @@ def _part(split: Split, chosen: np.ndarray) -> Split:
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
     """How many earlier elements have the label of each.
 
-    Args:
-        labels: `(n,)`, whole numbers.
-
-    Returns:
-        `(n,)`.
-
     Example:
         >>> rank_in_class(np.array([7, 3, 7, 7]))
         array([0, 0, 1, 2])
@@ -205,3 +210,42 @@ def pixel_statistics(data: Data) -> tuple[float, float]:
     mean = float(np.average(values, weights=counts))
     deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
     return mean, deviation or 1.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Images of one step.
+
+    Args:
+        images: `(rows, height, width, channels)`, uint8 as stored.
+        labels: `(rows,)`, int32.
+        weights: `(rows,)`, float32: 1 for an image, 0 for a row that fills up the batch or could not be read;
+            None if every row is an image.
+        stop: `(devices,)`, float32: more than 0 where a process was asked to stop; None in a run of one process.
+        count: images of the batch before it was filled up; known when the step is compiled.
+    """
+
+    images: Any
+    labels: Any
+    weights: Any = None
+    stop: Any = None
+    count: int = dataclasses.field(default=0, metadata={"static": True})
+
+
+def take_batch(split: Split, indices: np.ndarray) -> Batch:
+    """The images `indices` of a split as a batch of a run on one device.
+
+    Args:
+        split: images and labels on the host.
+        indices: `(rows,)`, whole numbers.
+
+    Returns:
+        The batch.
+
+    Example:
+        >>> split = Split(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4, dtype=np.int32))
+        >>> take_batch(split, np.array([3, 1])).labels
+        array([3, 1], dtype=int32)
+    """
+    return Batch(split.images[indices], split.labels[indices], count=len(indices))

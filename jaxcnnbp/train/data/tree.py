@@ -11,10 +11,19 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxcnnbp.errors import DataError
-from jaxcnnbp.train.data.decode import picture_suffixes
+from jaxcnnbp.errors import DataError, require
+from jaxcnnbp.train.data.mnist import mnist_sets
 
-__all__ = ["Labelled", "PictureTree", "class_folders", "few", "holds_pictures", "parts_of", "picture_tree"]
+__all__ = [
+    "Labelled",
+    "PictureTree",
+    "class_folders",
+    "few",
+    "holds_pictures",
+    "parts_of",
+    "picture_tree",
+    "what_is_wanted",
+]
 
 _PART_NAMES = {
     "train": "train", "training": "train",
@@ -22,6 +31,8 @@ _PART_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 _EVERY = 5  # one picture in five of every class is a test picture where the folders do not say
+
+_STUBS = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # which Pillow knows by name and cannot decode
 
 Labelled = list[tuple[Path, int]]  # files with the number of their class
 
@@ -48,12 +59,6 @@ class PictureTree:
 def picture_tree(folder: Path) -> PictureTree:
     """Classes and pictures of a folder.
 
-    Args:
-        folder: with `train` and `test` or `val`, which hold a folder for each class, or with these folders themselves.
-
-    Returns:
-        What it holds.
-
     Raises:
         DataError: no pictures, one class alone, or classes that differ between the parts.
     """
@@ -78,27 +83,13 @@ def picture_tree(folder: Path) -> PictureTree:
 
 
 def holds_pictures(folder: Path) -> bool:
-    """Whether there are pictures in a folder, or the folders of the parts of a data set.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        True if it is a matter of `picture_tree` to read it, or to say what is wrong.
-    """
+    """Whether there are pictures in a folder, or the folders of the parts of a data set."""
     parts = parts_of(folder)
     return ("train" in parts and len(parts) > 1) or next(_walk(folder), None) is not None
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in `folder` that have pictures in them, at any depth.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        The names in their order.
-    """
+    """Names of the folders in `folder` that have pictures in them, at any depth."""
     return [path.name for path in _folders(folder) if next(_walk(path), None) is not None]
 
 
@@ -211,5 +202,53 @@ def _walk(folder: Path, every: bool = False) -> Iterator[Path]:
                 yield Path(home, name)
 
 
+def picture_suffixes() -> frozenset[str]:
+    """Endings, in small letters, of the files that Pillow decodes."""
+    library = require("PIL.Image", "Pillow", "train")
+    known = library.registered_extensions()
+    return frozenset(end for end, kind in known.items() if kind in library.OPEN and kind not in _STUBS)
+
+
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+_DEPTH = 3  # levels below a folder that are looked through
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
+
+
+def what_is_wanted(folder: Path) -> str:
+    """Why a folder is no data set.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> what_is_wanted(folder).removeprefix(str(folder))
+        ": holds nothing; wanted are the four files of MNIST's format or pictures, a folder for each class."
+    """
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    kinds = {"folders": [p.name for p in paths if p.is_dir()], "files": [p.name for p in paths if not p.is_dir()]}
+    found = " and ".join(f"{kind} ({few(names)})" for kind, names in kinds.items() if names)
+    wanted = "wanted are the four files of MNIST's format or pictures, a folder for each class"
+    return f"{folder}: holds {found or 'nothing'}; {wanted}{_hint(folder, paths)}."
+
+
+def _hint(folder: Path, paths: list[Path]) -> str:
+    inner = next((home for home in _below(folder, _DEPTH) if mnist_sets(home)), None)
+    if inner is not None:
+        return f": --data-dir {inner} holds the former"
+    arrays = [path for path in paths if path.suffix.lower() == ".npz"]
+    if arrays:
+        return f"; --data {arrays[0]} reads that file"
+    archives = [path for path in paths if path.suffix.lower() in _ARCHIVES]
+    if archives:
+        return f"; {archives[0].name} has to be unpacked first"
+    above = folder.resolve().parent
+    return f": --data-dir {above} holds the former" if mnist_sets(above) else ""
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()) if depth else ():
+        if path.is_dir() and not path.name.startswith("."):
+            yield path
+            yield from _below(path, depth - 1)

@@ -1,8 +1,9 @@
-"""Pictures of a run: its curves, and the kernels that its first convolution learned."""
+"""Pictures of a run, its curves and the kernels of its first convolution; and whether a file can be written at all."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxcnnbp.errors import InputError, require
-from jaxcnnbp.train.outputs import check_picture
-from jaxcnnbp.train.watch import Epoch
+from jaxcnnbp.train.watch.events import Epoch
 
-__all__ = ["first_kernels", "plot_curves", "plot_kernels"]
+__all__ = ["check_output", "check_picture", "first_kernels", "plot_curves", "plot_kernels"]
 
 _COLOURS = {"train": "#4269d0", "validation": "#3ca951", "test": "#d1495b"}
 
@@ -86,12 +86,6 @@ def plot_kernels(path: Path | str, params: Mapping[str, Any], title: str) -> Non
 def first_kernels(params: Mapping[str, Any]) -> tuple[str, np.ndarray]:
     """The kernels of the first two-dimensional convolution.
 
-    Args:
-        params: layer name to parameter name to array.
-
-    Returns:
-        The layer's name and its kernel `(height, width, in, out)`.
-
     Raises:
         InputError: there is none.
 
@@ -130,3 +124,40 @@ def _write(figure: Any, path: Path | str, option: str) -> None:
         figure.savefig(path, dpi=150)
     except OSError as error:
         raise InputError(f"`{option}` (={path}) cannot be written ({error.strerror or error}).") from error
+
+
+def check_output(option: str, path: Path | str) -> None:
+    """Refuse a path that cannot become a file.
+
+    Raises:
+        InputError: it is a folder, or its folder is absent or closed to us.
+
+    Example:
+        >>> check_output("save", "no/such/folder/params.npz")
+        Traceback (most recent call last):
+        jaxcnnbp.errors.InputError: `save` (=no/such/folder/params.npz) lies in no folder that exists.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"`{option}` (={path}) is a folder, but a file is to be written.")
+    if not path.parent.is_dir():
+        raise InputError(f"`{option}` (={path}) lies in no folder that exists.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"`{option}` (={path}) may not be written.")
+
+
+def check_picture(option: str, path: Path | str) -> None:
+    """`check_output`, for a picture: its ending must be one that Matplotlib draws.
+
+    Raises:
+        InputError: as `check_output`; an unknown ending; Matplotlib is not installed.
+
+    Example:
+        >>> check_picture("curves", "curves.xyz")
+        Traceback (most recent call last):
+        jaxcnnbp.errors.InputError: `curves` (=curves.xyz) must end like a picture: .png, .svg, .pdf.
+    """
+    check_output(option, path)
+    known = require("matplotlib.backend_bases", "Matplotlib", "plot").FigureCanvasBase.filetypes
+    if Path(path).suffix.lower().lstrip(".") not in known:
+        raise InputError(f"`{option}` (={path}) must end like a picture: .png, .svg, .pdf.")

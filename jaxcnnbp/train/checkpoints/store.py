@@ -31,12 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp.errors import InputError, SaveFailed, require
-from jaxcnnbp.train.course import Course
-from jaxcnnbp.train.flat import check_sums, flatten, unflatten
-from jaxcnnbp.train.folder import first_line, hush, locked
-from jaxcnnbp.train.identity import Identity
+from jaxcnnbp.train.checkpoints.arrays import check_sums, flatten, unflatten
+from jaxcnnbp.train.checkpoints.identity import Identity
+from jaxcnnbp.train.checkpoints.lock import first_line, hush, locked
+from jaxcnnbp.train.checkpoints.npz import save_params
 from jaxcnnbp.train.layout import Layout
 from jaxcnnbp.train.processes import is_lost
+from jaxcnnbp.train.run_state import RunState
 
 __all__ = ["Checkpoints", "Restored"]
 
@@ -58,7 +59,7 @@ class Restored:
 
     state: Any
     best: Any  # parameters of the best epoch, or None
-    course: Course
+    run_state: RunState
 
 
 class Checkpoints:
@@ -96,26 +97,17 @@ class Checkpoints:
         """Steps of the checkpoints that are there, the newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, state: Any, best: Any, course: Course) -> bool:
-        """Begin to write a checkpoint; only the copy of the arrays is waited for.
-
-        Args:
-            state: the training state.
-            best: parameters of the best epoch, or None.
-            course: everything else.
-
-        Returns:
-            Whether it is under way, or there already; a failure is told as a note, and training may go on.
-        """
+    def save(self, state: Any, best: Any, run_state: RunState) -> bool:
+        """Begin to write a checkpoint; only the copy of the arrays is waited for."""
         self._settle()
-        if course.step in self._manager.all_steps():
+        if run_state.step in self._manager.all_steps():
             return True
         # Copies of our own: the next step takes the state's memory for its own.
         arrays = jax.tree.map(jnp.copy, flatten({"state": state, "best": best}))
         sums, finite = check_sums(arrays)
         if not bool(finite):
             raise ArithmeticError("the state holds values that are not finite")
-        return self._begin(course.step, arrays, self._about(arrays, sums, course))
+        return self._begin(run_state.step, arrays, self._about(arrays, sums, run_state))
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written.
@@ -130,13 +122,6 @@ class Checkpoints:
     def restore(self, state: Any, best: Any) -> Restored | None:
         """The last good checkpoint; damaged ones that are newer are moved aside and named in notes.
 
-        Args:
-            state: a state of the right structure, in the places that the arrays are to have.
-            best: parameters of the right structure, likewise.
-
-        Returns:
-            What the checkpoint holds, or None if there is no checkpoint at all.
-
         Raises:
             InputError: the checkpoint is of another run, or none can be read.
         """
@@ -144,9 +129,9 @@ class Checkpoints:
         for step in steps:
             try:
                 about = self._read_about(step)
-                course = Course.from_json(about["course"])
-                course = self._identity.require_same(about["identity"], course, self.folder / str(step))
-                restored = self._read_state(step, about, course, state, best)
+                run_state = RunState.from_json(about["course"])
+                run_state = self._identity.require_same(about["identity"], run_state, self.folder / str(step))
+                restored = self._read_state(step, about, run_state, state, best)
             except InputError:
                 raise
             except _UNREADABLE as error:
@@ -160,6 +145,15 @@ class Checkpoints:
             several = f"none of its {len(steps)} checkpoints can be read"
             raise InputError(f"`checkpoints` (={self.folder}): {several}; name another folder to start anew.")
         return None
+
+    def write_best(self, params: Any) -> None:
+        """The best model as a file of its own beside the checkpoints."""
+        whole = jax.tree.map(self._layout.whole, params)
+        if jax.process_index() == 0:
+            try:
+                save_params(self.folder / "best.npz", whole)
+            except InputError as error:
+                self._note(f"The best model is in the checkpoints alone: {error}")
 
     def close(self) -> None:
         """End the threads that write; what is being written is finished."""
@@ -224,12 +218,12 @@ class Checkpoints:
             self._manager.close()
         self._manager = self._reopened()
 
-    def _about(self, arrays: dict[str, jax.Array], sums: dict[str, jax.Array], course: Course) -> dict[str, Any]:
+    def _about(self, arrays: dict[str, jax.Array], sums: dict[str, jax.Array], run_state: RunState) -> dict[str, Any]:
         kinds = {
             name: {"shape": list(a.shape), "dtype": a.dtype.name, "sum": np.asarray(sums[name]).tolist()}
             for name, a in arrays.items()
         }
-        content = {"identity": self._identity.to_json(), "course": course.to_json(), "arrays": kinds}
+        content = {"identity": self._identity.to_json(), "course": run_state.to_json(), "arrays": kinds}
         return {"content": content, "sum": _sum_of(content)}
 
     def _read_about(self, step: int) -> dict[str, Any]:
@@ -239,8 +233,8 @@ class Checkpoints:
             raise _Damaged("its description is not what was written")
         return about["content"]
 
-    def _read_state(self, step: int, about: dict[str, Any], course: Course, state: Any, best: Any) -> Restored:
-        like = {"state": state, "best": None if course.best is None else best}
+    def _read_state(self, step: int, about: dict[str, Any], run_state: RunState, state: Any, best: Any) -> Restored:
+        like = {"state": state, "best": None if run_state.best is None else best}
         wanted = flatten(like)
         self._identity.require_arrays(about["arrays"], wanted, self.folder / str(step))
         places = map(self._layout.sharding, jax.tree.leaves(like))  # of the leaves themselves: keys are numbers by now
@@ -255,7 +249,7 @@ class Checkpoints:
         wrong = [name for name in wanted if np.asarray(sums[name]).tolist() != about["arrays"][name]["sum"]]
         if wrong:
             raise _Damaged(f"the check sum of {wrong[0]} is wrong")
-        return Restored(**unflatten(arrays, like), course=course)
+        return Restored(**unflatten(arrays, like), run_state=run_state)
 
     def _move_aside(self, steps: list[int]) -> None:
         if steps and jax.process_index() == 0:

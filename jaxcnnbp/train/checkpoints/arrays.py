@@ -16,12 +16,6 @@ _SEEDS = (0x9E3779B9, 0x85EBCA6B)  # two sums of 32 bits with multipliers of the
 def flatten(tree: Any) -> dict[str, jax.Array]:
     """A state as a dict from a name like `params/conv1/kernel` to an array; random keys become their numbers.
 
-    Args:
-        tree: any tree of arrays.
-
-    Returns:
-        The arrays by name, in the tree's order.
-
     Example:
         >>> sorted(flatten({"dense1": {"bias": jnp.zeros(2)}}))
         ['dense1/bias']
@@ -31,15 +25,7 @@ def flatten(tree: Any) -> dict[str, jax.Array]:
 
 
 def unflatten(arrays: dict[str, jax.Array], like: Any) -> Any:
-    """Arrays by name as a tree again.
-
-    Args:
-        arrays: what `flatten` gave of a tree of the same structure.
-        like: a tree of that structure.
-
-    Returns:
-        The tree.
-    """
+    """Arrays by name as a tree again."""
     leaves, structure = jax.tree_util.tree_flatten(like)
     found = [
         jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
@@ -55,12 +41,6 @@ def check_sums(arrays: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.
     With b[i] the bits of element i, of 32 at a time, and m[i] odd numbers mixed from i, the sum of b[i] m[i] modulo
     2^32. One changed element always changes it; whole numbers add up alike in any order, so that it does not
     depend on how an array is cut up.
-
-    Args:
-        arrays: arrays by name.
-
-    Returns:
-        Name to `(2,)` of uint32, and a bool.
 
     Reference: Carter and Wegman, Universal Classes of Hash Functions, 1979 (multilinear hashing).
     """

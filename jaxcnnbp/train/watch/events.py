@@ -104,35 +104,30 @@ class Together(Watch):
         self._watches = tuple(watches)
 
     def begin(self, beginning: Beginning) -> None:
-        for watch in self._watches:
-            watch.begin(beginning)
+        self._tell("begin", beginning)
 
     def progress(self, progress: Progress) -> None:
-        for watch in self._watches:
-            watch.progress(progress)
+        self._tell("progress", progress)
 
     def epoch(self, epoch: Epoch) -> None:
-        for watch in self._watches:
-            watch.epoch(epoch)
+        self._tell("epoch", epoch)
 
     def end(self, ending: Ending) -> None:
-        for watch in self._watches:
-            watch.end(ending)
+        self._tell("end", ending)
 
     def note(self, text: str) -> None:
-        for watch in self._watches:
-            watch.note(text)
+        self._tell("note", text)
 
     def fail(self, reason: str) -> None:
+        self._tell("fail", reason)
+
+    def _tell(self, event: str, what: object) -> None:
         for watch in self._watches:
-            watch.fail(reason)
+            getattr(watch, event)(what)
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run's figures depend on.
-
-    Returns:
-        Package name to version; a package run from a source tree without metadata is `"unknown"`.
 
     Example:
         >>> sorted(versions())

@@ -7,8 +7,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemai
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from jaxcnnbp.train.lines import epoch_line
-from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch
+from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch
+from jaxcnnbp.train.watch.lines import epoch_line
 
 __all__ = ["Bar"]
 

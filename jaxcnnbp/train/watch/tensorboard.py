@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxcnnbp.errors import InputError, require
-from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch
+from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch
 
 __all__ = ["TensorBoard"]
 

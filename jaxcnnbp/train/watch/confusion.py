@@ -15,14 +15,6 @@ _SHORT = 6  # characters of a name that heads a column
 def confusion_summary(confusion: np.ndarray, worst: int = 5, names: Sequence[str] = ()) -> str:
     r"""The table, the commonest mistakes and the error rate.
 
-    Args:
-        confusion: `(classes, classes)` counts; row = the true class, column = the class given.
-        worst: how many mistakes to list.
-        names: what the classes are called; their numbers stand for them if there are none.
-
-    Returns:
-        Several lines of text.
-
     Example:
         >>> print(confusion_summary(np.array([[3, 1], [0, 4]])))
         true \ given   0   1   error

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Generator, Sequence
 
 import jax
 
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.checkpoint import Checkpoints
-from jaxcnnbp.train.data import Data
+from jaxcnnbp.train.checkpoints.identity import identity_of
+from jaxcnnbp.train.checkpoints.store import Checkpoints
+from jaxcnnbp.train.data import Data, Images
+from jaxcnnbp.train.data.split import Batch
 from jaxcnnbp.train.evaluate import make_score
-from jaxcnnbp.train.extension import Extension, extended_schedule
-from jaxcnnbp.train.identity import identity_of
+from jaxcnnbp.train.feed import batches, feed
 from jaxcnnbp.train.layout import Layout, make_layout
-from jaxcnnbp.train.optimizer import make_optimizer, make_schedule
-from jaxcnnbp.train.options import Options
+from jaxcnnbp.train.optimizer import Extension, extended_schedule, make_optimizer, make_schedule
+from jaxcnnbp.train.options import Options, Run
 from jaxcnnbp.train.profile import Profiler
-from jaxcnnbp.train.program import Program
-from jaxcnnbp.train.run import Run
-from jaxcnnbp.train.setup import build_program, steps_per_epoch
+from jaxcnnbp.train.program import Program, build_program, choose_model, steps_per_epoch
+from jaxcnnbp.train.run_state import RunState
 from jaxcnnbp.train.step import TrainState, initial_state, make_step
-from jaxcnnbp.train.watch import Watch
+from jaxcnnbp.train.watch.events import Beginning, Watch
 
 __all__ = ["Job", "prepare"]
 
@@ -34,6 +35,7 @@ class Job:
         options: what is trained.
         run: how it is carried out.
         data: the data set, on the host.
+        model: name of the shipped model.
         program: model, loss, optimizer.
         layout: which device holds what.
         watch: who watches.
@@ -49,6 +51,7 @@ class Job:
     options: Options
     run: Run
     data: Data
+    model: str
     program: Program
     layout: Layout
     watch: Watch
@@ -89,12 +92,44 @@ class Job:
         shape = (self.options.batch, *self.data.train.images.shape[1:])
         return self.layout.place(initial_state(self.program, self.options.seed, shape))
 
+    def fed(self, run_state: RunState, stop: Callable[[], bool]) -> Generator[Batch]:
+        """The batches of the epoch that are left, on the devices; several processes send `stop()` along with them."""
+        order = batches(self.options.seed, run_state.epoch, self.images, self.options.batch)
+        left = itertools.islice(order, run_state.batches, None)
+        return feed(self.data.train, left, self.layout, stop if self.several else None)
+
     def due(self, step: int, at_end: bool) -> bool:
         """Whether a checkpoint is due after a step; `at_end` after the last of an epoch and its test."""
         every = self.run.checkpoint_every
+        if self.checkpoints is None:
+            return False
         if step == self.options.epochs * self.steps:
             return at_end
         return at_end if every == 0 else step % every == 0 and at_end == (step % self.steps == 0)
+
+    def tell_faults(self) -> None:
+        """Pass on what reading images has come upon."""
+        for split in filter(None, (self.data.train, self.data.validation, self.data.test)):
+            for fault in split.images.faults() if isinstance(split.images, Images) else ():
+                self.watch.note(fault)
+
+    def beginning(self, run_state: RunState, state: TrainState) -> Beginning:
+        """What watchers are told before the first step."""
+        data, layout = self.data, self.layout
+        return Beginning(
+            self.options,
+            self.model,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            data=data.name,
+            train_images=self.images,
+            test_images=len(data.test.labels),
+            image_shape=data.train.images.shape[1:],
+            devices=layout.data * layout.height,
+            step=run_state.step,
+            history=tuple(run_state.history),
+            validation_images=0 if data.validation is None else len(data.validation.labels),
+            extensions=tuple(run_state.extensions),
+        )
 
 
 def prepare(
@@ -102,23 +137,13 @@ def prepare(
 ) -> Job:
     """Everything that is made once.
 
-    Args:
-        options: what is trained.
-        run: how it is carried out.
-        data: the data set.
-        watch: who watches.
-        stop: whether this process was asked to stop.
-        alive: called whenever the devices have answered.
-
-    Returns:
-        The job.
-
     Raises:
         InputError: options, data, devices or checkpoints that do not fit together.
     """
     if options.patience and data.validation is None:
         fault = f"`patience` (={options.patience}) needs images that are neither trained on nor tested"
         raise InputError(f"{fault}; --validation 0.1 holds some out.")
+    model, _ = choose_model(options, data.train.images.shape[1:])
     program = build_program(options, data)
     layout = make_layout(run, options.batch, data.train.images.shape[1], options.augment != "none")
     rate = make_schedule(options, options.epochs * steps_per_epoch(options, data))
@@ -128,4 +153,4 @@ def prepare(
         identity = identity_of(options, data, layout.data, layout.height, watch.note, run.extend)
         checkpoints = Checkpoints(run.checkpoints, run.keep, layout, identity, watch.note)
     profiler = Profiler(run.profile if jax.process_index() == 0 else None)
-    return Job(options, run, data, program, layout, watch, step, score, rate, checkpoints, profiler, stop, alive)
+    return Job(options, run, data, model, program, layout, watch, step, score, rate, checkpoints, profiler, stop, alive)

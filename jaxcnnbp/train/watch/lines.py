@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.watch import Beginning, Ending, Epoch, Progress, Watch, versions
+from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch, versions
 
 __all__ = ["JsonLines", "Lines", "duration", "epoch_line"]
 
@@ -121,13 +121,6 @@ class JsonLines(Watch):
 def epoch_line(epoch: Epoch, epochs: int) -> str:
     """The summary of one epoch as one line.
 
-    Args:
-        epoch: the epoch.
-        epochs: how many there are.
-
-    Returns:
-        The line, without a newline.
-
     Example:
         >>> epoch_line(Epoch(2, 94, 0.5, 0.125, 0.25, 0.06, 1e-3, 2.0, 1500.0), epochs=9)
         'epoch 2/9  train loss 0.5000  error 12.50 %  test loss 0.2500  error  6.00 %  1,500 images/s  2.0 s'
@@ -143,12 +136,6 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
 
 def duration(seconds: float) -> str:
     """A span of time as one reads it.
-
-    Args:
-        seconds: how long.
-
-    Returns:
-        Hours, minutes and seconds.
 
     Example:
         >>> duration(3723.4)

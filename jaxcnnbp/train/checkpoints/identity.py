@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.course import Course
 from jaxcnnbp.train.data import Data, fingerprint
-from jaxcnnbp.train.extension import EXTENSIONS, Extension, same_rates
-from jaxcnnbp.train.options import Options
-from jaxcnnbp.train.setup import LOSSES, choose_model, steps_per_epoch
-from jaxcnnbp.train.watch import versions
+from jaxcnnbp.train.optimizer import Extension, same_rates
+from jaxcnnbp.train.options import EXTENSIONS, Options
+from jaxcnnbp.train.program import LOSSES, choose_model, steps_per_epoch
+from jaxcnnbp.train.run_state import RunState
+from jaxcnnbp.train.watch.events import versions
 
 __all__ = ["FORMAT", "Identity", "identity_of"]
 
@@ -53,16 +53,8 @@ class Identity:
         parts = {"options": self.options, "data": self.data, "devices": self.devices, "versions": self.versions}
         return {"format": FORMAT, **parts}
 
-    def require_same(self, found: dict[str, Any], course: Course, place: Path) -> Course:
+    def require_same(self, found: dict[str, Any], run_state: RunState, place: Path) -> RunState:
         """Refuse a checkpoint of another run.
-
-        Args:
-            found: what the checkpoint recorded.
-            course: where it stands.
-            place: the checkpoint, for the message.
-
-        Returns:
-            The course; with one more extension, if the number of epochs has changed.
 
         Raises:
             InputError: another format, version, option or data set; says which, and what to do.
@@ -76,17 +68,12 @@ class Identity:
         if found["data"]["fingerprint"] != self.data["fingerprint"]:
             fault = f"{place}: was made from other data ({found['data']['name']}) than these ({self.data['name']})"
             raise InputError(f"{fault}; give the data of that run, or name another folder to start anew.")
-        extensions = self._extensions(theirs, course, place)
+        extensions = self._extensions(theirs, run_state, place)
         self._note_differences(found, place)
-        return dataclasses.replace(course, extensions=extensions)
+        return dataclasses.replace(run_state, extensions=extensions)
 
     def require_arrays(self, found: dict[str, Any], wanted: dict[str, Any], place: Path) -> None:
         """Refuse a checkpoint whose arrays are not those of this run's network.
-
-        Args:
-            found: name to shape and type, as recorded.
-            wanted: arrays by name.
-            place: the checkpoint, for the message.
 
         Raises:
             InputError: a network of the same name but another shape.
@@ -109,19 +96,19 @@ class Identity:
             fault = f"`{name}` (={self.options.get(name)}) is {getattr(theirs, name)} in {place}"
             raise InputError(f"{fault}; {_AS_IT_WAS}.")
 
-    def _extensions(self, theirs: Options, course: Course, place: Path) -> list[Extension]:
+    def _extensions(self, theirs: Options, run_state: RunState, place: Path) -> list[Extension]:
         """The changes of the number of epochs, with that of this run if it is one."""
         ours = _options(self.options)
-        if ours.epochs * self.steps < course.step or ours.epochs < course.epoch - 1:
-            done = f"`epochs` (={ours.epochs}) are fewer than {place} has done ({course.step:,} steps)"
+        if ours.epochs * self.steps < run_state.step or ours.epochs < run_state.epoch - 1:
+            done = f"`epochs` (={ours.epochs}) are fewer than {place} has done ({run_state.step:,} steps)"
             raise InputError(f"{done}; give more, or name another folder to start anew.")
         if ours.epochs == theirs.epochs:
-            self._require_rates(theirs, ours, course, place)
-            return course.extensions
+            self._require_rates(theirs, ours, run_state, place)
+            return run_state.extensions
         alike = dataclasses.replace(ours, epochs=theirs.epochs)
-        if not course.extensions and same_rates(theirs, ours, self.steps, course.step):
+        if not run_state.extensions and same_rates(theirs, ours, self.steps, run_state.step):
             return []
-        self._require_rates(theirs, alike, course, place)
+        self._require_rates(theirs, alike, run_state, place)
         fault = f"`epochs` (={ours.epochs}) is {theirs.epochs} in {place}"
         if self.extend is None:
             schedule = f"and the {ours.schedule} schedule would have given the steps taken other rates"
@@ -129,14 +116,14 @@ class Identity:
                              f"or {_AS_IT_WAS}.")  # fmt: skip
         if self.extend == "restart" and ours.epochs < theirs.epochs:
             raise InputError(f"{fault}, and `extend` (=restart) adds epochs after that; give more of them, or stretch.")
-        extension = Extension(self.extend, course.step, theirs.epochs, ours.epochs)
+        extension = Extension(self.extend, run_state.step, theirs.epochs, ours.epochs)
         self.note(f"{place}: {extension} (--extend {self.extend}).")
-        return [*course.extensions, extension]
+        return [*run_state.extensions, extension]
 
-    def _require_rates(self, theirs: Options, ours: Options, course: Course, place: Path) -> None:
+    def _require_rates(self, theirs: Options, ours: Options, run_state: RunState, place: Path) -> None:
         """Refuse another schedule of the same length that gives other rates."""
         names = [name for name in _RATE if getattr(theirs, name) != getattr(ours, name)]
-        if names and (course.extensions or not same_rates(theirs, ours, self.steps, course.step)):
+        if names and (run_state.extensions or not same_rates(theirs, ours, self.steps, run_state.step)):
             fault = f"`{names[0]}` (={getattr(ours, names[0])}) is {getattr(theirs, names[0])} in {place}"
             raise InputError(f"{fault}; {_AS_IT_WAS}.")
 
@@ -157,19 +144,7 @@ def identity_of(
     note: Callable[[str], None],
     extend: str | None = None,
 ) -> Identity:
-    """The identity of a run.
-
-    Args:
-        options: its options.
-        data: its data set; all of it is read for the fingerprint.
-        data_devices: devices along the batch.
-        height_devices: devices along the height of images.
-        note: as `Identity` has it.
-        extend: likewise.
-
-    Returns:
-        The identity.
-    """
+    """The identity of a run."""
     named = {"name": data.name, "fingerprint": fingerprint(data)}
     devices = {"data": data_devices, "height": height_devices}
     steps, shape = steps_per_epoch(options, data), data.train.images.shape[1:]

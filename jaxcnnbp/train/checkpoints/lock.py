@@ -22,12 +22,6 @@ _CLOSED = "Event loop is closed"  # what TensorStore's threads come upon after a
 def locked(folder: Path) -> IO[bytes]:
     """A file that is locked as long as this process lives, however it ends.
 
-    Args:
-        folder: where it lies.
-
-    Returns:
-        The open file; closing it ends the lock.
-
     Raises:
         InputError: another process holds it.
     """
@@ -53,12 +47,6 @@ def hush() -> None:
 
 def first_line(error: BaseException) -> str:
     r"""The cause of a failure in a few words; TensorStore's own messages run to pages.
-
-    Args:
-        error: what was raised.
-
-    Returns:
-        A part of a sentence.
 
     Example:
         >>> first_line(ValueError("The file is short.\nDetails follow."))
