@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from jaxcnnbp.train.evaluate import EVALUATION_BATCH, Score, evaluate
 from jaxcnnbp.train.feed import feed, in_order
 from jaxcnnbp.train.options import Options, Run
 from jaxcnnbp.train.prepare import Job, prepare
-from jaxcnnbp.train.processes import is_lost, joined
+from jaxcnnbp.train.processes import joined
 from jaxcnnbp.train.program import Program
 from jaxcnnbp.train.run_state import Best, RunningMean, RunState
 from jaxcnnbp.train.step import Figures, TrainState
@@ -106,25 +106,11 @@ def train(
         with precision, mode(options.gradients), joined(run) as alive:
             data = held_out(load(options, run.workers) if data is None else data, options.validation)
             job = prepare(options, run, data, watch, stop, alive)
-            with _closing(job):
+            with job.closing():
                 return _Runner(job).run()
     except (Diverged, Stopped, SaveFailed, Lost) as error:
         watch.fail(str(error))
         raise
-
-
-@contextlib.contextmanager
-def _closing(job: Job) -> Iterator[None]:
-    """Finish what is being written; not where processes have lost each other, as Orbax would wait for them."""
-    lost = False
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, ValueError, SaveFailed) as error:
-        lost = job.several and (isinstance(error, SaveFailed) or is_lost(error))
-        raise
-    finally:
-        if job.checkpoints is not None and not lost:
-            job.checkpoints.close()
 
 
 class _Runner:

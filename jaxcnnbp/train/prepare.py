@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import jax
 
-from jaxcnnbp.errors import InputError
+from jaxcnnbp.errors import InputError, SaveFailed
 from jaxcnnbp.train.checkpoints.identity import identity_of
 from jaxcnnbp.train.checkpoints.store import Checkpoints
 from jaxcnnbp.train.data import Data, Images
@@ -18,6 +19,7 @@ from jaxcnnbp.train.feed import batches, feed
 from jaxcnnbp.train.layout import Layout, make_layout
 from jaxcnnbp.train.optimizer import Extension, extended_schedule, make_optimizer, make_schedule
 from jaxcnnbp.train.options import Options, Run
+from jaxcnnbp.train.processes import is_lost
 from jaxcnnbp.train.profile import Profiler
 from jaxcnnbp.train.program import Program, build_program, choose_model, steps_per_epoch
 from jaxcnnbp.train.run_state import RunState
@@ -106,6 +108,19 @@ class Job:
         if step == self.options.epochs * self.steps:
             return at_end
         return at_end if every == 0 else step % every == 0 and at_end == (step % self.steps == 0)
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[None]:
+        """Finish what is being written; not where processes have lost each other, as Orbax would wait for them."""
+        lost = False
+        try:
+            yield
+        except (jax.errors.JaxRuntimeError, ValueError, SaveFailed) as error:
+            lost = self.several and (isinstance(error, SaveFailed) or is_lost(error))
+            raise
+        finally:
+            if self.checkpoints is not None and not lost:
+                self.checkpoints.close()
 
     def tell_faults(self) -> None:
         """Pass on what reading images has come upon."""
