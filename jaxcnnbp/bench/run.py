@@ -11,12 +11,12 @@ import jax
 from jaxcnnbp.bench.allocator import keep_freed_memory
 from jaxcnnbp.bench.layer_rows import measure_layer
 from jaxcnnbp.bench.limit import measure_limit
-from jaxcnnbp.bench.machine import cores, machine, versions
 from jaxcnnbp.bench.results import Results
 from jaxcnnbp.bench.self_check import SelfCheck, check_instrument
 from jaxcnnbp.bench.settings import Settings
 from jaxcnnbp.bench.step_rows import measure_step
 from jaxcnnbp.bench.torch_side import why_no_torch
+from jaxcnnbp.machine import cores, machine, versions
 from jaxcnnbp.timing import SYSTEM, Clock
 
 __all__ = ["run"]
@@ -61,7 +61,7 @@ def run(settings: Settings, watch: Watch = lambda _: None, clock: Clock = SYSTEM
 def _begin(settings: Settings, clock: Clock) -> Results:
     check = _check(settings, clock)
     limit = measure_limit(settings.dtype, settings.with_torch, 1.5 * settings.seconds, clock)
-    return Results(machine(), versions(), _method(settings), check, {settings.dtype: limit})
+    return Results(machine(), versions("flax", "torch"), _method(settings), check, {settings.dtype: limit})
 
 
 def _check(settings: Settings, clock: Clock) -> SelfCheck:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import platform
 
 import jax
+
+from jaxcnnbp.machine import cores, versions
 
 
 def environment() -> dict[str, str]:
@@ -14,21 +14,12 @@ def environment() -> dict[str, str]:
 
     Example:
       >>> sorted(environment())
-      ['cores', 'device', 'jax', 'jaxcnnbp', 'jaxlib', 'numpy', 'python', 'system']
+      ['cores', 'device', 'jax', 'jaxcnnbp', 'jaxlib', 'numpy', 'optax', 'python', 'system']
     """
     device = jax.devices()[0]
-    packages = {name: _version(name) for name in ("jaxcnnbp", "jax", "jaxlib", "numpy")}
     return {
-        **packages,
-        "python": platform.python_version(),
+        **versions(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
+        "cores": str(cores()),
         "device": f"{device.platform} ({device.device_kind})",
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "run from a source tree"

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the cases and the check of
 
 import jax
 
-from jaxcnnbp.bench.machine import machine, versions
+from jaxcnnbp.machine import machine, versions
 from tests.gpu import deterministic, fast, forms, right, trained
 from tests.gpu.problems import chosen
 from tests.gpu.record import Record
@@ -37,7 +37,7 @@ def main() -> int:
     """0 if nothing is wrong."""
     arguments = _arguments()
     folder = Path(arguments.out or os.environ.get("OUT") or "build/gpu")
-    about = {"machine": machine(), "versions": versions(), "dry": arguments.dry}
+    about = {"machine": machine(), "versions": versions("flax", "torch"), "dry": arguments.dry}
     print(f"{about['machine']['device']} ({about['machine']['platform']}), JAX {jax.__version__}: {folder}", flush=True)
     if about["machine"]["platform"] == "cpu" and not arguments.dry:
         print("JAX sees no accelerator here: --dry looks at small shapes on any machine.", file=sys.stderr)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, call_of, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit, measure_limit
-from jaxcnnbp.bench.machine import machine, versions
 from jaxcnnbp.bench.networks import LARGE, Network
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes, temporary
@@ -25,6 +24,7 @@ from jaxcnnbp.bench.self_check import check_instrument
 from jaxcnnbp.bench.torch_models import torch_step
 from jaxcnnbp.bench.torch_side import layouts, torch_calls, why_no_torch
 from jaxcnnbp.bench.training import RATE, jax_steps
+from jaxcnnbp.machine import machine, versions
 from jaxcnnbp.timing import SYSTEM, Plan, side_by_side
 from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record
@@ -47,7 +47,7 @@ def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until
     limits = {d: Limit(1.0, 1.0) if dry else measure_limit(d, with_torch, 1.0) for d in ("float32", "bfloat16")}
     method = _METHOD | {"seconds_per_row": seconds} | ({} if with_torch else {"torch": "not here"})
     check = check_instrument(False, 0.2 if dry else 1.0)
-    results = Results(machine(), versions(), method, check, limits)
+    results = Results(machine(), versions("flax", "torch"), method, check, limits)
     layers = tuple(narrow(small(case, 1, 5), 8) for case in layers) if dry else layers
     for dtype in limits:
         for case in layers:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnnbp.errors import InputError
+from jaxcnnbp.machine import versions
 from jaxcnnbp.train.data import Data, fingerprint
 from jaxcnnbp.train.optimizer import Extension, same_rates
 from jaxcnnbp.train.options import EXTENSIONS, Options
 from jaxcnnbp.train.program import LOSSES, choose_model, steps_per_epoch
 from jaxcnnbp.train.run_state import RunState
-from jaxcnnbp.train.watch.events import versions
 
 __all__ = ["FORMAT", "Identity", "identity_of"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 
 from jaxcnnbp.train.options import Options
 
-__all__ = ["Beginning", "Ending", "Epoch", "Progress", "Together", "Watch", "versions"]
+__all__ = ["Beginning", "Ending", "Epoch", "Progress", "Together", "Watch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,21 +122,3 @@ class Together(Watch):
     def _tell(self, event: str, what: object) -> None:
         for watch in self._watches:
             getattr(watch, event)(what)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a run's figures depend on.
-
-    Example:
-        >>> sorted(versions())
-        ['jax', 'jaxcnnbp', 'jaxlib', 'numpy', 'optax', 'python']
-    """
-    packages = ("jaxcnnbp", "jax", "jaxlib", "optax", "numpy")
-    return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch, versions
+from jaxcnnbp.machine import versions
+from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch
 
 __all__ = ["JsonLines", "Lines", "duration", "epoch_line"]
 

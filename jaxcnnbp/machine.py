@@ -1,7 +1,8 @@
-"""What a result depends on and a reader must know: the machine, the versions."""
+"""What figures depend on and a reader must know: the machine, the versions."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -11,7 +12,8 @@ import jax
 
 __all__ = ["cores", "machine", "versions"]
 
-_PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax", "torch")
+# Whatever else is installed does not change a figure.
+_PACKAGES = ("jax", "jaxlib", "numpy", "optax")
 
 
 def machine() -> dict[str, str | int | float]:
@@ -31,14 +33,17 @@ def machine() -> dict[str, str | int | float]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of Python, this package, and what it is measured with; what is not installed is left out."""
+def versions(*more: str) -> dict[str, str]:
+    """Of Python, this package, the packages that figures depend on and `more`; what is not installed is left out.
+
+    Example:
+      >>> list(versions())
+      ['python', 'jaxcnnbp', 'jax', 'jaxlib', 'numpy', 'optax']
+    """
     found = {"python": platform.python_version(), "jaxcnnbp": importlib.import_module("jaxcnnbp").__version__}
-    for name in _PACKAGES:
-        try:
+    for name in (*_PACKAGES, *more):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
