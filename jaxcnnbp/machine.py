@@ -36,12 +36,14 @@ def machine() -> dict[str, str | int | float]:
 def versions(*more: str) -> dict[str, str]:
     """Of Python, this package, the packages that figures depend on and `more`; what is not installed is left out.
 
+    This package itself is "unknown" where it is run from a source tree that is not installed.
+
     Example:
       >>> list(versions())
       ['python', 'jaxcnnbp', 'jax', 'jaxlib', 'numpy', 'optax']
     """
-    found = {"python": platform.python_version(), "jaxcnnbp": importlib.import_module("jaxcnnbp").__version__}
-    for name in (*_PACKAGES, *more):
+    found = {"python": platform.python_version(), "jaxcnnbp": "unknown"}
+    for name in ("jaxcnnbp", *_PACKAGES, *more):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
