@@ -153,12 +153,12 @@ def _walk(name: str, sample: int, found: Trained) -> Walk:
     image = scaled(found.data.test.images[sample][None], found.data, found.mean, found.deviation)
     label = int(found.data.test.labels[sample])
     target = jax.nn.one_hot(jnp.array([label]), found.data.classes)
-    back = nn.backprop(network, params, image, target, found.spec.loss)
+    back = jax.jit(lambda params, image: nn.backprop(network, params, image, target, found.spec.loss))(params, image)
+    outputs = jax.jit(lambda params, image: _outputs(network, params, image, {}))(params, image)
     gradients, deltas = _by_autodiff(network, params, image, target, found.spec.loss)
-    outputs = _outputs(network, params, image, {})
     steps = tuple(
         _step(layer, outputs[layer], back, deltas[layer], params.get(layer, {}), gradients.get(layer, {}))
-        for layer in outputs
+        for layer in ("input", *network.names)  # jit gives dicts back in the order of the alphabet
     )
     chances = np.asarray(jax.nn.softmax(back.outputs[0])) if found.spec.loss is nn.softmax_cross_entropy else None
     where = f"Image {sample} of the test images of {found.data.name}."
@@ -180,7 +180,8 @@ def _by_autodiff(
     network: nn.Sequential, params: Any, image: jax.Array, target: jax.Array, loss: Any
 ) -> tuple[Any, Any]:
     """Gradients and deltas by JAX: a delta is the slope by something added to the layer's output."""
-    nothing = jax.tree.map(jnp.zeros_like, _outputs(network, params, image, {}))
+    shapes = jax.eval_shape(lambda params, image: _outputs(network, params, image, {}), params, image)
+    nothing = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
 
     def of(params: Any, added: Any) -> jax.Array:
         return loss(_outputs(network, params, image, added)[network.names[-1]], target)
@@ -193,7 +194,7 @@ def _step(name: str, output: jax.Array, back: nn.Backprop, by_jax: jax.Array, pa
     own = back.gradients.get(name, {})
     parameters = {
         part: Parameter(np.asarray(params[part]), np.asarray(own[part]), _gap(own[part], gradients[part]))
-        for part in own
+        for part in params
     }
     delta = back.deltas[name]
     return Step(name, np.asarray(output[0]), np.asarray(delta[0]), _gap(delta, by_jax), parameters)

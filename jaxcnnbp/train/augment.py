@@ -13,6 +13,7 @@ Reference: Simard, Steinkraus and Platt, Best Practices for Convolutional Neural
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -97,6 +98,7 @@ def draw_shifts(key: jax.Array, count: int, largest: int, dtype: Any) -> tuple[j
     return eye, offsets.astype(dtype)
 
 
+@functools.partial(jax.jit, static_argnames=("count", "ranges"), inline=True)
 def affine_matrices(key: jax.Array, count: int, ranges: Augment) -> tuple[jax.Array, jax.Array]:
     """Draw `A` and `t` of the module's formula for `count` images.
 
@@ -122,6 +124,7 @@ def affine_matrices(key: jax.Array, count: int, ranges: Augment) -> tuple[jax.Ar
     return matrices, unit[4:].T * ranges.shift
 
 
+@functools.partial(jax.jit, inline=True)  # one program where it is called alone
 def resample(images: jax.Array, matrices: jax.Array, offsets: jax.Array) -> jax.Array:
     """Read every image at `A p + t` by bilinear interpolation, zero outside.
 

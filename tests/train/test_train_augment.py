@@ -12,11 +12,6 @@ import pytest
 from jaxcnnbp.train.augment import Augment, resample
 
 KEY = jax.random.key(3)
-moved_by = jax.jit(resample)  # one program for a shape, where every operation alone would be one
-
-
-def augmented(augment: Augment, key: jax.Array, images: jax.Array) -> jax.Array:
-    return jax.jit(augment)(key, images)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +22,7 @@ def images() -> jax.Array:
 
 @pytest.mark.parametrize("kind", ["none", "shift", "affine"])
 def test_zero_strength_changes_no_bit(images: jax.Array, kind: str) -> None:
-    np.testing.assert_array_equal(augmented(Augment(kind), KEY, images), images)
+    np.testing.assert_array_equal(Augment(kind)(KEY, images), images)
 
 
 @pytest.mark.parametrize("kind", ["shift", "affine"])
@@ -39,7 +34,7 @@ def test_key_decides(images: jax.Array, kind: str) -> None:
 
 def test_shift_moves_each_image_by_whole_pixels_within_the_range(images: jax.Array) -> None:
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    shifted = np.asarray(augmented(Augment("shift", shift=2), KEY, images))
+    shifted = np.asarray(Augment("shift", shift=2)(KEY, images))
     chosen = []
     for image, source in zip(shifted, padded, strict=True):
         windows = {(i, j): source[i : i + 9, j : j + 7] for i in range(5) for j in range(5)}
@@ -51,19 +46,19 @@ def test_shift_moves_each_image_by_whole_pixels_within_the_range(images: jax.Arr
 def test_quarter_turn_equals_rot90() -> None:
     image = jax.random.uniform(KEY, (1, 6, 6, 1))
     turn = jnp.array([[[math.cos(math.pi / 2), 1.0], [-1.0, math.cos(math.pi / 2)]]], jnp.float32)
-    turned = moved_by(image, turn, jnp.zeros((1, 2)))
+    turned = resample(image, turn, jnp.zeros((1, 2)))
     np.testing.assert_allclose(turned[0, :, :, 0], np.rot90(image[0, :, :, 0], k=1), atol=1e-6)
 
 
 def test_half_a_pixel_is_the_mean_of_two() -> None:
     image = jnp.array([[[[1.0], [3.0], [8.0]]]])
-    moved = moved_by(image, jnp.eye(2)[None], jnp.array([[0.0, 0.5]]))
+    moved = resample(image, jnp.eye(2)[None], jnp.array([[0.0, 0.5]]))
     np.testing.assert_array_equal(moved[0, 0, :, 0], [2.0, 5.5, 4.0])  # beyond the edge is zero
 
 
 @pytest.mark.parametrize("offset", [-100.0, -9.0, 7.0, 1e9])
 def test_far_outside_is_zero(images: jax.Array, offset: float) -> None:
-    moved = moved_by(images, jnp.tile(jnp.eye(2), (4, 1, 1)), jnp.full((4, 2), offset))
+    moved = resample(images, jnp.tile(jnp.eye(2), (4, 1, 1)), jnp.full((4, 2), offset))
     np.testing.assert_array_equal(moved, jnp.zeros_like(images))
 
 
@@ -75,7 +70,7 @@ def test_affine_agrees_with_a_loop_over_pixels(images: jax.Array) -> None:
     for n, y, x in np.ndindex(4, 9, 7):
         row, column = matrices[n] @ [y - 4, x - 3] + offsets[n] + [4, 3]
         expected[n, y, x] = bilinear(np.asarray(images[n]), row, column)
-    moved = moved_by(images, jnp.asarray(matrices), jnp.asarray(offsets))
+    moved = resample(images, jnp.asarray(matrices), jnp.asarray(offsets))
     np.testing.assert_allclose(moved, expected, atol=1e-5)  # float32 positions of size 10, slopes up to 1
 
 
@@ -90,7 +85,7 @@ def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:
 def test_ranges_are_kept_and_used() -> None:
     # A lone dot moves by the shift alone, and its centre of mass tells by how much.
     dots = jnp.zeros((64, 11, 11, 1)).at[:, 5, 5].set(1.0)
-    moved = np.asarray(augmented(Augment("affine", shift=3.0), KEY, dots))[..., 0]
+    moved = np.asarray(Augment("affine", shift=3.0)(KEY, dots))[..., 0]
     mass = moved.sum((1, 2))
     rows = (moved.sum(2) * np.arange(11)).sum(1) / mass - 5
     np.testing.assert_allclose(mass, 1.0, atol=1e-5)
