@@ -1,18 +1,87 @@
-"""Finite differences of the float64 function along one random direction an input."""
+"""Finite differences: the derivative of a function of one number, from both sides, and how far off it may be."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jaxcnnbp.audit.passes import Oracle, normal
 
-# The step that balances the truncation of central differences with the rounding of float64.
-STEP = float(np.cbrt(np.finfo(np.float64).eps))
-AGREEMENT = 1e-5
-# Left and right derivatives of a smooth function differ by the step times its curvature; at a kink, by more.
-KINK = 1e-3
+# Shorter steps are tried where a kink, or much curvature, lies within a longer one.
+SHORTER, ATTEMPTS = 16.0, 7
+# How many times the estimated error the derivatives of both sides may differ by before a kink is seen.
+KINK = 20.0
+# What an error may be, of the derivative and of a change by a whole value, to say anything.
+CONVERGED = 1e-2, 1e-4
+# What a slope may be off by beyond the estimate, relative to it, for estimates are rough.
+AGREEMENT = 1e-4
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """What differences say of a derivative.
+
+    Attributes:
+      value: the central one.
+      left: the derivative from the left.
+      right: from the right.
+      error: what each may be off by; infinite where differences do not converge, as in chaos.
+    """
+
+    value: float
+    left: float
+    right: float
+    error: float
+
+    @property
+    def smooth(self) -> bool:
+        """Whether both sides agree; where not, there is a kink."""
+        return bool(np.isfinite(self.value + self.error) and abs(self.right - self.left) <= KINK * self.error)
+
+    def nearest(self, slope: float) -> float:
+        """The derivative; at a kink, what lies between both sides and is nearest to `slope`."""
+        between = np.isfinite(self.left + self.right) and not self.smooth
+        low, high = sorted((self.left, self.right))
+        return min(max(slope, low), high) if between and slope == slope else self.value
+
+
+@np.errstate(all="ignore")
+def derivative(value: Callable[[float], float], scale: float, unit: float, magnitude: float = 0.0) -> Derivative:
+    """The derivative of `value` at 0.
+
+    Args:
+      value: the function.
+      scale: the length over which it changes.
+      unit: the unit roundoff of what computes it.
+      magnitude: of the terms that sum to a value, where they may cancel.
+    """
+    here, step = value(0.0), float(np.cbrt(2 * unit)) * scale  # balances truncation with rounding
+    best, rounding = _at(value, here, step, unit, magnitude)
+    for _ in range(ATTEMPTS - 1):
+        if not best.error > 4 * rounding:
+            break
+        step /= SHORTER
+        found, rounding = _at(value, here, step, unit, magnitude)
+        if not best.error <= found.error and (found.value != 0 or best.value == 0):
+            best = found
+    enough = CONVERGED[0] * abs(best.value) + CONVERGED[1] * max(magnitude, abs(here)) / scale
+    at_kink = abs(best.right - best.left) > KINK * best.error
+    return best if at_kink or best.error <= max(enough, 4 * rounding) else replace(best, error=np.inf)
+
+
+def _at(
+    value: Callable[[float], float], here: float, step: float, unit: float, magnitude: float
+) -> tuple[Derivative, float]:
+    left, near_left, near_right, right = (value(part * step) for part in (-1.0, -0.5, 0.5, 1.0))
+    far, near = (right - left) / (2 * step), (near_right - near_left) / step
+    from_right = (4 * near_right - right - 3 * here) / step
+    from_left = (3 * here - 4 * near_left + left) / step
+    largest = max(magnitude, *(abs(v) for v in (left, near_left, here, near_right, right)))
+    rounding = 8 * unit * largest / step
+    error = abs(near - far) + rounding
+    return Derivative(near + (near - far) / 3, from_left, from_right, error), rounding
 
 
 @dataclass(frozen=True)
@@ -23,8 +92,7 @@ class Slope:
       measured: by central differences.
       oracle: by the oracle's gradient.
       manual: by the hand-written gradient.
-      smooth: whether half the step gives the same, and the left difference the same as the right; where not,
-        a kink lies within the step and nothing is concluded.
+      smooth: whether the derivatives from both sides agree; where not, nothing is concluded.
       agrees: whether `measured` and `oracle` agree; None where the function is not smooth.
       manual_agrees: whether `measured` and `manual` agree, as far as what the gradient may be off by; None likewise.
     """
@@ -43,26 +111,20 @@ def slope_of(
 ) -> Slope:
     """Central differences in a random direction of the input at `place`, with the gradients' word for it."""
     direction = normal(np.random.default_rng((seed, place)), truth.shape, truth.dtype)
-    step = STEP * max(1.0, _scale(oracle.input(place)))
-    left, near_left, here, near_right, right = (
-        oracle.value(place, part * step * direction) for part in (-1.0, -0.5, 0.0, 0.5, 1.0)
-    )
-    measured = (near_right - near_left) / step
-    expected, found = (float(np.sum(g * direction).real) for g in (truth, manual))
+    scale = max(1.0, scale_of(oracle.input(place)))
+    unit = float(np.finfo(np.float64).eps) / 2
+    found = derivative(lambda t: oracle.value(place, t * direction), scale, unit, oracle.magnitude)
+    by_oracle, by_hand = (float(np.sum(g * direction).real) for g in (truth, manual))
+    if not found.smooth:
+        return Slope(found.value, by_oracle, by_hand, False, None, None)
     # Along a random direction the derivative is about as large as the gradient is long.
-    lengths = (float(np.linalg.norm(truth)), abs(expected), abs(measured))
-    length = sum(n for n in lengths if np.isfinite(n))
-    noise = 100 * float(np.finfo(np.float64).eps) * oracle.magnitude / step
-    straight = abs((right - left) / (2 * step) - measured) <= AGREEMENT * length + noise
-    smooth = bool(straight and abs(right + left - 2 * here) / step <= KINK * length + noise)
-    if not smooth:
-        return Slope(measured, expected, found, False, None, None)
-    near = 10 * AGREEMENT * length + noise
+    lengths = (float(np.linalg.norm(truth)), abs(by_oracle), abs(found.value))
+    near = AGREEMENT * sum(n for n in lengths if np.isfinite(n)) + 4 * found.error
     may_be_off = float(np.sum(np.where(np.isfinite(allowed), allowed, 0.0) * np.abs(direction)))
-    agrees, manual_agrees = abs(measured - expected) <= near, abs(measured - found) <= near + may_be_off
-    return Slope(measured, expected, found, True, bool(agrees), bool(manual_agrees))
+    agrees, by_hand_too = abs(found.value - by_oracle) <= near, abs(found.value - by_hand) <= near + may_be_off
+    return Slope(found.value, by_oracle, by_hand, True, bool(agrees), bool(by_hand_too))
 
 
-def _scale(values: np.ndarray) -> float:
+def scale_of(values: np.ndarray) -> float:
     """The root mean square."""
     return float(np.sqrt(np.mean(np.abs(values) ** 2))) if values.size else 1.0

@@ -1,14 +1,9 @@
-"""Runs a traced function again, primitive by primitive, with other rules or in other precision.
+"""Runs a traced function again, primitive by primitive, with every float in float64.
 
-Two readings of the same trace serve the judge:
+What a trace casts to a narrower dtype is carried on as it is: the function that was meant, without the rounding. A
+`Noise` puts rounding errors of the original precision back in, at random.
 
-- `Reading()` drops every `jax.custom_vjp`, and every rule of this package, and keeps its forward, so that JAX
-  differentiates what is left by itself.
-- `Reading(wide=True)` also carries every float through in float64, whatever dtype the trace says: the
-  function that was meant, without the rounding. A `Noise` puts rounding errors of the original precision back
-  in, at random.
-
-JAX's own `jax.custom_jvp` rules (of `jax.nn.relu`, of softmax) belong to the definition of a function and are kept; an
+JAX's own rules (of `jax.nn.relu`, of softmax, of `odeint`) belong to the definition of a function and are kept; an
 author's are not in the trace any more (`own_rules`), except where JAX cannot differentiate what they are of.
 """
 
@@ -42,22 +37,16 @@ class Reading:
     """How a trace is read.
 
     Attributes:
-      wide: whether floats are carried in float64 and complex numbers in complex128.
-      noise: what imitates the rounding of the original precision; only with `wide`.
+      noise: what imitates the rounding of the original precision.
     """
 
-    wide: bool = False
     noise: Noise | None = None
 
     def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
         """The outputs of `closed` at `args`, differentiable by JAX."""
-        consts, inputs = map(self.cast, closed.consts), map(self.cast, args)
+        consts, inputs = map(_widen, closed.consts), map(_widen, args)
         outputs = evaluate(closed.jaxpr, tuple(consts), tuple(inputs), self._equation)
         return self._typed(closed.jaxpr.outvars, outputs)
-
-    def cast(self, value: Any) -> Any:
-        """`value` in the precision of this reading."""
-        return _widen(value) if self.wide else value
 
     def inner(self, closed: ClosedJaxpr) -> Callable[..., list[Any]]:
         """`run` of a trace inside of this one, as a function."""
@@ -66,19 +55,14 @@ class Reading:
     def _typed(self, atoms: Sequence[Any], values: Values) -> list[Any]:
         """`values` with the literals among them, bare Python numbers, as arrays of this precision."""
         rows = zip(atoms, values, strict=True)
-        return [self.cast(np.asarray(v, dtype_of(a))) if isinstance(a, Literal) else v for a, v in rows]
+        return [_widen(np.asarray(v, dtype_of(a))) if isinstance(a, Literal) else v for a, v in rows]
 
     def _equation(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
         values = self._typed(eqn.invars, values)
         rule = RULES.get(eqn.primitive)
         if rule is not None:
             return rule(self, eqn, values)
-        if self.wide:
-            record_ties(eqn, values)
-            return self._wide(eqn, values)
-        return bind(eqn, values, self._params(eqn))
-
-    def _wide(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
+        record_ties(eqn, values)
         if eqn.primitive.name in NARROW_ONLY:
             own = [_narrow(v, a.aval) for v, a in zip(values, eqn.invars, strict=True)]
             return [_widen(v) for v in bind(eqn, own)]
@@ -96,19 +80,18 @@ class Reading:
         if isinstance(value, (tuple, list)) and any(isinstance(v, (ClosedJaxpr, Jaxpr)) for v in value):
             parts = [self._retraced(v) if isinstance(v, (ClosedJaxpr, Jaxpr)) else v for v in value]
             return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-        return wide_dtype(value) if self.wide and key in DTYPE_PARAMS and value is not None else value
+        if key == "precision":  # of float32 and less
+            return None
+        return wide_dtype(value) if key in DTYPE_PARAMS and value is not None else value
 
     def _retraced(self, value: Any) -> Any:
         """A trace that a primitive keeps as a parameter, read as this one. Noise stays outside of it."""
         closed = value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ())
         plain = replace(self, noise=None)
-        avals = [jax.ShapeDtypeStruct(a.shape, self._dtype(a.dtype)) for a in closed.in_avals]
+        avals = [jax.ShapeDtypeStruct(a.shape, wide_dtype(a.dtype)) for a in closed.in_avals]
         with monitor.silent():
             again = jax.make_jaxpr(plain.inner(closed))(*avals)
         return again if isinstance(value, ClosedJaxpr) else again.jaxpr
-
-    def _dtype(self, dtype: Any) -> Any:
-        return wide_dtype(dtype) if self.wide else dtype
 
 
 # --- precision
@@ -159,11 +142,19 @@ def _inlined(name: str) -> Callable[..., list[Any]]:
     return rule
 
 
+def _custom_vjp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    """As it is where it is in float64 already; elsewhere its function, for the rule is of the original dtypes."""
+    atoms = (*eqn.invars, *eqn.outvars, *eqn.params["call_jaxpr"].jaxpr.constvars)
+    same = all(wide_dtype(dtype_of(a)) == dtype_of(a) for a in atoms)
+    if same and not is_of_this_package(eqn):
+        outputs = bind(eqn, values)
+        return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
+    return reading.run(eqn.params["call_jaxpr"], *values)
+
+
 def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if is_of_this_package(eqn):
         return reading.run(eqn.params["call_jaxpr"], *values)
-    if not reading.wide:
-        return bind(eqn, values)
     function = jax.custom_jvp(reading.inner(eqn.params["call_jaxpr"]))
 
     def jvp(primals: Values, tangents: Values) -> tuple[list[Any], list[Any]]:
@@ -177,8 +168,6 @@ def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    if not reading.wide:
-        return bind(eqn, values, reading._params(eqn))
     p = eqn.params
     num_consts, num_carry = scan_counts(eqn)
     consts, carry, xs = np.split(np.arange(len(values)), [num_consts, num_consts + num_carry])
@@ -194,35 +183,29 @@ def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 
 def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    if not reading.wide:
-        return bind(eqn, values, reading._params(eqn))
     branches = [reading.inner(b) for b in eqn.params["branches"]]
     return list(lax.switch(values[0], branches, *values[1:]))
 
 
 def _remat(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    closed = ClosedJaxpr(eqn.params["jaxpr"], ())
-    if reading.wide:
-        return reading.run(closed, *values)
-    options = {key: eqn.params[key] for key in ("prevent_cse", "policy")}
-    return list(jax.checkpoint(reading.inner(closed), **options)(*values))
+    return reading.run(ClosedJaxpr(eqn.params["jaxpr"], ()), *values)
 
 
 def _cast(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    """A cast between floats rounds: the wide reading passes the value on."""
+    """A cast between floats rounds: the value is passed on."""
     target = eqn.params["new_dtype"]
-    if not (reading.wide and jnp.issubdtype(values[0].dtype, jnp.inexact) and jnp.issubdtype(target, jnp.inexact)):
+    if not (jnp.issubdtype(values[0].dtype, jnp.inexact) and jnp.issubdtype(target, jnp.inexact)):
         return bind(eqn, values, reading._params(eqn))
     outputs = [lax.convert_element_type(values[0], wide_dtype(target))]
     return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
 
 
 def _rounding(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    return list(values) if reading.wide else bind(eqn, values)
+    return list(values)
 
 
 def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
-    if not reading.wide or eqn.params["backward"]:
+    if eqn.params["backward"]:
         return bind(eqn, values)
     if reading.noise is not None:
         values = reading.noise.on_inputs(eqn, values)
@@ -232,7 +215,7 @@ def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
 
 
 RULES: dict[Any, Callable[[Reading, JaxprEqn, list[Any]], list[Any]]] = {
-    jex.custom_vjp_call_p: _inlined("call_jaxpr"),
+    jex.custom_vjp_call_p: _custom_vjp,
     jex.custom_jvp_call_p: _custom_jvp,
     jex.jit_p: _inlined("jaxpr"),
     jex.closed_call_p: _inlined("call_jaxpr"),

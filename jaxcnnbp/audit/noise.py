@@ -9,12 +9,15 @@ last bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
 # Primitives that move or compare values and never round.
@@ -39,10 +42,12 @@ class Noise:
     Attributes:
       generator: NumPy's generator; the order of the primitives makes a run repeatable.
       units: largest disturbance, in units of the rounding error of the dtype that the trace names.
+      roundoff: the rounding error of a dtype, where a trace in float64 stands for one in another.
     """
 
     generator: np.random.Generator
     units: float
+    roundoff: Callable[[Any], float]
 
     def on_inputs(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
         """Disturbs the operands of a sum."""
@@ -57,9 +62,10 @@ class Noise:
         return [self._disturbed(v, dtype_of(a)) for v, a in zip(values, eqn.outvars, strict=True)]
 
     def _disturbed(self, value: Any, dtype: Any) -> Any:
-        if not jnp.issubdtype(dtype, jnp.inexact) or not value.size:
+        is_reference = not isinstance(jax.typeof(value), ShapedArray)
+        if is_reference or not jnp.issubdtype(dtype, jnp.inexact) or not value.size:
             return value
-        factor = 1 + self.units * unit_roundoff(dtype) * self.generator.uniform(-1, 1, value.shape)
+        factor = 1 + self.units * self.roundoff(dtype) * self.generator.uniform(-1, 1, value.shape)
         return lax.mul(value, factor.astype(value.dtype))
 
 

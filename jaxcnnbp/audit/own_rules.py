@@ -18,6 +18,8 @@ import jax
 from jax.extend.core import JaxprEqn
 
 _JAX = Path(jax.__file__).parent
+# What JAX raises where it cannot trace, differentiate or compute something: its errors have no class in common.
+REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, NameError, AttributeError, AssertionError)
 KINDS = (jax.custom_vjp, jax.custom_jvp)
 # Part of the key under which `jax.jit` keeps a trace: what was traced with its rules is traced again without them.
 _kept = jax.make_user_context("all")
@@ -37,15 +39,26 @@ def without_rules(kinds: tuple[type, ...] = KINDS) -> Iterator[None]:
         yield
 
 
+class Noted(list[str]):
+    """Names of functions with a rule.
+
+    Attributes:
+      foreign: whether one of them is not of this package.
+    """
+
+    foreign = False
+
+
 @contextmanager
-def noting() -> Iterator[list[str]]:
+def noting() -> Iterator[Noted]:
     """The names of the functions with a rule that are called inside, in the order of their first call."""
-    found: list[str] = []
+    found = Noted()
 
     def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
         name = getattr(rule, "__name__", type(rule).__name__)
         if not is_of_jax(rule) and name not in found:
             found.append(name)
+            found.foreign |= module_of(rule) != __name__.partition(".")[0]
         return usual(rule, *args, **kwargs)
 
     with _patched(call), _kept(object()):  # a key of its own: a trace that is kept calls nothing
@@ -56,10 +69,10 @@ def first_that_works(make: Callable[[tuple[type, ...]], Any]) -> Any:
     """`make` without the author's rules; with each `jax.custom_jvp` where JAX cannot differentiate what it is of."""
     try:
         return make(KINDS)
-    except (NotImplementedError, ValueError) as error:
+    except REFUSALS as error:
         try:
             return make((jax.custom_vjp,))
-        except (NotImplementedError, ValueError):
+        except REFUSALS:
             raise error from None
 
 
@@ -75,7 +88,12 @@ def is_cut(eqn: JaxprEqn) -> bool:
 
 def is_of_jax(rule: Any) -> bool:
     """Whether JAX wrote it."""
-    return str(getattr(rule, "__module__", "")).partition(".")[0] == "jax"
+    return module_of(rule) == "jax"
+
+
+def module_of(rule: Any) -> str:
+    """The package that it is of."""
+    return str(getattr(rule, "__module__", "")).partition(".")[0]
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +14,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, subjaxprs
 
 from jaxcnnbp.audit.interpreter import Reading
+from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.monitor import counting
-from jaxcnnbp.audit.noise import Noise
+from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.oracle import oracle_p, widened
 from jaxcnnbp.audit.own_rules import KINDS, first_that_works, is_cut, without_rules
 from jaxcnnbp.audit.problem import Problem
@@ -22,6 +24,9 @@ from jaxcnnbp.modes import mode
 
 # Larger than the rounding that is imitated, so that a few samples show what many roundings may do.
 NOISE_UNITS = 8.0
+
+Arrays = dict[str, np.ndarray]
+Roundoff = Callable[[Any], float]
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,7 @@ def stripped(flat: Callable[..., Any], kinds: tuple[type, ...] = KINDS) -> Calla
 
     def run(inputs: Any, others: Any) -> Any:
         with mode("autodiff"), without_rules(kinds):
-            closed, shape = jax.make_jaxpr(flat, return_shape=True)(inputs, others)
-        results = Reading().run(closed, *jax.tree.leaves((inputs, others)))
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+            return flat(inputs, others)
 
     return run
 
@@ -92,7 +95,7 @@ class Oracle:
         self._seed = seed
         self._inputs = [widened(a) for a in problem.inputs]
         self._others = jax.tree.leaves(problem.others)
-        self._cotangents = [widened(cotangents[name]) for name in self._names]
+        self._cotangents = {name: widened(cotangents[name]) for name in self._names}
 
     @cached_property
     def truth(self) -> Pass:
@@ -102,18 +105,24 @@ class Oracle:
     @property
     def cuts(self) -> bool:
         """Whether the function stops a gradient: then a difference is not what it means by its derivative."""
-        return _has(self.closed.jaxpr, is_cut)
+        return has(self.closed.jaxpr, is_cut)
 
-    def gradients(self, sample: int | None = None, only: str | None = None) -> Pass:
-        """Outputs and gradients, of the output `only` if one is named; with a `sample`, under rounding noise of that
-        number.
+    def gradients(
+        self, sample: int | None = None, roundoff: Roundoff = unit_roundoff, cotangents: Arrays | None = None
+    ) -> Pass:
+        """Outputs and gradients, of other `cotangents` if they are given.
+
+        Args:
+          sample: if given, under rounding noise of that number.
+          roundoff: the rounding error that the noise imitates, of the dtype that the trace names.
+          cotangents: what outputs are contracted with.
         """
         generator = np.random.default_rng((self._seed, sample or 0))
-        reading = Reading(True, None if sample is None else Noise(generator, NOISE_UNITS))
-        with jax.enable_x64(True), jax.default_device(_host()):
+        reading = Reading(None if sample is None else Noise(generator, NOISE_UNITS, roundoff))
+        given = self._cotangents if cotangents is None else {n: widened(c) for n, c in cotangents.items()}
+        with in_float64():
             outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))
-            pairs = zip(self._names, self._cotangents, strict=True)
-            gradients = back([jnp.asarray(c if only in (None, name) else np.zeros_like(c)) for name, c in pairs])
+            gradients = back([jnp.asarray(given[name]) for name in self._names])
             named = dict(zip(self._names, map(np.asarray, outputs), strict=True))
             return Pass(named, tuple(map(np.asarray, gradients)))
 
@@ -124,20 +133,21 @@ class Oracle:
     @cached_property
     def magnitude(self) -> float:
         """The sum of the magnitudes that `value` contracts: what its rounding error is relative to."""
-        outputs = self.truth.outputs
         with np.errstate(all="ignore"):
-            return float(
-                sum(np.sum(np.abs(outputs[n] * c)) for n, c in zip(self._names, self._cotangents, strict=True))
-            )
+            return float(sum(np.sum(np.abs(self.truth.outputs[n] * c)) for n, c in self._cotangents.items()))
 
     @np.errstate(all="ignore")
     def value(self, place: int | None = None, step: Any = 0.0) -> float:
         """The contracted output, with `step` added to the input at `place`."""
         moved = [a if i != place else a + step for i, a in enumerate(self._inputs)]
-        with jax.enable_x64(True), jax.default_device(_host()):
-            outputs = self._run(Reading(True), [jnp.asarray(a) for a in moved])
-            rows = zip(map(np.asarray, outputs), self._cotangents, strict=True)
-            return float(sum(np.sum(y * c).real for y, c in rows))
+        with in_float64():
+            outputs = self._run(Reading(), [jnp.asarray(a) for a in moved])
+            rows = zip(map(np.asarray, outputs), self._names, strict=True)
+            return float(sum(np.sum(y * self._cotangents[name]).real for y, name in rows))
+
+    def outputs(self, *inputs: Any) -> dict[str, Any]:
+        """The outputs at other inputs, to be called within `in_float64`."""
+        return dict(zip(self._names, self._run(Reading(), inputs), strict=True))
 
     def ties(self) -> dict[str, int]:
         """How often the function is at a place without a unique derivative, by operation."""
@@ -149,11 +159,13 @@ class Oracle:
         return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))
 
 
-def oracle_of(flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], seed: int) -> Oracle:
-    """The oracle of `flat`, which has its gradients.
+def oracle_of(
+    flat: Callable[..., Any], problem: Problem, cotangents: Arrays, seed: int, kinds: tuple[type, ...] = KINDS
+) -> Oracle:
+    """The oracle of `flat`, which has its gradients, without the rules of `kinds`.
 
     Raises:
-      NotImplementedError, ValueError: JAX's, if it cannot differentiate the function.
+      Exception: JAX's, if it cannot trace or differentiate the function.
     """
 
     def of(kinds: tuple[type, ...]) -> Oracle:
@@ -161,7 +173,19 @@ def oracle_of(flat: Callable[..., Any], problem: Problem, cotangents: dict[str, 
         _ = oracle.truth  # or the error that says why there is none
         return oracle
 
-    return first_that_works(of)
+    return first_that_works(of) if kinds else of(kinds)
+
+
+def is_near(outputs: Arrays, own: Arrays, dtype: Any) -> bool:
+    """Whether outputs in float64 are those of the same function in `dtype`."""
+    return all(a.shape == outputs[n].shape and _is_near(outputs[n], a, unit_roundoff(dtype)) for n, a in own.items())
+
+
+def _is_near(a: np.ndarray, b: np.ndarray, unit: float) -> bool:
+    finite = np.isfinite(a) & np.isfinite(b)
+    with np.errstate(all="ignore"):
+        gap = largest(np.where(finite, a - b, 0.0))
+    return gap <= max(64 * unit * np.sqrt(max(a.size, 64)), 1e-3) * max(largest(b), 1e-30)
 
 
 def _oracle_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
@@ -174,24 +198,29 @@ def _oracle_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJax
         with mode("oracle"):
             closed, shape = jax.make_jaxpr(flat, return_shape=True)(problem.inputs, problem.others)
     except NotImplementedError:
-        return _lax_trace(flat, problem)
-    return _lax_trace(flat, problem) if _runs_backward(closed.jaxpr) else (closed, shape)
+        return lax_trace(flat, problem)
+    return lax_trace(flat, problem) if _runs_backward(closed.jaxpr) else (closed, shape)
 
 
-def _lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
+def lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
+    """The trace of `flat` with this package's functions as lax's, and the shapes of its outputs."""
     with mode("autodiff"):
         return jax.make_jaxpr(flat, return_shape=True)(problem.inputs, problem.others)
 
 
 def _runs_backward(jaxpr: Jaxpr) -> bool:
     """Whether a trace holds the backward pass of a NumPy oracle."""
-    return _has(jaxpr, lambda eqn: eqn.primitive is oracle_p and eqn.params["backward"])
+    return has(jaxpr, lambda eqn: eqn.primitive is oracle_p and eqn.params["backward"])
 
 
-def _has(jaxpr: Jaxpr, wanted: Callable[[JaxprEqn], bool]) -> bool:
+def has(jaxpr: Jaxpr, wanted: Callable[[JaxprEqn], bool]) -> bool:
     """Whether a trace holds an equation that is `wanted`, however deep."""
-    return any(map(wanted, jaxpr.eqns)) or any(_has(inner, wanted) for inner in subjaxprs(jaxpr))
+    return any(map(wanted, jaxpr.eqns)) or any(has(inner, wanted) for inner in subjaxprs(jaxpr))
 
 
-def _host() -> Any:
-    return jax.devices("cpu")[0]
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """On the host, with arrays in float64, whatever the caller's settings refuse."""
+    host = jax.devices("cpu")[0]
+    with jax.enable_x64(True), jax.default_device(host), jax.numpy_dtype_promotion("standard"):
+        yield

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
+
+from jaxcnnbp.audit.oracle.rule import widened
 
 Arrays = list[Any]
 
@@ -37,25 +39,47 @@ class Problem:
 
         def flat(inputs: Sequence[Any], others: Sequence[Any]) -> dict[str, Any]:
             result = fun(*self.assemble(inputs, others))
-            leaves = tree_util.tree_leaves_with_path(result[0] if self.has_aux else result)
-            arrays = [(_joined("output", path), jnp.asarray(leaf)) for path, leaf in leaves]
-            return {name: leaf for name, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+            return named(result[0] if self.has_aux else result)
 
         return flat
+
+
+def named(outputs: Any) -> dict[str, Any]:
+    """The float and complex leaves of the output of a function, by path."""
+    leaves = tree_util.tree_leaves_with_path(outputs)
+    arrays = [(_joined("output", path), jnp.asarray(leaf)) for path, leaf in leaves]
+    return {name: leaf for name, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+
+
+def is_at(name: str, path: str) -> bool:
+    """Whether the leaf `name` is the one at `path`, or within it."""
+    return name == path or (name.startswith(path) and name[len(path)] in ".[")
+
+
+def widened_problem(problem: Problem) -> Problem:
+    """`problem` with every float array in float64, those that are not differentiated too."""
+    inputs, others = (tuple(map(_wide, arrays)) for arrays in (problem.inputs, problem.others))
+    return replace(problem, inputs=inputs, others=others)
+
+
+def _wide(array: Any) -> Any:
+    return widened(array) if jnp.issubdtype(array.dtype, jnp.inexact) else array
 
 
 def problem_of(
     fun: Callable[..., Any],
     args: Sequence[Any],
-    argnums: int | Sequence[int] | None,
+    argnums: int | str | Sequence[int | str] | None,
     names: Sequence[str] | None,
     has_aux: bool,
 ) -> Problem:
     """The `Problem` of `fun` at `args`; see `compare_gradients`."""
-    chosen = _argnums(argnums, len(args))
     labels = _labels(fun, args, names)
     leaves, tree = tree_util.tree_flatten_with_path(tuple(args))
-    roles = [_role(leaf, path[0].idx, chosen) for path, leaf in leaves]
+    chosen = _chosen(argnums, [path for path, _ in leaves], labels)
+    roles = [_role(leaf, c) for (_, leaf), c in zip(leaves, chosen, strict=True)]
+    if argnums is None and "input" not in roles:  # numbers of Python alone
+        roles = [_role(leaf, True) for _, leaf in leaves]
     _require_inputs(argnums, leaves, roles)
     values = [leaf for _, leaf in leaves]
     paths = [path for (path, _), role in zip(leaves, roles, strict=True) if role == "input"]
@@ -70,23 +94,34 @@ def problem_of(
     return Problem(_distinct(paths, labels, names is not None), inputs, others, assemble, has_aux)
 
 
-def _argnums(argnums: int | Sequence[int] | None, count: int) -> tuple[int, ...] | None:
+def _chosen(argnums: Any, paths: Sequence[Any], labels: list[str]) -> list[bool | None]:
+    """For each leaf whether it is named by `argnums`; None if nothing is."""
     if argnums is None:
-        return None
-    many = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if any(not -count <= number < count for number in many):
+        return [None] * len(paths)
+    many = (argnums,) if isinstance(argnums, (int, str)) else tuple(argnums)
+    count = len(labels)
+    if any(isinstance(number, int) and not -count <= number < count for number in many):
         raise ValueError(f"`argnums` (={argnums!r}) must count arguments from 0 to {count - 1}.")
-    return tuple(number % count for number in many)
+    numbers = {number % count for number in many if isinstance(number, int)}
+    words = [word for word in many if isinstance(word, str)]
+    full = [_joined(labels[int(path[0].idx)], path[1:]) for path in paths]
+    short = [_joined("", path[1:]) for path in paths]
+    for word in words:
+        if not any(is_at(name, word) for name in (*full, *short) if name):
+            raise ValueError(f"`argnums` (={argnums!r}): no leaf is at {word!r}; the leaves are {', '.join(full)}.")
+    return [
+        int(path[0].idx) in numbers or any(is_at(name, w) for w in words for name in (f, s) if name)
+        for path, f, s in zip(paths, full, short, strict=True)
+    ]
 
 
-def _role(leaf: Any, arg: int, chosen: tuple[int, ...] | None) -> str:
+def _role(leaf: Any, chosen: bool | None) -> str:
     """Whether a leaf is differentiated ("input"), passed as an array ("other") or kept ("static")."""
-    named = chosen is not None and arg in chosen
     if isinstance(leaf, (float, complex)) and not isinstance(leaf, np.generic):
-        return "input" if named else "static"
+        return "input" if chosen else "static"
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return "static"
-    return "input" if jnp.issubdtype(leaf.dtype, jnp.inexact) and (chosen is None or named) else "other"
+    return "input" if jnp.issubdtype(leaf.dtype, jnp.inexact) and chosen is not False else "other"
 
 
 def _require_inputs(argnums: Any, leaves: Sequence[Any], roles: Sequence[str]) -> None:

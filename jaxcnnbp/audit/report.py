@@ -132,6 +132,7 @@ class GradientReport:
       oracle: whether an oracle was run; if not, autodiff stands in its place everywhere.
       no_autodiff: why JAX's own autodiff has no gradient of the function, in its words; "" if it has one.
       rules: names of the functions with a hand-written rule that were called; without any, autodiff is what is judged.
+      no_oracle: why there is no oracle, in JAX's words, so that finite differences judged, which see less; "" else.
     """
 
     rows: tuple[Row, ...]
@@ -143,6 +144,7 @@ class GradientReport:
     oracle: bool = True
     no_autodiff: str = ""
     rules: tuple[str, ...] = ()
+    no_oracle: str = ""
 
     @property
     def ok(self) -> bool:
@@ -171,6 +173,7 @@ class GradientReport:
             "seed": self.seed,
             "oracle": self.oracle,
             "no_autodiff": self.no_autodiff,
+            "no_oracle": self.no_oracle,
             "ties": dict(self.ties),
             "rules": list(self.rules),
         }

@@ -16,6 +16,7 @@ from jaxcnnbp.audit.oracle.axes import Axis
 from jaxcnnbp.audit.oracle.pooling import reads
 
 COMPARISONS = ("max", "min", "gt", "ge", "lt", "le")
+KINKED = (*COMPARISONS, "abs", "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min")
 
 
 def record_ties(eqn: JaxprEqn, values: list[Any]) -> None:
@@ -23,7 +24,7 @@ def record_ties(eqn: JaxprEqn, values: list[Any]) -> None:
     if not monitor.listening() or any(isinstance(v, Tracer) for v in values):
         return
     name = eqn.primitive.name
-    if not values or not values[0].size or not jnp.issubdtype(values[0].dtype, jnp.floating):
+    if name not in KINKED or not values or not values[0].size or not jnp.issubdtype(values[0].dtype, jnp.floating):
         return
     first = np.asarray(values[0])
     if name in COMPARISONS:

@@ -20,7 +20,7 @@ that is missing, is off by a thousand times more.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +28,9 @@ import numpy as np
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.passes import NOISE_UNITS
+from jaxcnnbp.audit.problem import is_at
+
+Tolerance = float | Mapping[str, float] | None
 
 ROUNDINGS_BEYOND_NOISE = 4.0
 TYPICAL = 0.9
@@ -53,13 +56,21 @@ def by_terms(truth: np.ndarray, terms: int, dtype: np.dtype) -> tuple[np.ndarray
     """
     unit = unit_roundoff(dtype)
     walk = NOISE_UNITS * unit * math.sqrt(terms) * largest(truth)
-    reason = f"no oracle, so {NOISE_UNITS:g} u sqrt({terms} terms) of the largest entry, u = {unit:.1e}"
+    reason = f"{NOISE_UNITS:g} u sqrt({terms} terms) of the largest entry, u = {unit:.1e}"
     return walk + _roundings(truth, dtype), reason
 
 
 def by_user(truth: np.ndarray, tolerance: float) -> tuple[np.ndarray, str]:
     """`tolerance` relative to the element and to the largest entry."""
     return tolerance * (_size(truth) + largest(truth)), f"`tolerance` (={tolerance:g}) of the element and largest entry"
+
+
+def of_leaf(tolerance: Tolerance, name: str) -> float | None:
+    """The user's tolerance of the leaf `name`: that of the longest path that it is at, if they are given by path."""
+    if not isinstance(tolerance, Mapping):
+        return tolerance
+    paths = [path for path in tolerance if is_at(name, path)]
+    return tolerance[max(paths, key=len)] if paths else None
 
 
 def _roundings(truth: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,11 +1,15 @@
-"""`jaxcnnbp compare`: the gradients of a shipped model by hand-written rules, by autodiff and by the float64
-oracle.
+"""`jaxcnnbp compare`: the gradients of a shipped model, or of any function, by hand-written rules, by autodiff and by
+the float64 oracle.
 """
 
 from __future__ import annotations
 
+import importlib
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ PIPED_WIDTH = 120
 
 
 @click.command()
+@click.argument("function", required=False, metavar="[MODULE:FUNCTION]")
+@click.option("--args", "args_path", metavar="MODULE:ARGS", help="Arguments of FUNCTION: a tuple, or what returns one.")
 @click.option("--model", type=click.Choice(tuple(MODELS)), default="lenet5", show_default=True, help="Shipped model.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images in the batch.")
 @click.option(
@@ -41,6 +47,8 @@ PIPED_WIDTH = 120
 @click.pass_context
 def compare(
     ctx: click.Context,
+    function: str | None,
+    args_path: str | None,
     model: str,
     batch: int,
     dtype: str,
@@ -50,18 +58,25 @@ def compare(
     plot_path: Path | None,
     timing: bool,
 ) -> None:
-    """Compare a model's hand-written gradients, per parameter, with autodiff and a float64 oracle.
+    """Compare hand-written gradients, per parameter, with autodiff and a float64 oracle.
 
-    The exit code is 1 if one of them is further off than rounding explains.
+    Those of MODULE:FUNCTION at the arguments that --args names, or of a shipped model. The exit code is 1 if one of
+    them is further off than rounding explains, 2 if there is nothing to compare.
     """
     check_folders(json_path, html_path, plot_path)
+    if (function is None) != (args_path is None):
+        raise click.UsageError("MODULE:FUNCTION and --args MODULE:ARGS go together; give both, or neither.")
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
-        report = report_of(MODELS[model], batch, dtype, seed, timing)
+        if function is None:
+            report = report_of(MODELS[model], batch, dtype, seed, timing)
+        else:
+            report = report_of_function(function, args_path or "", seed, timing)
     _print(report)
     if json_path is not None:
         json_path.write_text(report.to_json() + "\n", encoding="utf-8")
     if html_path is not None:
-        report.save_html(html_path, f"Gradients of {model}, {batch} images, {dtype}", command_of(ctx))
+        title = f"Gradients of {function}" if function else f"Gradients of {model}, {batch} images, {dtype}"
+        report.save_html(html_path, title, command_of(ctx))
     if plot_path is not None:
         _plot(report, plot_path)
     raise SystemExit(0 if report.ok else 1)
@@ -84,6 +99,42 @@ def report_of(spec: ModelSpec, batch: int, dtype: str, seed: int, timing: bool) 
     return compare_gradients(loss, params, images, seed=seed, timing=timing)
 
 
+def report_of_function(function: str, args_path: str, seed: int, timing: bool) -> GradientReport:
+    """The report on the function that `function` names, at the arguments that `args_path` names."""
+    fun, args = _named(function, "MODULE:FUNCTION"), _named(args_path, "--args")
+    args = args() if callable(args) else args
+    if not callable(fun) or not isinstance(args, (tuple, list)):
+        raise click.UsageError(
+            f"{function} (={fun!r}) must be a function, and --args {args_path} (of {type(args).__name__}) a tuple of"
+            " its arguments."
+        )
+    try:
+        return compare_gradients(fun, *args, seed=seed, timing=timing)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise click.UsageError(f"{function} cannot be compared: {error}") from error
+
+
+def _named(path: str, what: str) -> Any:
+    """The object at `module:name`; modules of the current folder too."""
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise click.UsageError(f"{what} (={path!r}) must read module:name, such as my_layers:attention.")
+    try:
+        with _current_folder():
+            return attrgetter(name)(importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise click.UsageError(f"{what} (={path!r}) is not there: {error}") from error
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
+
+
 def _loss_of(model: Any, loss: Callable[..., Any], targets: jax.Array) -> Callable[..., Any]:
     def of(params: Any, images: jax.Array) -> jax.Array:
         return loss(model.apply(params, images), targets)
@@ -97,7 +148,9 @@ def command_of(ctx: click.Context) -> str:
     for parameter in ctx.command.params:
         value = ctx.params.get(parameter.name or "")
         flags = [*parameter.opts, *parameter.secondary_opts]
-        if isinstance(value, bool):
+        if isinstance(parameter, click.Argument):
+            parts += [] if value is None else [str(value)]
+        elif isinstance(value, bool):
             parts.append(flags[0] if value else flags[-1])
         elif value is not None:
             parts += [flags[0], str(value)]

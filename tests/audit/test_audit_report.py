@@ -95,6 +95,48 @@ def test_command_fails_on_a_wrong_gradient(monkeypatch, report):
     assert "`x`: " in result.output
 
 
+MODULE = """
+import jax, jax.numpy as jnp
+
+@jax.custom_vjp
+def square(x):
+    return x * x
+
+square.defvjp(lambda x: (x * x, x), lambda x, delta: ({factor} * x * delta,))
+at = (jnp.arange(1.0, 4.0),)
+def made():
+    return at
+"""
+
+
+@pytest.mark.parametrize(("factor", "code", "words"), [(2, 0, "1 of 1 right"), (3, 1, "1.5 times the right")])
+def test_command_of_a_function(tmp_path, monkeypatch, factor, code, words):
+    name = f"square_by_{factor}"
+    (tmp_path / f"{name}.py").write_text(MODULE.replace("{factor}", str(factor)))
+    monkeypatch.chdir(tmp_path)
+    for args in ("at", "made"):
+        result = CliRunner().invoke(main, ["compare", f"{name}:square", "--args", f"{name}:{args}", "--no-timing"])
+        assert result.exit_code == code, result.output
+        assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["json:dumps"], "go together"),
+        (["json", "--args", "json:x"], "must read module:name"),
+        (["json:nothing", "--args", "json:dumps"], "is not there"),
+        (["no_such_module:f", "--args", "json:dumps"], "is not there"),
+        (["json:dumps", "--args", "json:__name__"], "must be a function"),
+        (["json:dumps", "--args", "json:__all__"], "cannot be compared"),
+    ],
+)
+def test_command_refuses(arguments, words):
+    result = CliRunner().invoke(main, ["compare", *arguments])
+    assert result.exit_code == 2
+    assert words in result.output
+
+
 def test_command_refuses_a_missing_folder(tmp_path):
     result = CliRunner().invoke(main, ["compare", "--json", str(tmp_path / "no" / "report.json")])
     assert result.exit_code == 2

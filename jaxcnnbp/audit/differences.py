@@ -1,0 +1,233 @@
+"""The judge of functions that have no oracle: finite differences, element by element and along random directions.
+
+It needs nothing but values. They are computed in float64 where that is possible: by the trace of the function, or by
+calling it with arrays in float64; else in the dtype that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnnbp.audit.finite import Derivative, derivative, scale_of
+from jaxcnnbp.audit.interpreter import NARROW_ONLY, Reading
+from jaxcnnbp.audit.noise import unit_roundoff
+from jaxcnnbp.audit.oracle.rule import widened
+from jaxcnnbp.audit.own_rules import REFUSALS, without_rules
+from jaxcnnbp.audit.passes import Oracle, Pass, has, in_float64, is_near, lax_trace, normal
+from jaxcnnbp.audit.problem import Problem, widened_problem
+from jaxcnnbp.modes import mode
+
+ELEMENTS, DIRECTIONS = 64, 4
+Inputs = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How values are computed.
+
+    Attributes:
+      run: the outputs at other inputs, by name.
+      unit: the unit roundoff.
+      dtype: its name, for reports.
+    """
+
+    run: Callable[[Inputs], dict[str, np.ndarray]]
+    unit: float
+    dtype: str
+
+
+class Measured(NamedTuple):
+    """A gradient by differences, what it may be off by (infinite where it was not measured), and how much larger the
+    derivative from the right is than that from the left.
+    """
+
+    truth: np.ndarray
+    allowed: np.ndarray
+    width: np.ndarray
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The derivatives of a function by its values.
+
+    Attributes:
+      numbers: how values are computed.
+      inputs: where.
+      cotangents: what outputs are contracted with.
+      seed: of random elements and directions.
+    """
+
+    numbers: Numbers
+    inputs: tuple[np.ndarray, ...]
+    cotangents: dict[str, np.ndarray]
+    seed: int
+
+    @cached_property
+    def outputs(self) -> dict[str, np.ndarray]:
+        """The outputs."""
+        return self.numbers.run(self.inputs)
+
+    def gradient(self, place: int, manual: np.ndarray, where: np.ndarray | None = None) -> Measured:
+        """The gradient of one input, of some of its elements, or of some of those that are true in `where`.
+
+        At a kink it is what lies between the derivatives from both sides and is nearest to `manual`.
+        """
+        truth, allowed = manual.copy(), np.full(manual.shape, np.inf)
+        width = np.zeros(manual.shape)
+        for index in self._elements(place, manual, where):
+            found, error = 0.0, 0.0
+            for unit in (1.0, 1j) if np.iscomplexobj(manual) else (1.0,):
+                direction = np.zeros(manual.shape, manual.dtype)
+                direction[index] = unit
+                part = self.along(place, direction)
+                # Along i the value changes by the negative of the gradient's imaginary part.
+                found += part.nearest(float((manual[index] * unit).real)) * np.conj(unit)
+                error += 4 * part.error
+                width[index] += 0.0 if part.smooth else part.right - part.left
+            truth[index], allowed[index] = found, error
+        return Measured(truth, allowed, width)
+
+    def along(self, place: int, direction: np.ndarray) -> Derivative:
+        """The derivative in one direction of the input at `place`."""
+        scale = max(scale_of(self.inputs[place]), 1e-3)
+        return derivative(lambda t: self._value(place, t * direction), scale, self.numbers.unit, self._magnitude)
+
+    def directions(self, place: int) -> Iterator[np.ndarray]:
+        """Random directions of an input, and the one in which all its elements grow."""
+        shape, dtype = self.inputs[place].shape, self.inputs[place].dtype
+        yield np.ones(shape, dtype)
+        for number in range(DIRECTIONS - 1):
+            yield normal(np.random.default_rng((self.seed, place, number)), shape, dtype)
+
+    @cached_property
+    def _magnitude(self) -> float:
+        return float(sum(np.sum(np.abs(self.outputs[n] * c)) for n, c in self.cotangents.items()))
+
+    def _elements(self, place: int, manual: np.ndarray, where: np.ndarray | None) -> list[tuple[int, ...]]:
+        """All of few; of many the largest, the smallest, and some by chance."""
+        flat = np.arange(manual.size) if where is None else np.flatnonzero(where)
+        if flat.size > ELEMENTS:
+            order = flat[np.argsort(np.abs(manual.reshape(-1)[flat]))]
+            chance = np.random.default_rng((self.seed, place)).choice(flat, ELEMENTS // 2, replace=False)
+            flat = np.unique(np.concatenate([order[: ELEMENTS // 4], order[-ELEMENTS // 4 :], chance]))
+        return [tuple(map(int, np.unravel_index(i, manual.shape))) for i in flat]
+
+    @np.errstate(all="ignore")
+    def _value(self, place: int, step: Any) -> float:
+        moved = [a if i != place else a + step for i, a in enumerate(self.inputs)]
+        outputs = self.numbers.run(moved)
+        return float(sum(np.sum(outputs[name] * c).real for name, c in self.cotangents.items()))
+
+
+def differences_of(
+    flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], own: Pass, seed: int
+) -> Differences:
+    """The differences of `flat`, in float64 where that gives the outputs of `own`.
+
+    Raises:
+      NotImplementedError: if it cannot be evaluated again.
+    """
+    inputs = tuple(widened(a) for a in problem.inputs)
+    numbers = next(_same(_candidates(flat, problem), problem, own))
+    return Differences(numbers, inputs, {name: widened(c) for name, c in cotangents.items()}, seed)
+
+
+def differences_in(judge: Oracle, problem: Problem, cotangents: dict[str, np.ndarray], seed: int) -> Differences:
+    """The differences of a function that has an oracle."""
+    inputs = tuple(widened(a) for a in problem.inputs)
+    numbers = Numbers(_in_float64(judge.outputs), unit_roundoff(np.float64), "float64")
+    return Differences(numbers, inputs, {name: widened(c) for name, c in cotangents.items()}, seed)
+
+
+def _same(candidates: Iterator[Callable[[], Numbers]], problem: Problem, own: Pass) -> Iterator[Numbers]:
+    """Those that compute what the function does."""
+    refused: Exception | None = None
+    for make in candidates:
+        try:
+            numbers = make()
+            outputs = numbers.run([widened(a) for a in problem.inputs])
+        except REFUSALS as error:  # whatever keeps it from running in float64
+            refused = error
+            continue
+        if is_near(outputs, own.outputs, max((a.dtype for a in problem.inputs), key=unit_roundoff)):
+            yield numbers
+    raise NotImplementedError(f"`fun` cannot be evaluated a second time; pass `reference`. JAX says: {refused}")
+
+
+def _candidates(flat: Callable[..., Any], problem: Problem) -> Iterator[Callable[[], Numbers]]:
+    for make in (_by_trace, _by_wide_call, _by_call):
+        yield partial(make, flat, problem)
+
+
+def _by_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:
+    with without_rules():
+        closed, shape = lax_trace(flat, problem)
+    if has(closed.jaxpr, lambda eqn: eqn.primitive.name in NARROW_ONLY and eqn.primitive.name not in DRAWS):
+        raise NotImplementedError("A part of `fun` computes in its own dtype.")
+    names, others = sorted(shape), jax.tree.leaves(problem.others)
+
+    def compute(*inputs: Any) -> dict[str, Any]:
+        return dict(zip(names, Reading().run(closed, *inputs, *map(jnp.asarray, others)), strict=True))
+
+    return Numbers(_in_float64(compute), unit_roundoff(np.float64), "float64")
+
+
+def _by_wide_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
+    wide = widened_problem(problem)
+    run = _in_float64(lambda *inputs: _without(flat)(inputs, wide.others))
+    narrow = {str(a.dtype) for a in run(wide.inputs).values() if a.dtype not in WIDE}
+    if narrow:
+        raise NotImplementedError(f"`fun` returns {', '.join(sorted(narrow))} of arrays in float64.")
+    return Numbers(run, unit_roundoff(np.float64), "float64")
+
+
+def _by_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
+    dtypes = [a.dtype for a in problem.inputs]
+    unit = max(unit_roundoff(d) for d in dtypes)
+
+    def run(inputs: Inputs) -> dict[str, np.ndarray]:
+        own = [jnp.asarray(a.astype(d)) for a, d in zip(inputs, dtypes, strict=True)]
+        return {name: widened(a) for name, a in _without(flat)(own, problem.others).items()}
+
+    return Numbers(run, unit, str(dtypes[0]))
+
+
+WIDE = (np.float64, np.complex128)
+# Primitives that are told what dtype to draw in, or that have no float.
+DRAWS = ("random_gamma", "random_gamma_grad", "random_wrap", "random_unwrap", "bitcast_convert_type")
+
+
+def _without(flat: Callable[..., Any]) -> Callable[..., Any]:
+    """`flat` without rules, whose backward passes do not matter here."""
+
+    def run(inputs: Any, others: Any) -> dict[str, Any]:
+        with mode("autodiff"), without_rules():
+            return flat(inputs, others)
+
+    return run
+
+
+def _in_float64(compute: Callable[..., dict[str, Any]]) -> Callable[[Inputs], dict[str, np.ndarray]]:
+    """`compute` of arrays in float64, compiled where it can be."""
+    compiled = jax.jit(compute)
+    chosen: list[Callable[..., Any]] = []
+
+    def run(inputs: Inputs) -> dict[str, np.ndarray]:
+        with in_float64():
+            given = [jnp.asarray(a) for a in inputs]
+            if not chosen:
+                try:
+                    compiled(*given)
+                    chosen.append(compiled)
+                except REFUSALS:  # it runs only eagerly, or not at all
+                    chosen.append(compute)
+            return {name: np.asarray(a) for name, a in chosen[0](*given).items()}
+
+    return run

@@ -1,0 +1,148 @@
+"""A function and its rules in float64: whether a rule's formula is right, apart from how it rounds.
+
+The function is traced again with its arguments in float64, so that constants are wide too, and read with every cast
+between floats left out. What its rules give then is exact but for float64's own rounding, and so is the oracle of the
+same trace: no cancellation, no wide range and no narrow dtype hides a mistake.
+
+Where that trace would be another function (one that draws other random numbers, say) or cannot be had, that in the
+function's own dtypes is read in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from jaxcnnbp.audit.interpreter import Reading, wide_dtype
+from jaxcnnbp.audit.measure import distance, largest
+from jaxcnnbp.audit.noise import Noise, unit_roundoff
+from jaxcnnbp.audit.own_rules import KINDS, REFUSALS
+from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, in_float64, is_near, oracle_of, pull
+from jaxcnnbp.audit.problem import Problem, widened_problem
+
+# Of an element, what a right formula may be off by in float64: rules have constants of so many digits.
+OF_ELEMENT = 1e-6
+# Rules sum in another order, and by other steps, than the oracle whose noise is measured; each element counts for
+# itself, so that a small one beside a large one is judged, and in one of the runs it moves by a fair share.
+OF_NOISE, NOISE_RUNS = 64.0, 4
+FLOAT64 = unit_roundoff(np.float64)
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A function in float64.
+
+    Attributes:
+      judge: its oracle.
+      retraced: whether it was traced in float64; constants are wide then.
+      dtype: the widest rounding among the dtypes of its inputs.
+      closed: `(inputs, others, cotangents)` to outputs and gradients by the rules; None where it cannot be traced.
+      others: the arrays that are not differentiated.
+      names: of the outputs, in the order of the trace.
+    """
+
+    judge: Oracle
+    retraced: bool
+    dtype: Any
+    closed: ClosedJaxpr | None
+    problem: Problem
+    cotangents: Arrays
+    seed: int
+
+    def own_roundoff(self, dtype: Any) -> float:
+        """What the function rounds by where the trace names `dtype`."""
+        is_wide = self.retraced and wide_dtype(dtype) == dtype
+        return unit_roundoff(self.dtype) if is_wide else unit_roundoff(dtype)
+
+    @cached_property
+    def rule(self) -> Pass | None:
+        """By the rules; None where they do not run in float64."""
+        try:
+            return self.by_rules(self.cotangents)
+        except REFUSALS:  # whatever keeps it from float64, it is no fault of the rule
+            return None
+
+    def by_rules(self, cotangents: Arrays, sample: int | None = None) -> Pass:
+        """What the rules give; with a `sample`, where each of their steps rounds as the function's dtype does."""
+        if self.closed is None:
+            raise NotImplementedError("The rules of `fun` do not run in float64.")
+        generator = np.random.default_rng((self.seed, 1, sample or 0))
+        noise = None if sample is None else Noise(generator, NOISE_UNITS, lambda _: unit_roundoff(self.dtype))
+        leaves = jax.tree.leaves((self.problem.inputs, self.problem.others, cotangents))
+        with in_float64():
+            found = Reading(noise).run(self.closed, *map(jnp.asarray, leaves))
+        arrays = [np.asarray(a) for a in found]
+        names = sorted(cotangents)
+        return Pass(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))
+
+    def allowed(self, truth: Pass, cotangents: Arrays | None = None) -> list[np.ndarray]:
+        """What each gradient by a right formula may be off by."""
+        runs = self._runs if cotangents is None else self._disturbed(cotangents)
+        return [self._room(true, [r.gradients[i] for r in runs]) for i, true in enumerate(truth.gradients)]
+
+    def allowed_of_output(self, name: str) -> np.ndarray:
+        """What the output `name` by a right formula may be off by."""
+        return self._room(self.judge.truth.outputs[name], [run.outputs[name] for run in self._runs])
+
+    @cached_property
+    def _runs(self) -> list[Pass]:
+        return self._disturbed(None)
+
+    def _disturbed(self, cotangents: Arrays | None) -> list[Pass]:
+        return [self.judge.gradients(i + 1, lambda _: FLOAT64, cotangents) for i in range(NOISE_RUNS)]
+
+    def _room(self, truth: np.ndarray, runs: list[np.ndarray]) -> np.ndarray:
+        gaps = np.stack([distance(r, truth) for r in runs])
+        spread = np.max(np.where(np.isfinite(gaps), gaps, 0.0), axis=0)
+        size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
+        # Constants of a trace in the own dtypes are rounded.
+        own = 0.0 if self.retraced else 16 * unit_roundoff(self.dtype)
+        floor = 16 * FLOAT64 * largest(truth) + 4 * float(jnp.finfo(np.float64).tiny)
+        return OF_NOISE * spread + (OF_ELEMENT + own) * size + floor
+
+
+def wide_of(
+    problem: Problem,
+    fun: Callable[..., Any],
+    reference: Callable[..., Any] | None,
+    cotangents: Arrays,
+    own: Pass,
+    seed: int,
+) -> Wide:
+    """The function, or its `reference`, in float64, with an oracle.
+
+    Args:
+      own: what the function gives in its own dtypes.
+
+    Raises:
+      Exception: JAX's, if there is no oracle.
+    """
+    with suppress(*REFUSALS):  # of float64
+        wide = widened_problem(problem)
+        with in_float64():
+            found = _wide(wide, problem, fun, reference, cotangents, seed, True)
+        if is_near(found.judge.truth.outputs, own.outputs, found.dtype):
+            return found
+    return _wide(problem, problem, fun, reference, cotangents, seed, False)
+
+
+def _wide(
+    wide: Problem, problem: Problem, fun: Callable, reference: Callable | None, given: Arrays, seed: int, retraced: bool
+) -> Wide:
+    judge = oracle_of(wide.outputs_of(reference or fun), wide, given, seed, () if reference else KINDS)
+    dtype = max((a.dtype for a in problem.inputs), key=unit_roundoff)
+    shapes = jax.eval_shape(wide.outputs_of(fun), wide.inputs, wide.others)
+    cotangents = {name: given[name].astype(a.dtype) for name, a in shapes.items()}
+    try:
+        closed = jax.make_jaxpr(pull(wide.outputs_of(fun)))(wide.inputs, wide.others, cotangents)
+    except REFUSALS:  # rules that insist on a dtype
+        closed = None
+    return Wide(judge, retraced, dtype, closed, wide, cotangents, seed)

@@ -1,0 +1,174 @@
+"""What the gradients are measured by: an oracle in float64, autodiff, or finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcnnbp.audit import tolerance as tolerances
+from jaxcnnbp.audit.differences import Differences, differences_of
+from jaxcnnbp.audit.formula import Wide, wide_of
+from jaxcnnbp.audit.measure import largest
+from jaxcnnbp.audit.own_rules import REFUSALS
+from jaxcnnbp.audit.passes import Arrays, Oracle, Pass
+from jaxcnnbp.audit.place import Layout, layout_of
+from jaxcnnbp.audit.problem import Problem
+from jaxcnnbp.audit.trial import Trial, first_line
+from jaxcnnbp.audit.usage import usages
+
+NOISE_RUNS = 8
+# Without an oracle a right gradient may be off by this much of the element, and of the largest entry, beyond the
+# estimated error of the difference: iterations that stop early have values that are not their own integrals.
+OF_ELEMENT, OF_LARGEST = 1e-4, 1e-5
+
+
+class Measure(NamedTuple):
+    """The truth of an array, what each element may be off by, and why."""
+
+    truth: np.ndarray
+    allowed: np.ndarray
+    reason: str
+
+
+class Yardstick:
+    """The truth of every array, what an element may be off by, and where elements lie.
+
+    Attributes:
+      wide: the function in float64; None without an oracle.
+      differences: what stands in its place where there can be none; None if it was not asked for either.
+      no_oracle: why there is none, in JAX's words.
+      expected: the gradients that the user expects, if they are given.
+      by_reference: whether the truth is another function's.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        fun: Callable[..., Any],
+        reference: Callable[..., Any] | None,
+        trial: Trial,
+        tolerance: tolerances.Tolerance,
+        expected: Sequence[np.ndarray] | None,
+        spatial: dict[str, Sequence[int]],
+        oracle: bool,
+        seed: int,
+    ):
+        self.wide: Wide | None = None
+        self.differences: Differences | None = None
+        self.no_oracle = ""
+        self.expected = expected
+        self._tolerance, self._names = tolerance, problem.names
+        self.by_reference = reference is not None
+        self._trial, self._spatial = trial, spatial
+        if oracle:
+            try:
+                self.wide = wide_of(problem, fun, reference, trial.cotangents, trial.manual, seed)
+            except REFUSALS as error:  # whatever JAX cannot trace or differentiate
+                self.no_oracle = first_line(error)
+                outputs = problem.outputs_of(reference or fun)
+                self.differences = differences_of(outputs, problem, trial.cotangents, trial.manual, seed)
+        sizes = [a.size for a in (*trial.manual.gradients, *trial.manual.outputs.values())]
+        self._terms = max(1, *sizes)
+        self._shapes = [a.shape for a in trial.manual.gradients]
+        self._usages = {} if self.judge is None else usages(self.judge.closed, len(trial.dtypes))
+
+    @property
+    def judge(self) -> Oracle | None:
+        """The oracle."""
+        return None if self.wide is None else self.wide.judge
+
+    @cached_property
+    def truth(self) -> Pass:
+        """Outputs and gradients of the oracle, or of autodiff if none was asked for; differences have outputs alone."""
+        if self.judge is not None:
+            return self.judge.truth
+        if self.differences is not None:
+            return Pass(self.differences.outputs, ())
+        if self._trial.autodiff is None:
+            raise NotImplementedError(
+                f"`oracle` (=False) leaves autodiff as judge, which says: {self._trial.no_autodiff}"
+            )
+        return self._trial.autodiff
+
+    @cached_property
+    def formula(self) -> list[np.ndarray] | None:
+        """What each gradient by the rules may be off by in float64; None where they do not run there."""
+        wide = self.wide
+        if wide is None or wide.rule is None:
+            return None
+        truth = wide.judge.truth
+        given = [self.tolerance_of(name) for name in self._names]
+        own = wide.allowed(truth) if None in given else truth.gradients
+        rows = zip(truth.gradients, own, given, strict=True)
+        return [allowed if t is None else tolerances.by_user(true, t)[0] for true, allowed, t in rows]
+
+    def tolerance_of(self, name: str) -> float | None:
+        """The user's tolerance of the leaf `name`."""
+        return tolerances.of_leaf(self._tolerance, name)
+
+    def gradient(self, place: int) -> Measure:
+        """Of the gradient of the input at `place`."""
+        dtype, manual, name = self._trial.dtypes[place], self._trial.manual.gradients[place], self._names[place]
+        if self.expected is not None:
+            return self._allowed(name, self.expected[place], [], dtype, "")
+        if self.differences is not None:
+            return self._measured(self.differences, place, manual)
+        truth = self.truth.gradients[place]
+        return self._allowed(name, truth, [d.gradients[place] for d in self._disturbed], dtype)
+
+    def output(self, name: str) -> Measure:
+        """Of the output `name`."""
+        dtype = self._trial.cotangents[name].dtype
+        truth = self.truth.outputs[name]
+        return self._allowed(name, truth, [d.outputs[name] for d in self._disturbed], dtype)
+
+    def allowed_for(self, truth: Pass, cotangents: Arrays, wide: Wide) -> list[np.ndarray]:
+        """What gradients of other `cotangents` may be off by: as formulas where there are, else as rounding allows."""
+        dtypes = self._trial.dtypes
+        if self.formula is not None and self._tolerance is None:
+            return wide.allowed(truth, cotangents)
+        runs = range(NOISE_RUNS if self._tolerance is None else 0)
+        disturbed = [wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in runs]
+        rows = enumerate(zip(self._names, truth.gradients, dtypes, strict=True))
+        return [self._allowed(n, true, [d.gradients[i] for d in disturbed], dtype)[1] for i, (n, true, dtype) in rows]
+
+    def layout(self, name: str, shape: tuple[int, ...], place: int | None = None) -> Layout:
+        """Where the elements of the array `name` lie, which is the input at `place` if it is one."""
+        usage = None if place is None else self._usages.get(place)
+        return layout_of(name, shape, self._spatial.get(name), usage, self._shapes)
+
+    @cached_property
+    def _disturbed(self) -> list[Pass]:
+        if self.wide is None or isinstance(self._tolerance, (int, float)):
+            return []
+        return [self.wide.judge.gradients(i + 1, self.wide.own_roundoff) for i in range(NOISE_RUNS)]
+
+    def _measured(self, differences: Differences, place: int, manual: np.ndarray) -> Measure:
+        truth, error, _ = differences.gradient(place, manual)
+        allowed = error + OF_ELEMENT * np.abs(truth) + OF_LARGEST * largest(truth[np.isfinite(error)])
+        given = self.tolerance_of(self._names[place])
+        if given is not None:
+            allowed = np.maximum(allowed, tolerances.by_user(truth, given)[0])
+        counted = f"{int(np.isfinite(allowed).sum())} of {truth.size} elements"
+        return Measure(truth, allowed, f"finite differences in {differences.numbers.dtype} of {counted}")
+
+    def _allowed(
+        self, name: str, truth: np.ndarray, disturbed: list[np.ndarray], dtype: np.dtype, why: str = "no oracle, so "
+    ) -> Measure:
+        given = self.tolerance_of(name)
+        if given is not None:
+            return Measure(truth, *tolerances.by_user(truth, given))
+        if disturbed:
+            return Measure(truth, *tolerances.by_noise(truth, disturbed, dtype))
+        allowed, reason = tolerances.by_terms(truth, self._terms, dtype)
+        return Measure(truth, allowed, why + reason)
+
+
+def says_nothing(measure: Measure) -> bool:
+    """Whether in over a tenth of the elements that have a value, so much is allowed that any would be."""
+    size = np.abs(measure.truth)
+    counts = np.isfinite(size) & (size > 1e-12 * largest(measure.truth)) & (size > 0)
+    return bool(counts.any() and np.mean(measure.allowed[counts] >= size[counts]) > 0.1)
