@@ -53,10 +53,10 @@ def weighed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> list[Row
 
 def by_hand(place: int, maps: Maps, yardstick: Yardstick) -> tuple[np.ndarray, np.ndarray]:
     """The gradient by the rules and what it may be off by: in float64 where they run there."""
-    wide, formula = yardstick.wide, yardstick.formula
-    if wide is None or wide.rule is None or formula is None:
+    wide, rule = yardstick.wide, yardstick.rule_for(maps)
+    if wide is None or rule is None or yardstick.formula is None:
         return maps.manual, maps.allowed
-    return wide.rule.gradients[place], formula[place]
+    return rule.gradients[place], yardstick.formula[place]
 
 
 def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wide) -> Row:
@@ -84,9 +84,10 @@ def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wid
 def weighed_output(row: Row, yardstick: Yardstick) -> Row:
     """The row of an output by its formula, and by what autodiff's forward pass rounds."""
     wide = yardstick.wide
-    if wide is None or wide.rule is None or yardstick.tolerance_of(row.name) is not None:
+    rule = yardstick.rule_for(row.maps)
+    if wide is None or rule is None or yardstick.tolerance_of(row.name) is not None:
         return row
-    truth, hand = wide.judge.truth.outputs[row.name], wide.rule.outputs[row.name]
+    truth, hand = wide.judge.truth.outputs[row.name], rule.outputs[row.name]
     off = ~(distance(hand, truth) <= wide.allowed_of_output(row.name))
     if off.any():
         return row if row.wrong else replace(row, complaint=_formula_words(off, hand, truth))
@@ -181,7 +182,7 @@ def _of_output(
     name: str, trial: Trial, yardstick: Yardstick, wide: Wide
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """By hand, by the oracle, and what may be off, of one output alone."""
-    formula = yardstick.formula is not None
+    formula = trial.foreign and yardstick.formula is not None
     given = wide.cotangents if formula else trial.cotangents
     only = {other: c if other == name else np.zeros_like(c) for other, c in given.items()}
     truth = wide.judge.gradients(cotangents=only)

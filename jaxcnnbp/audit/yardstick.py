@@ -11,11 +11,12 @@ import numpy as np
 from jaxcnnbp.audit import tolerance as tolerances
 from jaxcnnbp.audit.differences import Differences, differences_of
 from jaxcnnbp.audit.formula import Wide, wide_of
-from jaxcnnbp.audit.measure import largest
+from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import Arrays, Oracle, Pass
 from jaxcnnbp.audit.place import Layout, layout_of
 from jaxcnnbp.audit.problem import Problem
+from jaxcnnbp.audit.report import Maps
 from jaxcnnbp.audit.trial import Trial, first_line
 from jaxcnnbp.audit.usage import usages
 
@@ -105,6 +106,16 @@ class Yardstick:
         rows = zip(truth.gradients, own, given, strict=True)
         return [allowed if t is None else tolerances.by_user(true, t)[0] for true, allowed, t in rows]
 
+    def rule_for(self, maps: Maps) -> Pass | None:
+        """What the rules give in float64, where that is asked: of an author's rules always, of this package's and of
+        JAX's where elements are off in their own dtype, or where so much is allowed that they say nothing.
+        """
+        if self.wide is None:
+            return None
+        is_off = bool((~(distance(maps.manual, maps.oracle) <= maps.allowed)).any())
+        wanted = self._trial.foreign or is_off or says_nothing(Measure(maps.oracle, maps.allowed, ""))
+        return self.wide.rule if wanted else None
+
     def tolerance_of(self, name: str) -> float | None:
         """The user's tolerance of the leaf `name`."""
         return tolerances.of_leaf(self._tolerance, name)
@@ -128,7 +139,7 @@ class Yardstick:
     def allowed_for(self, truth: Pass, cotangents: Arrays, wide: Wide) -> list[np.ndarray]:
         """What gradients of other `cotangents` may be off by: as formulas where there are, else as rounding allows."""
         dtypes = self._trial.dtypes
-        if self.formula is not None and self._tolerance is None:
+        if self._trial.foreign and self.formula is not None and self._tolerance is None:
             return wide.allowed(truth, cotangents)
         runs = range(NOISE_RUNS if self._tolerance is None else 0)
         disturbed = [wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in runs]
