@@ -35,6 +35,7 @@ from jaxcnnbp.ops.conv.lax_api import conv as conv
 from jaxcnnbp.ops.conv.lax_api import conv_general_dilated as conv_general_dilated
 from jaxcnnbp.ops.conv.lax_api import conv_transpose as conv_transpose
 from jaxcnnbp.ops.conv.lax_api import conv_with_general_padding as conv_with_general_padding
+from jaxcnnbp.ops.conv.tuning import Tuning as Tuning
 from jaxcnnbp.ops.conv_block import conv_block as conv_block
 from jaxcnnbp.ops.dense import add_bias as add_bias
 from jaxcnnbp.ops.dense import dense as dense
@@ -50,9 +51,11 @@ from jaxcnnbp.ops.pool.reduce_window import reduce_window as reduce_window
 from jaxcnnbp.ops.pool.stochastic import stochastic_pool as stochastic_pool
 from jaxcnnbp.ops.pool.unpool import max_unpool as max_unpool
 from jaxcnnbp.ops.pool.unpool import upsample as upsample
+from jaxcnnbp.ops.processor import compiler_options as compiler_options
 from jaxcnnbp.transform import explain_choice as explain_choice
 from jaxcnnbp.transform import explain_swaps as explain_swaps
 from jaxcnnbp.transform import manual_backward as manual_backward
+from jaxcnnbp.tune.autotune import autotune as autotune
 
 if TYPE_CHECKING:
     from jaxcnnbp import explain as explain

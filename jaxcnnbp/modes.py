@@ -27,6 +27,9 @@ mode = jax.make_user_context("manual")
 # Which implementation of a convolution was asked for by `implementation`, None for the one that was measured.
 chosen_implementation = jax.make_user_context(None)
 
+# The `Tuning` that a `with` statement has put in force, None for that which is installed.
+tuning_in_force = jax.make_user_context(None)
+
 # Modes in which a public function is itself: its rule as a `jax.custom_vjp`, or read in both directions.
 BY_RULE = ("manual", "both_ways")
 

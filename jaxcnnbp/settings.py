@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.modes import chosen_implementation, mode
+from jaxcnnbp.modes import chosen_implementation, mode, tuning_in_force
 
 # Settings that JAX traces by, each with its context manager. All are part of the key under which `jax.jit` keeps a
 # trace, so that what a trace has noted holds for whoever calls it.
@@ -28,7 +28,7 @@ _JAX: dict[str, Callable[[Any], Any]] = {
     "jax_disable_jit": jax.disable_jit,
 }
 # Contexts of this package.
-_OURS = (mode, chosen_implementation)
+_OURS = (mode, chosen_implementation, tuning_in_force)
 
 
 @dataclass(frozen=True)

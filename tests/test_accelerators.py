@@ -174,6 +174,7 @@ def test_others(name: str) -> None:
 def test_all_that_is_public_is_lowered() -> None:
     # Which make no arrays of their own.
     about = {"mode", "implementation", "explain_swaps", "explain_choice", "manual_backward"}
+    about |= {"autotune", "Tuning", "compiler_options"}
     of_ours = ((name, getattr(value, "__module__", "")) for name, value in vars(jaxcnnbp).items())
     public = {name for name, module in of_ours if module.startswith("jaxcnnbp.") and not name.startswith("_")}
     products = {"conv_input_grad", "conv_kernel_grad"}

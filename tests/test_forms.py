@@ -1,4 +1,4 @@
-"""Every form in the tables of `ops.conv.dispatch` is the plain form, wherever its condition admits it."""
+"""Every implementation in `ops.conv.dispatch` is the plain form, wherever it says that it supports a convolution."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 from marks import slow_but
 
+from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops import processor
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
-from jaxcnnbp.ops.conv import cuda as conv_cuda
-from jaxcnnbp.ops.conv import dispatch as conv_choice
+from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv import partitioned as conv_spread
 from jaxcnnbp.ops.conv.api import conv_geometry
-from jaxcnnbp.ops.conv.cpu import column_blocks as conv_columns
 from jaxcnnbp.ops.conv.cpu import im2col as conv_patches
 from jaxcnnbp.ops.conv.cpu import row_packing as conv_long_rows
 from jaxcnnbp.ops.conv.cpu import winograd
-from jaxcnnbp.ops.conv.dispatch import Layer, Row
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.lax_layout import lax_convolution
-from jaxcnnbp.ops.conv.problem import Spread
+from jaxcnnbp.ops.conv.problem import ConvProblem, Implementation, Spread
+from jaxcnnbp.tune.grid import random_problem
+from jaxcnnbp.tune.measure import random_operands
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -69,13 +69,11 @@ CASES += (
     _dilated((2, 7, 6, 2), (3, 2, 2, 3), ((1, 1), (0, 1)), rhs_dilation=(2, 1)),
 )
 
-Rules = dict[str, tuple[tuple[Row, ...], Callable[..., Any]]]
-RULES: Rules = {
-    "forward": (conv_choice.FORWARD, conv_forms.forward_by_taps),
-    "input grad": (conv_choice.INPUT_GRAD, conv_forms.input_grad_by_taps),
-    "kernel grad": (conv_choice.KERNEL_GRAD, conv_forms.kernel_grad_by_taps),
+MEANINGS: dict[str, Callable[..., Any]] = {
+    "forward": conv_forms.forward_by_taps,
+    "input grad": conv_forms.input_grad_by_taps,
+    "kernel grad": conv_forms.kernel_grad_by_taps,
 }
-ON_CUDA = {"forward": conv_cuda.FORWARD, "input grad": conv_cuda.INPUT_GRAD, "kernel grad": conv_cuda.KERNEL_GRAD}
 OTHERWISE = {
     "forward": conv_forms.forward_by_lax,
     "input grad": conv_forms.input_grad_by_lax,
@@ -98,9 +96,16 @@ def channels_last(case: Case) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (x, kernel[::-1]) if len(x) == 2 else (x, kernel)
 
 
-def layer_of(case: Case) -> Layer:
+def problem_of(case: Case) -> ConvProblem:
     geometry, kernel = geometry_of(case), channels_last(case)[1]
-    return Layer(geometry, kernel[-2], kernel[-1] // geometry.groups, case.shapes[0][0])
+    return ConvProblem(geometry, kernel[-2], kernel[-1] // geometry.groups, case.shapes[0][0])
+
+
+def listed(rule: str) -> tuple[Implementation, ...]:
+    """What is held to the plain form, which is itself one of them."""
+    of = dispatch.passes()[rule]
+    every = (*of.on_cpu, *(row.implementation for row in of.on_cuda))
+    return tuple(row for row in every if row.form is not MEANINGS[rule])
 
 
 @functools.cache
@@ -116,7 +121,7 @@ def operands(case_index: int) -> dict[str, tuple[jax.Array, jax.Array]]:
 
 @functools.cache
 def meaning(rule: str, case_index: int) -> Callable[..., Any]:
-    return jax.jit(functools.partial(RULES[rule][1], geometry=geometry_of(CASES[case_index])))
+    return jax.jit(functools.partial(MEANINGS[rule], geometry=geometry_of(CASES[case_index])))
 
 
 @functools.cache
@@ -151,19 +156,24 @@ def assert_touches(run: Callable[..., Any], rule: str, case_index: int) -> None:
             assert np.isfinite(np.delete(np.array(np.split(found, groups, -1)), own, 0)).all()
 
 
+def choose(rule: str) -> Callable[..., Any]:
+    """What runs a pass."""
+    return getattr(dispatch, "choose_" + rule.replace(" ", "_"))
+
+
 def identity(form: Any) -> tuple:
     """Equal for equal forms: some rows of a table differ in their conditions only."""
     return (form.func, form.args) if isinstance(form, functools.partial) else (form,)
 
 
 def admitted() -> Iterator[Any]:
-    """Every form once, on every case that any of its rows admits; but for the last, that is slow."""
-    for rule, (table, _) in RULES.items():
-        rows: dict[tuple, list[Row]] = {}
-        for row in (*table, *ON_CUDA[rule]):
+    """Every form once, on every case that any of its rows supports; but for the last, that is slow."""
+    for rule in MEANINGS:
+        rows: dict[tuple, list[Implementation]] = {}
+        for row in listed(rule):
             rows.setdefault((*identity(row.form), row.spreads), []).append(row)
         for number, alike in enumerate(rows.values()):
-            indices = [i for i, case in enumerate(CASES) if any(row.fits(layer_of(case)) for row in alike)]
+            indices = [i for i, case in enumerate(CASES) if any(row.supports(problem_of(case)) for row in alike)]
             for i in indices:
                 marks = () if i == indices[-1] else pytest.mark.slow
                 yield pytest.param(rule, alike[0], i, id=f"{rule} {number} on {CASES[i].name}", marks=marks)
@@ -188,32 +198,31 @@ SPREADING = {(rule, identity(row.form)): (rule, row, index) for rule, row, index
 SPREADING = {key: values for key, values in SPREADING.items() if values[1].spreads is Spread.MENDED}
 
 
-@pytest.mark.parametrize(("rule", "row", "case_index"), SPREADING.values(), ids=lambda v: getattr(v, "measured", None))
+@pytest.mark.parametrize(("rule", "row", "case_index"), SPREADING.values(), ids=lambda v: getattr(v, "name", None))
 def test_form_that_spreads_is_for_finite_numbers(rule, row, case_index, monkeypatch):
     """Beside it stands lax's form, for whatever it would carry further than the windows."""
-    chosen = dataclasses.replace(row, fits=lambda _: True, pays=lambda _: True)
-    monkeypatch.setattr(conv_choice, rule.upper().replace(" ", "_"), (chosen,))
-    monkeypatch.setattr(conv_choice, "may_be_partitioned", lambda *_, **__: False)
-    choose = getattr(conv_choice, "choose_" + rule.replace(" ", "_"))
-    run = jax.jit(functools.partial(choose, geometry=geometry_of(CASES[case_index])))
-    assert_same(run(*operands(case_index)[rule]), plain(rule, case_index))
-    assert_touches(run, rule, case_index)
+    monkeypatch.setattr(dispatch, "may_be_partitioned", lambda *_, **__: False)
+    run = jax.jit(functools.partial(choose(rule), geometry=geometry_of(CASES[case_index])))
+    with chosen_implementation(row.name):
+        assert_same(run(*operands(case_index)[rule]), plain(rule, case_index))
+        assert_touches(run, rule, case_index)
 
 
 @pytest.mark.parametrize("flag", [jax.debug_nans, jax.debug_infs])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MEANINGS)
 def test_nothing_spreads_where_jax_looks_for_faults(rule, flag):
     x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, 128), (3, 3, 128, 128)))
-    options = DEFAULTS | dict(padding="SAME")
-    usual, _ = conv_choice.chosen_rows(RULES[rule][0], Layer(conv_geometry(x, kernel, **options), 128, 128, 8), False)
+
+    def able() -> set[Spread]:
+        problem = ConvProblem(conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME"))), 128, 128, 8)
+        return {row.spreads for row in dispatch.passes()[rule].supporting(problem, False)}
+
+    assert Spread.IN_TILES in able()
     with flag(True):
-        layer = Layer(conv_geometry(x, kernel, **options), 128, 128, 8)
-    careful, _ = conv_choice.chosen_rows(RULES[rule][0], layer, False)
-    assert usual.spreads is not Spread.NOWHERE
-    assert careful is None or careful.spreads is Spread.NOWHERE
+        assert able() == {Spread.NOWHERE}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MEANINGS)
 @pytest.mark.parametrize("case_index", slow_but(SOME[::4], SOME, lambda index: CASES[index].name))
 def test_lax_form_is_the_plain_one(rule, case_index):
     form = functools.partial(OTHERWISE[rule], geometry=geometry_of(CASES[case_index]))
@@ -221,7 +230,7 @@ def test_lax_form_is_the_plain_one(rule, case_index):
 
 
 @pytest.mark.parametrize("written_out", [128, 1], ids=["a row of taps at a time", "a tap at a time"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MEANINGS)
 def test_tap_groups(rule, written_out, monkeypatch):
     """What serves many taps where images may lie on several devices, on few of them."""
     monkeypatch.setattr(conv_spread, "WRITTEN_OUT", written_out)
@@ -236,36 +245,35 @@ def test_tap_groups(rule, written_out, monkeypatch):
             assert_same(found, plain(rule, index))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MEANINGS)
 def test_every_row_is_tried(rule):
+    """But for the loop over many taps, which is tried on few of them."""
     tried = {identity(param.values[1].form) for param in ADMITTED if param.values[0] == rule}
-    table = (*RULES[rule][0], *ON_CUDA[rule])
-    assert [row.measured for row in table if identity(row.form) not in tried] == []
+    assert {row.name for row in listed(rule) if identity(row.form) not in tried} == {"tap_groups"}
 
 
 def test_chosen_at_lowering():
     """On another platform than a CPU lax's own convolution is lowered, without running anything there."""
     depthwise = next(index for index, case in enumerate(CASES) if case.name == "depthwise")
     geometry = geometry_of(CASES[depthwise])
-    traced = jax.jit(lambda x, k: conv_choice.choose_forward(x, k, geometry)).trace(*operands(depthwise)["forward"])
+    traced = jax.jit(lambda x, k: dispatch.choose_forward(x, k, geometry)).trace(*operands(depthwise)["forward"])
     assert "stablehlo.convolution" in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MEANINGS)
 def test_dilated_depthwise_on_cuda(rule):
     """cuDNN takes up to three hundred times as long for it; other platforms than CUDA have lax's convolution."""
     x, kernel, delta = (jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 9, 9, 4), (3, 3, 1, 4), (2, 5, 5, 4)))
     geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(dilation=2, groups=4)))
     pair = {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
-    choose = getattr(conv_choice, "choose_" + rule.replace(" ", "_"))
-    traced = jax.jit(functools.partial(choose, geometry=geometry)).trace(*pair)
+    traced = jax.jit(functools.partial(choose(rule), geometry=geometry)).trace(*pair)
     lowered = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cuda", "rocm", "tpu")}
     assert [p for p, text in lowered.items() if "stablehlo.convolution" in text] == ["rocm", "tpu"]
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 2, 3), (4, 8, 6, 3, 2)], ids=str)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", MEANINGS)
 def test_winograd_in_many_strips(rule, shape, monkeypatch):
     """One row of tiles at a time, odd extents filled up: as on images that are too large for the cache."""
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
@@ -282,7 +290,7 @@ def test_winograd_in_many_strips(rule, shape, monkeypatch):
         "input grad": winograd.input_grad_by_winograd,
         "kernel grad": winograd.kernel_grad_by_winograd,
     }[rule]
-    wanted = jax.jit(functools.partial(RULES[rule][1], geometry=geometry))(*arrays)
+    wanted = jax.jit(functools.partial(MEANINGS[rule], geometry=geometry))(*arrays)
     assert_same(jax.jit(functools.partial(form, geometry=geometry))(*arrays), wanted)
 
 
@@ -338,81 +346,20 @@ def test_precision_asks_for_the_plain_form(precision):
 
 
 @pytest.mark.parametrize(
-    ("channels", "rows", "form"),
+    ("flags", "xla_flags", "kind"),
     [
-        ((128, 128), conv_choice.FORWARD, winograd.forward_by_winograd),
-        ((64, 64), conv_choice.FORWARD, conv_long_rows.forward_in_long_rows),
-        ((64, 64), conv_choice.INPUT_GRAD, conv_long_rows.input_grad_in_long_rows),
-        ((3, 64), conv_choice.FORWARD, conv_columns.forward_by_columns),
-        ((3, 32), conv_choice.INPUT_GRAD, conv_columns.input_grad_by_columns),
-        ((3, 64), conv_choice.INPUT_GRAD, conv_patches.input_grad_by_patches),
-        ((3, 64), conv_choice.KERNEL_GRAD, conv_columns.kernel_grad_by_columns),
-        ((32, 64), conv_choice.KERNEL_GRAD, conv_columns.kernel_grad_by_pairs),
+        ("sse4_2 avx avx2 fma", "", "avx2"),
+        ("avx2 avx512f avx512vl", "", "avx512"),
+        ("avx2 avx512f", "--xla_cpu_max_isa=AVX2", "avx2"),
+        ("avx2 avx512f", "--xla_cpu_max_isa=AVX512", "avx512"),
+        ("fp asimd", "", "arm64"),
     ],
 )
-def test_layers_have_the_form_that_pays(channels, rows, form):
-    depth, width = channels
-    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, depth), (3, 3, depth, width)))
-    layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME"))), depth, width, 8)
-    assert form_that_serves(rows, layer) is form
-
-
-@pytest.mark.parametrize(
-    ("shapes", "options", "rows", "form"),
-    [
-        (((2, 99, 32), (3, 32, 32)), {}, conv_choice.FORWARD, conv_patches.forward_by_patches),
-        (((2, 99, 32), (3, 32, 32)), {}, conv_choice.KERNEL_GRAD, conv_patches.kernel_grad_by_patches),
-        (
-            ((2, 28, 28, 32), (3, 3, 32, 32)),
-            {},
-            conv_choice.INPUT_GRAD,
-            conv_patches.input_grad_by_patches_of_delta,
-        ),
-        (
-            ((2, 28, 28, 32), (3, 3, 32, 32)),
-            dict(padding="SAME"),
-            conv_choice.INPUT_GRAD,
-            conv_forms.input_grad_as_forward,
-        ),
-    ],
-)
-def test_doubles_have_the_form_that_pays(shapes, options, rows, form):
-    """XLA's convolution of doubles is fast on two axes and with padding that keeps the size, and slow otherwise."""
-    x, kernel = (jax.ShapeDtypeStruct(s, np.float64) for s in shapes)
-    layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | options)), 32, 32, 2, 8)
-    assert form_that_serves(rows, layer) is form
-
-
-@pytest.mark.parametrize(
-    ("channels", "options", "form"),
-    [
-        ((64, 128), dict(padding=[(1, 1), (1, 1)], stride=(2, 2)), conv_patches.kernel_grad_by_patches),
-        ((64, 64), {}, conv_patches.kernel_grad_by_patches),
-        ((64, 64), dict(padding="SAME"), conv_columns.kernel_grad_by_pairs),
-        ((64, 24), dict(padding="SAME"), conv_forms.kernel_grad_as_forward),
-    ],
-)
-def test_short_vectors_have_the_form_that_pays(channels, options, form):
-    depth, width = channels
-    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((8, 28, 28, depth), (3, 3, depth, width)))
-    layer = Layer(conv_geometry(x, kernel, **(DEFAULTS | options)), depth, width, 8, short_vectors=True)
-    assert form_that_serves(conv_choice.KERNEL_GRAD, layer) is form
-
-
-@pytest.mark.parametrize(
-    ("found", "short"),
-    [
-        (["SSE42", "AVX2", "FMA3"], True),
-        (["X86_V3"], True),
-        (["X86_V3", "X86_V4"], False),
-        (["AVX2", "AVX512F"], False),
-        (["NEON", "ASIMD"], False),
-        ([], False),
-    ],
-)
-def test_short_vectors_are_told_from_long_ones(found, short, monkeypatch):
-    monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": {"found": found}})
-    assert processor.has_short_vectors.__wrapped__() is short
+def test_kinds_of_processors(flags, xla_flags, kind, monkeypatch):
+    monkeypatch.setattr(processor.Path, "read_text", lambda self: f"flags : {flags}")
+    monkeypatch.setattr(processor.platform, "machine", lambda: "arm64")
+    monkeypatch.setenv("XLA_FLAGS", xla_flags)
+    assert processor.cpu_kind.__wrapped__() == kind
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -423,7 +370,7 @@ def test_gradients_in_loops_keep_the_fast_layout(rule, dtype):
     geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(padding="SAME")))
     delta = np.ones((2, 6, 6, 3), dtype)
     arrays = {"input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
-    in_lax, ours = OTHERWISE[rule], RULES[rule][0][-1].form
+    in_lax, ours = OTHERWISE[rule], listed(rule)[0].form
 
     def in_loop(form):
         def summed(a, b):
@@ -438,10 +385,6 @@ def test_gradients_in_loops_keep_the_fast_layout(rule, dtype):
     assert layouts(in_loop(in_lax).as_text(dialect="hlo")) - {"b01f_01io->b01f"}
 
 
-def form_that_serves(table, layer):
-    return next(row.form for row in table if row.fits(layer) and row.pays(layer))
-
-
 def test_computed_apart_is_kept_apart():
     """On CPUs XLA keeps the conditional, elsewhere there is none; the values are those of the function."""
     x = jax.numpy.arange(3.0)
@@ -450,3 +393,22 @@ def test_computed_apart_is_kept_apart():
     assert " conditional(" in run.lower(x).compile().as_text()
     lowered = {p: run.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
     assert {p: "stablehlo.and" in text for p, text in lowered.items()} == {"cpu": True, "cuda": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_random_problems(seed):
+    """Whatever says that it supports a small random layer is the plain form there, with padding of any width."""
+    rng = np.random.default_rng(seed)
+    for _ in range(12):
+        problem = random_problem(rng, "float64", largest=8)
+        window = problem.geometry.window
+        padding = tuple((int(rng.integers(0, e + 1)), int(rng.integers(0, e + 1))) for e in window.extent)
+        geometry = dataclasses.replace(problem.geometry, window=dataclasses.replace(window, padding=padding))
+        problem = dataclasses.replace(problem, geometry=geometry)
+        for rule, meant in MEANINGS.items():
+            arrays = random_operands(rule, problem)
+            wanted = jax.jit(functools.partial(meant, geometry=geometry))(*arrays)
+            for row in listed(rule):
+                if row.serves(problem, partitioned=False):
+                    assert_same(jax.jit(functools.partial(row.form, geometry=geometry))(*arrays), wanted)

@@ -67,7 +67,7 @@ def test_a_layer_is_right(tmp_path):
 
 
 PLANTED = {
-    "unflipped kernel": (conv_forms, "flip", lambda kernel, rank: kernel),
+    "unflipped kernel": (conv_geometry, "flip", lambda kernel, rank: kernel),
     "dropped corner": (
         conv_forms,
         "transposed_kernel",

@@ -90,4 +90,4 @@ def test_programs_stay_small(case):
 def test_taps_side_by_side(case):
     function, *operands = SIDE_BY_SIDE[case]
     gradient = jax.grad(lambda *args: (function(*args) ** 2).sum())
-    assert equations(jax.make_jaxpr(gradient)(*operands).jaxpr) < 900
+    assert equations(jax.make_jaxpr(gradient)(*operands).jaxpr) < 1100

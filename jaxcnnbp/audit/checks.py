@@ -41,13 +41,14 @@ NEARBY = 0.875
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked."""
+    """What is checked; `judge` is `compare_gradients`, which calls these checks."""
 
     problem: Problem
     fun: Callable[..., Any]
     trial: Trial
     yardstick: Yardstick
     seed: int
+    judge: Callable[..., Any]
 
 
 def checked(rows: Sequence[Row], names: Sequence[str], case: Case) -> list[Row]:
@@ -124,8 +125,6 @@ def _vmap(rows: list[Row], case: Case) -> list[Row]:
 
 def _second_order(rows: list[Row], case: Case) -> list[Row]:
     """The gradient, contracted with what is fixed, is a function whose gradient is judged like any other's."""
-    from jaxcnnbp.audit.compare import compare_gradients
-
     problem, trial = case.problem, case.trial
     run = pull(problem.outputs_of(case.fun))
     weights = [normal(np.random.default_rng((case.seed, i)), r.shape, trial.dtypes[i]) for i, r in enumerate(rows)]
@@ -140,7 +139,7 @@ def _second_order(rows: list[Row], case: Case) -> list[Row]:
         return replace(row, complaint=f"its own gradient is wrong. In second order, {second.verdict().rstrip('.')}")
 
     try:
-        report = compare_gradients(gradient, *problem.inputs, names=problem.names, timing=False, checks=("gradient",))
+        report = case.judge(gradient, *problem.inputs, names=problem.names, timing=False, checks=("gradient",))
     except REFUSALS as error:
         refused = f"it cannot be differentiated a second time: {first_line(error)}"
         return [replace(row, complaint=row.complaint or refused) for row in rows]

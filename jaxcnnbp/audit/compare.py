@@ -113,7 +113,8 @@ def compare_gradients(
         rows = [
             _gradient_row(i, problem, trial, yardstick, finite_differences, seed) for i in range(len(problem.names))
         ]
-        rows = checked(weighed(rows, trial, yardstick), checks, Case(problem, fun, trial, yardstick, seed))
+        case = Case(problem, fun, trial, yardstick, seed, compare_gradients)
+        rows = checked(weighed(rows, trial, yardstick), checks, case)
         outputs = [_output_row(name, trial, yardstick) for name in trial.cotangents if "value" in checks]
         outputs = [weighed_output(row, yardstick) for row in outputs]
         ties = yardstick.judge.ties() if yardstick.judge is not None else {}

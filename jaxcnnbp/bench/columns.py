@@ -77,6 +77,7 @@ def _torch_factor(row: Row) -> str:
 COLUMNS = (
     Column("layer", False, lambda row: row.name),
     Column("pass", False, lambda row: row.step),
+    Column("served by", False, lambda row: row.implementation if "," not in row.implementation else ""),
     Column("ours\nms", True, lambda row: milliseconds(row.times["jaxcnnbp"])),
     Column("autodiff\nms", True, lambda row: milliseconds(row.times.get("autodiff"))),
     Column("times\nfaster", True, lambda row: factor(row.speedup("autodiff")), lambda row: row.speedup("autodiff")),

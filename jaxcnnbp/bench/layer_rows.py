@@ -17,6 +17,7 @@ from jaxcnnbp.bench.results import Row
 from jaxcnnbp.bench.settings import Settings
 from jaxcnnbp.bench.torch_side import torch_calls
 from jaxcnnbp.timing import Clock, Plan, side_by_side
+from jaxcnnbp.transform import explain_choice
 
 __all__ = ["measure_layer"]
 
@@ -78,4 +79,12 @@ def _measure_pass(
         roofline_fraction=allowed / times.get("alone", times["jaxcnnbp"]).median,
         layout=other.layout,
         notes=notes | ({"torch": other.note} if other.note else {}),
+        implementation=_served(case, step, operands),
     )
+
+
+def _served(case: Case, step: str, operands: Operands) -> str:
+    """What computes a pass of this package's; of all passes together the three names."""
+    rows = explain_choice(manual_layer(case), *operands[: 1 if case.is_pool else 2]).rows
+    names = {row.pass_name: row.implementation for row in rows}
+    return names.get(step, ", ".join(names.values()))

@@ -43,6 +43,7 @@ class Row:
       roofline_fraction: the time that the limit allows over that of this package; None for networks.
       layout: the memory format in which PyTorch was faster.
       notes: by side, why it is not there.
+      implementation: what served this package, as `explain_choice` says; empty for networks.
     """
 
     case: str
@@ -56,6 +57,7 @@ class Row:
     roofline_fraction: float | None = None
     layout: str = ""
     notes: dict[str, str] = field(default_factory=dict)
+    implementation: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:

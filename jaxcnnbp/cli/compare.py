@@ -101,7 +101,7 @@ def report_of(spec: ModelSpec, batch: int, dtype: str, seed: int, timing: bool) 
 
 def report_of_function(function: str, args_path: str, seed: int, timing: bool) -> GradientReport:
     """The report on the function that `function` names, at the arguments that `args_path` names."""
-    fun, args = _named(function, "MODULE:FUNCTION"), _named(args_path, "--args")
+    fun, args = named(function, "MODULE:FUNCTION"), named(args_path, "--args")
     args = args() if callable(args) else args
     if not callable(fun) or not isinstance(args, (tuple, list)):
         raise click.UsageError(
@@ -114,7 +114,7 @@ def report_of_function(function: str, args_path: str, seed: int, timing: bool) -
         raise click.UsageError(f"{function} cannot be compared: {error}") from error
 
 
-def _named(path: str, what: str) -> Any:
+def named(path: str, what: str) -> Any:
     """The object at `module:name`; modules of the current folder too."""
     module, _, name = path.partition(":")
     if not module or not name:

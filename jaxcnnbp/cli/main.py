@@ -13,6 +13,7 @@ _COMMANDS = {
     "bench": "Time layers and training steps against autodiff, PyTorch and the limit.",
     "compare": "Compare hand-written gradients with autodiff and a float64 oracle.",
     "explain": "Show the backward pass of a layer or of a trained network: page, picture, text.",
+    "tune": "Measure which implementation of its convolutions a program runs fastest with.",
     "train": "Train a shipped model on handwritten digits.",
 }
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.ops.conv.dispatch import Problem, passes
-from jaxcnnbp.ops.conv.serving import DEFAULT, supporting
+from jaxcnnbp.ops.conv.serving import Asked
 from jaxcnnbp.recording import Call, Recorder, Ticket, recording
 from jaxcnnbp.transform.explain import NO_WINDOW
 from jaxcnnbp.transform.mutable import lifted
@@ -59,10 +58,7 @@ class Choices:
     def __repr__(self) -> str:
         if not self.rows:
             return "no convolution and no pooling of this package found; `explain_swaps` says what is JAX's"
-        lines, call = (
-            [f"on {self.platform}; `a -> b` is the time of lax's convolution and of this one, where measured"],
-            None,
-        )
+        lines, call = [f"on {self.platform}"], None
         width = max(len(row.implementation) for row in self.rows)
         for row in self.rows:
             if call != (call := (row.rule, row.operands, row.scope, row.where)):
@@ -101,16 +97,22 @@ def explain_choice(fun: Callable[..., Any], *args: Any, platform: str | None = N
       >>> [(row.pass_name, row.implementation) for row in rows]
       [('forward', 'reference'), ('input grad', 'reference'), ('kernel grad', 'reference')]
 
-    Source: the tables of `ops.conv.dispatch`.
+    Source: `ops.conv.serving`, which chooses.
     """
-    recorder, chosen = Recorder(), platform or jax.default_backend()
-    with recording(Ticket(recorder)):
-        trace(lambda: jax.eval_shape(lambda args, kwargs: lifted(fun, args, kwargs)[0](), args, kwargs))
+    chosen = platform or jax.default_backend()
     found: dict[Choice, int] = {}
-    for call in recorder.calls:
+    for call in calls_of(fun, args, kwargs):
         for row in _rows(call, chosen):
             found[row] = found.get(row, 0) + 1
     return Choices(tuple(replace(row, calls=count) for row, count in found.items()), chosen)
+
+
+def calls_of(fun: Callable[..., Any], args: Any, kwargs: Any) -> list[Call]:
+    """The calls of rules in `fun(*args, **kwargs)`, which is traced and not run."""
+    recorder = Recorder()
+    with recording(Ticket(recorder)):
+        trace(lambda: jax.eval_shape(lambda args, kwargs: lifted(fun, args, kwargs)[0](), args, kwargs))
+    return recorder.calls
 
 
 def _rows(call: Call, platform: str) -> Iterator[Choice]:
@@ -122,17 +124,14 @@ def _rows(call: Call, platform: str) -> Iterator[Choice]:
             yield _choice(call, name, "reference", "the only one: the rule, written out by its window", ())
 
 
-def _of_conv(call: Call, problem: Problem, platform: str) -> Choice:
-    rows, of = problem.served(platform), passes()[problem.name]
-    row = {"cpu": rows.on_cpu, "gpu": rows.on_cuda, "cuda": rows.on_cuda}.get(platform, rows.elsewhere)
-    names = dict.fromkeys(other.name for other in supporting(of, problem.layer, problem.whole, platform))
-    asked = problem.asked
-    if asked == row.name:
-        reason = "asked for by `implementation`"
-    else:
-        measured = row.measured or "where arrays may lie on several devices"
-        reason = f"{asked!r} has no {problem.name}; {measured}" if asked else measured
-    return _choice(call, problem.name, row.name, reason or DEFAULT, tuple(n for n in names if n != row.name))
+def _of_conv(call: Call, asked: Asked, platform: str) -> Choice:
+    rows, on = asked.served(platform), {"gpu": "cuda"}.get(platform, platform)
+    row, reason = {"cpu": rows.on_cpu, "cuda": rows.on_cuda}.get(on, rows.elsewhere), rows.reasons.get(on)
+    if asked.implementation not in (None, row.name):
+        reason = f"{asked.implementation!r} has no {asked.of.name}; {reason}"
+    names = [other.name for other in asked.of.supporting(asked.problem, asked.partitioned, platform)]
+    others = tuple(name for name in names if name != row.name)
+    return _choice(call, asked.of.name, row.name, reason or rows.reasons[""], others)
 
 
 def _choice(call: Call, name: str, implementation: str, reason: str, others: tuple[str, ...]) -> Choice:

@@ -15,15 +15,14 @@ from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
 from jaxcnnbp.bench.jax_side import autodiff_layer, call_of
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops.conv import dispatch as conv_choice
+from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv.api import conv_geometry
-from jaxcnnbp.ops.conv.cpu import depthwise as conv_depthwise
 from jaxcnnbp.ops.conv.cpu import grouped as conv_groups
 from jaxcnnbp.ops.conv.cpu import phases as conv_strided
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.lax_layout import lax_convolution
-from jaxcnnbp.ops.conv.problem import Layer
+from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.pallas import kernels as pallas_kernels
 from jaxcnnbp.ops.pool import max as extreme_pool
 from jaxcnnbp.ops.pool import max_blocks as extreme_blocks
@@ -38,23 +37,12 @@ from tests.gpu.record import Record, side_by_side
 Form = Callable[[Array, Array, ConvGeometry], Array]
 
 STEPS = ("forward", "input grad", "kernel grad")
-_TABLES = (conv_choice.FORWARD, conv_choice.INPUT_GRAD, conv_choice.KERNEL_GRAD)
-_PLAIN: tuple[dict[str, Form], ...] = (
-    {"lax": conv_forms.forward_by_lax, "taps": conv_forms.forward_by_taps},
-    {"lax": conv_forms.input_grad_by_lax, "taps": conv_forms.input_grad_by_taps},
-    {"lax": conv_forms.kernel_grad_by_lax, "taps": conv_forms.kernel_grad_by_taps},
-)
-_BY_PALLAS = (
-    pallas_kernels.forward_by_pallas,
-    pallas_kernels.input_grad_by_pallas,
-    pallas_kernels.kernel_grad_by_pallas,
-)
 _BY_GROUP = (conv_groups.forward_by_group, conv_groups.input_grad_by_group, conv_groups.kernel_grad_by_group)
 # Loops over taps, rows or groups wait for the device in every turn, and blocks for the caches of a processor do nothing
 # for it: measured once, every one of these took longer than lax's form, up to thirty times.
 _FOR_CPUS = (
-    *("tap_rows", "by_group", "in_turn", "by_rows", "by_slices"),
-    *("winograd", "patches", "long_rows", "pairs", "each_group", "forward_by_columns", "kernel_grad_by_columns"),
+    *("tap_rows", "by_group", "in_turn", "rows", "slices", "winograd", "patches", "patches_of_delta"),
+    *("long_rows", "pairs", "each_group"),
 )
 
 
@@ -82,29 +70,18 @@ def geometry_of(case: Case) -> ConvGeometry:
 
 
 def candidates(case: Case, step: str, for_cpus: bool) -> dict[str, Form]:
-    """The forms by name: those of the tables whose condition holds, and the two plain ones."""
+    """The forms by name: all that support the layer, and some that only this look at a GPU calls."""
     place, geometry = STEPS.index(step), geometry_of(case)
-    layer = Layer(geometry, case.kernel_shape[-2], case.features // case.groups, case.shape[0])
-    found = dict(_PLAIN[place])
-    for row in _TABLES[place]:
-        if row.fits(layer) and not row.uncounted:
-            found.setdefault(_name(row.form), row.form)
-    if jax.default_backend() == "gpu" and pallas_kernels.fits(geometry, case.shape[-1], case.features, np.float32):
-        found["pallas"] = _BY_PALLAS[place]
-    if layer.depthwise and layer.gapless and step == "kernel grad":
-        found["products"] = conv_depthwise.kernel_grad_by_products
-    if layer.grouped:
+    problem = ConvProblem(geometry, case.kernel_shape[-2], case.features // case.groups, case.shape[0])
+    found = {row.name: row.form for row in dispatch.passes()[step].supporting(problem, False)}
+    if problem.grouped:
         found["groups side by side"] = functools.partial(_BY_GROUP[place], over=conv_groups.side_by_side)
-    if layer.transposed and step == "kernel grad":
+    if problem.transposed and step == "kernel grad":
         found["sliced delta, lax"] = functools.partial(
             conv_strided.transposed_kernel_grad, conv_forms.kernel_grad_by_lax
         )
-    return {name: form for name, form in found.items() if for_cpus or not any(word in name for word in _FOR_CPUS)}
-
-
-def _name(form: Any) -> str:
-    parts = [form.func, *form.args] if isinstance(form, functools.partial) else [form]
-    return " of ".join(part.__name__ for part in parts)
+    left_out = () if for_cpus else (*_FOR_CPUS, *(("columns",) if step != "input grad" else ()))
+    return {name: form for name, form in found.items() if name not in left_out}
 
 
 def operands_of(x: Array, kernel: Array, delta: Array) -> dict[str, tuple[Array, Array]]:

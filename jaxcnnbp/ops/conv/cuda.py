@@ -1,86 +1,88 @@
-"""Which form of a convolution rule serves on NVIDIA GPUs where lax's, cuDNN's, was measured to be slow.
+"""What serves on NVIDIA GPUs where lax's convolution, cuDNN's, was measured to be slow, and what can be asked for.
 
-`measured` is the time of lax's form against this one on an H200 (float32 with TF32, JAX 0.11.2, 64 images), from
+`measured` is the time of lax's against this one on an H200 (float32 with TF32, JAX 0.11.2, 64 images), from
 `benchmarks/gpu/h200-forms.json`. Other dtypes and one or three axes were not measured, and stay lax's.
 """
 
 from __future__ import annotations
 
 import importlib
+from functools import partial
+from typing import NamedTuple
 
 from jax import Array
 
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv.cpu import depthwise
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.problem import Layer, Row
+from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Implementation
 
 
-def _is_gapless(a: Layer) -> bool:
+class Faster(NamedTuple):
+    """An implementation that is faster than cuDNN's on some of what it supports."""
+
+    implementation: Implementation
+    where: Condition
+    measured: str
+
+    def serves(self, problem: ConvProblem, partitioned: bool) -> bool:
+        """Whether it may serve there and was measured to be faster."""
+        return self.implementation.serves(problem, partitioned) and problem.dtype == "float32" and self.where(problem)
+
+
+def _is_gapless(a: ConvProblem) -> bool:
     return a.planar and a.gapless and a.few_taps
 
 
-def _is_depthwise(a: Layer) -> bool:
-    return _is_gapless(a) and a.depthwise
-
-
-def _is_float32(a: Layer) -> bool:
-    return a.itemsize == 4
-
+_depthwise = partial(Implementation, supports=lambda a: a.depthwise and _is_gapless(a))
+_dense = partial(Implementation, supports=lambda a: a.dense and _is_gapless(a))
 
 FORWARD = (
-    Row(
-        depthwise.forward_by_padding,
+    Faster(
+        _depthwise(depthwise.forward_by_padding),
+        lambda a: a.dilated,
         "depthwise 3x3, dilated 2, 128 channels on 56x56: 1394 -> 153 us",
-        _is_depthwise,
-        lambda a: _is_float32(a) and a.dilated,
     ),
-    Row(
-        depthwise.forward_by_shifts,
+    Faster(
+        _depthwise(depthwise.forward_by_shifts),
+        lambda a: a.has_stride and a.taps <= 9,
         "depthwise 3x3/2, 64 channels on 112x112: 180 -> 100 us",
-        _is_depthwise,
-        lambda a: _is_float32(a) and a.steps and a.taps <= 9,
     ),
 )
 INPUT_GRAD = (
-    Row(
-        depthwise.input_grad_by_padding,
+    Faster(
+        _depthwise(depthwise.input_grad_by_padding),
+        lambda a: a.dilated,
         "depthwise 3x3, dilated 2: 1395 -> 153 us",
-        _is_depthwise,
-        lambda a: _is_float32(a) and a.dilated,
     ),
-    Row(
-        plain.input_grad_by_taps,
+    Faster(
+        _depthwise(plain.input_grad_by_taps),
+        lambda a: a.has_stride and a.taps <= 9,
         "depthwise 3x3/2: 225 -> 174 us",
-        _is_depthwise,
-        lambda a: _is_float32(a) and a.steps and a.taps <= 9,
     ),
 )
 KERNEL_GRAD = (
-    Row(
-        depthwise.kernel_grad_by_products,
+    Faster(
+        _depthwise(depthwise.kernel_grad_by_products),
+        lambda a: a.dilated or a.taps > 25,  # 5x5 was not measured
         "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 89 -> 376 us",
-        _is_depthwise,
-        # 5x5 was not measured.
-        lambda a: _is_float32(a) and (a.dilated or a.taps > 25),
     ),
-    Row(
-        plain.kernel_grad_by_taps,
+    Faster(
+        _dense(plain.kernel_grad_by_taps),
+        lambda a: a.dilated,
         "3x3, dilated 2, 256 channels on 65x65: 2272 -> 783 us",
-        lambda a: _is_gapless(a) and a.dense,
-        lambda a: _is_float32(a) and a.dilated,
     ),
 )
 
 
-def _by_pallas(name: str) -> Row:
+def _by_pallas(name: str) -> Implementation:
     """A kernel of `pallas_kernels`, imported where it is asked for."""
 
     def form(a: Array, b: Array, geometry: ConvGeometry) -> Array:
         return getattr(importlib.import_module("jaxcnnbp.ops.pallas.kernels"), name)(a, b, geometry)
 
     form.__name__ = name
-    return Row(form, "", lambda a: a.depthwise and a.planar and a.gapless, alone=True, platform="cuda")
+    return Implementation(form, lambda a: a.depthwise and a.planar and a.gapless, single_device=True, platform="cuda")
 
 
 # Not faster than XLA on every layer, so never chosen unasked.

@@ -12,6 +12,7 @@ not mirrored. Sums are held in `wide` precision.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,6 +52,26 @@ def kernel_grad_by_taps(x: Array, delta: Array, geometry: ConvGeometry) -> Array
     """The meaning of the kernel gradient: each tap's patch times delta, summed over batch and positions."""
     rows = [correlate_channels(p, delta, geometry) for _, p in gather(x, geometry.window)]
     return jnp.stack(rows).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+
+
+def forward_by_eigen(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """lax's convolution with an output that is larger than the input on one axis, and cropped to what was asked for.
+
+    XLA has two convolutions on CPUs and takes Eigen's for such an output, elsewhere YNNPACK's, which may take twice as
+    long (`IsConvolutionOpSupportedByYnn`, https://github.com/openxla/xla, xla/backends/cpu/ynn_support.cc).
+    """
+    window = geometry.window
+    more = [n - o + 1 for n, o in zip(window.dilated, window.output, strict=True)]
+    axis = min(range(window.rank), key=lambda a: more[a] / window.output[a])
+    low, high = window.padding[axis]
+    padding = (*window.padding[:axis], (low, high + more[axis]), *window.padding[axis + 1 :])
+    y = forward_by_lax(x, kernel, replace(geometry, window=replace(window, padding=padding)))
+    return lax.slice_in_dim(y, 0, window.output[axis], 1, axis + 1)
+
+
+def input_grad_by_eigen(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The full convolution of delta with the flipped kernel, likewise."""
+    return forward_by_eigen(delta, transposed_kernel(kernel, geometry), dual(geometry))
 
 
 def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any = None) -> Array:

@@ -1,42 +1,22 @@
-"""The implementations of a convolution by name, read off the tables of `dispatch`."""
+"""`implementation`, which asks for one way to compute convolutions by its name."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops.conv.dispatch import passes
-from jaxcnnbp.ops.conv.problem import Layer, Row
 
 
-@dataclass(frozen=True)
-class Implementation:
-    """One way to compute a convolution.
-
-    Attributes:
-      name: what `implementation` calls it.
-      rows: the forms that it is made of, for each pass that it has.
-    """
-
-    name: str
-    rows: dict[str, tuple[Row, ...]]
-
-    def supports(self, pass_name: str, layer: Layer) -> bool:
-        """Whether one of its forms means this pass of a convolution."""
-        return any(row.fits(layer) for row in self.rows.get(pass_name, ()))
-
-
-def implementations() -> dict[str, Implementation]:
-    """All of them, by name."""
-    found: dict[str, dict[str, tuple[Row, ...]]] = {}
+def implementations() -> dict[str, tuple[str, ...]]:
+    """The passes that each has something for, by its name."""
+    found: dict[str, dict[str, None]] = {}
     for name, of in passes().items():
-        for row in of.rows:
-            own = found.setdefault(row.name, {})
-            own[name] = (*own.get(name, ()), row)
-    return {name: Implementation(name, rows) for name, rows in found.items()}
+        for row in of.all:
+            found.setdefault(row.name, {})[name] = None
+    return {name: tuple(of) for name, of in found.items()}
 
 
 def implementation(name: str | None) -> AbstractContextManager[Any]:
@@ -52,9 +32,10 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
     Args:
       name: None for the default, that which was measured to be fast; `"reference"` for the rule's own formula, the taps
         of `ops.conv.forms`; `"xla"` for lax's own convolution in all three passes; or one of those that are made for
-        some convolutions: `"winograd"`, `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`, `"padding"`,
-        `"rows"`, `"tap_rows"`, `"phases"`, `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`, `"products"`,
-        `"by_group"`, `"each_group"`, `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`, `"pallas"`.
+        some convolutions: `"eigen"` (lax's, laid out so that XLA takes its other convolution), `"winograd"`,
+        `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`, `"padding"`, `"rows"`, `"tap_rows"`, `"phases"`,
+        `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`, `"products"`, `"by_group"`, `"each_group"`,
+        `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`, `"pallas"`.
 
     Returns:
       The context manager.
@@ -70,7 +51,7 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
       ...     jax.grad(lambda k: correlate(jnp.array([[[1.], [4.], [2.]]]), k).sum())(jnp.ones((2, 1, 1))).ravel()
       Array([5., 6.], dtype=float32)
 
-    Source: `ops.conv.dispatch`, whose tables these are; the argument is tokamax's.
+    Source: `ops.conv.dispatch`, which lists them; the argument is tokamax's.
     """
     known = implementations()
     if name is not None and name not in known:

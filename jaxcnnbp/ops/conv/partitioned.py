@@ -22,14 +22,12 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.conv import forms as plain
-from jaxcnnbp.ops.conv.cpu.im2col import forward_by_patches, input_grad_by_patches, kernel_grad_by_patches
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
-from jaxcnnbp.ops.conv.problem import Layer, Row
 from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import pad_once
 
-# As many taps as are written out one by one; `Layer.few_taps`.
+# As many taps as are written out one by one; `ConvProblem.few_taps`.
 WRITTEN_OUT = 128
 
 
@@ -95,25 +93,3 @@ def _read(padded: Array, number: Array, window: Window, lead: int) -> Array:
         span = lax.dynamic_slice_in_dim(padded, start, (count - 1) * stride + 1, axis + 1)
         padded, number = lax.slice_in_dim(span, 0, None, stride, axis + 1), number // size
     return padded
-
-
-def _few_channels(a: Layer) -> bool:
-    """So few that a matrix product a tap has little to do: the taps stand side by side instead."""
-    return a.dense and a.few_taps and a.depth <= 8
-
-
-FORWARD = (
-    Row(forward_by_tap_groups, "", lambda a: not a.few_taps),
-    Row(forward_by_patches, "", _few_channels),
-    Row(plain.forward_by_taps, "", lambda _: True, uncounted=True),
-)
-INPUT_GRAD = (
-    Row(input_grad_by_tap_groups, "", lambda a: not a.few_taps),
-    Row(input_grad_by_patches, "", _few_channels),
-    Row(plain.input_grad_by_taps, "", lambda _: True, uncounted=True),
-)
-KERNEL_GRAD = (
-    Row(kernel_grad_by_tap_groups, "", lambda a: not a.few_taps),
-    Row(kernel_grad_by_patches, "", _few_channels),
-    Row(plain.kernel_grad_by_taps, "", lambda _: True, uncounted=True),
-)

@@ -1,16 +1,24 @@
-"""Which row of a pass's tables serves a convolution, by measurement or because `implementation` asks for it."""
+"""Which implementation serves a pass of a convolution.
+
+In this order: the one that `implementation` asks for; on a CPU the one that the tuning in force found fastest for this
+very problem; the one that the nearest measured problems say is fastest (`measured`); lax's own.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.export import is_symbolic_dim
 
 from jaxcnnbp.errors import InputError
-from jaxcnnbp.ops.conv.problem import Form, Layer, Row, Spread
+from jaxcnnbp.ops.conv.cuda import Faster
+from jaxcnnbp.ops.conv.measured import expected_best
+from jaxcnnbp.ops.conv.problem import ConvProblem, Form, Implementation, Spread
+from jaxcnnbp.ops.conv.tuning import Tuning, installed
 
 DEFAULT = "the default where nothing was measured to be faster"
 
@@ -21,100 +29,121 @@ class Pass:
 
     Attributes:
       name: `"forward"`, `"input grad"` or `"kernel grad"`.
-      on_cpu: the table for one CPU.
-      on_several: that for arrays which may lie on several.
-      on_cuda: that for an NVIDIA GPU.
+      on_cpu: what can serve on CPUs.
+      on_cuda: what was measured to be faster than lax's on an NVIDIA GPU.
       by_name: what serves only where it is asked for.
       lax_form: lax's own convolution.
     """
 
     name: str
-    on_cpu: tuple[Row, ...]
-    on_several: tuple[Row, ...]
-    on_cuda: tuple[Row, ...]
-    by_name: tuple[Row, ...]
+    on_cpu: tuple[Implementation, ...]
+    on_cuda: tuple[Faster, ...]
+    by_name: tuple[Implementation, ...]
     lax_form: Form
 
     @cached_property
-    def by_lax(self) -> Row:
-        """The default where no table has a row; XLA lays a convolution wrongly over several devices."""
-        return Row(self.lax_form, DEFAULT, lambda _: True, alone=True, uncounted=True)
+    def by_lax(self) -> Implementation:
+        """lax's own convolution, which XLA lays wrongly over several devices."""
+        return Implementation(self.lax_form, lambda _: True, single_device=True, uncounted=True)
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """All of them, those for one CPU first."""
-        return (*self.on_cpu, *self.on_several, *self.on_cuda, *self.by_name, self.by_lax)
+    def all(self) -> tuple[Implementation, ...]:
+        """Everything, what is for CPUs first."""
+        return (*self.on_cpu, *(row.implementation for row in self.on_cuda), *self.by_name, self.by_lax)
+
+    def supporting(self, problem: ConvProblem, partitioned: bool, platform: str | None = None) -> list[Implementation]:
+        """What means this pass of the convolution, one a name, on the default platform if None."""
+        platform = {"gpu": "cuda"}.get(name := platform or jax.default_backend(), name)
+        return _by_name(row for row in self.all if row.serves(problem, partitioned, platform))
 
 
 class Served(NamedTuple):
     """What serves one pass of one convolution on each platform."""
 
-    on_cpu: Row
-    exact: Row  # on a CPU where numbers are not finite, if `on_cpu` is mended
-    on_cuda: Row
-    elsewhere: Row
+    on_cpu: Implementation
+    exact: Implementation  # on a CPU where numbers are not finite
+    on_cuda: Implementation
+    elsewhere: Implementation
+    reasons: dict[str, str]  # by platform: `"cpu"`, `"cuda"` and `""`
 
 
-def served(of: Pass, layer: Layer, whole: bool, asked: str | None, platform: str | None = None) -> Served:
-    """The rows that serve, by `asked` if it has any for this pass.
+@dataclass(frozen=True)
+class Asked:
+    """What there is to choose for one pass.
 
-    `whole` is whether the arrays may lie on several devices. Raises InputError if `asked` has rows for this pass, but
-    none for this convolution.
+    Attributes:
+      of: the pass.
+      problem: the convolution.
+      partitioned: whether the arrays may lie on several devices.
+      implementation: the name that `implementation` asks for, None for none.
+      tuning: the one in force, None for that which is installed.
     """
-    row, exact = chosen_rows(of.on_cpu, layer, whole)
-    otherwise = next(row for row in of.on_several if row.fits(layer)) if whole else of.by_lax
-    on_cuda = next((row for row in of.on_cuda if row.fits(layer) and row.pays(layer)), of.by_lax)
-    default = Served(row or otherwise, exact or otherwise, on_cuda, of.by_lax)
-    if asked is None or not any(row.name == asked for row in of.rows):
-        return default
-    found = next((row for row in supporting(of, layer, whole, platform) if row.name == asked), None)
-    if found is None:
-        raise InputError(_refusal(of, layer, whole, asked, platform))
-    if asked == "xla":
-        return default._replace(on_cpu=found, on_cuda=of.by_lax)
-    return Served(found, default.exact, found, found)
+
+    of: Pass
+    problem: ConvProblem
+    partitioned: bool
+    implementation: str | None = None
+    tuning: Tuning | None = None
+
+    def served(self, platform: str | None = None) -> Served:
+        """What serves.
+
+        Raises InputError if the implementation asked for computes this pass, but not of this convolution.
+        """
+        default = self._measured()
+        if self.implementation is None or not any(row.name == self.implementation for row in self.of.all):
+            return default
+        able = self.of.supporting(self.problem, self.partitioned, platform)
+        found = next((row for row in able if row.name == self.implementation), None)
+        if found is None:
+            raise InputError(self._refusal(able))
+        reasons: dict[str, str] = dict.fromkeys(("cpu", "cuda", ""), "asked for by `implementation`")
+        if self.implementation == "xla":
+            return default._replace(on_cpu=found, on_cuda=self.of.by_lax, reasons=reasons)
+        return Served(found, default.exact, found, found, reasons)
+
+    def _measured(self) -> Served:
+        able = _by_name(row for row in self.of.on_cpu if row.serves(self.problem, self.partitioned))
+        if not self.problem.few_taps:
+            # The formula writes every tap out: it serves by its name, or where nothing else does.
+            able = [row for row in able if row.name != "reference"] or able
+        on_cpu, reason = self._fastest(able)
+        # What stands in where numbers are not finite is to compile soon, not to be fast: lax's own, listed first.
+        exact = next(row for row in able if row.spreads is Spread.NOWHERE)
+        faster = next((row for row in self.of.on_cuda if row.serves(self.problem, False)), None)
+        on_cuda, why = (faster.implementation, faster.measured) if faster else (self.of.by_lax, DEFAULT)
+        return Served(on_cpu, exact, on_cuda, self.of.by_lax, {"cpu": reason, "cuda": why, "": DEFAULT})
+
+    def _fastest(self, able: list[Implementation]) -> tuple[Implementation, str]:
+        """What is expected to take the least time on this CPU, and why."""
+        names = {row.name: row for row in able}
+        tuning = self.tuning or installed()
+        if tuning is not None and (tuned := tuning.choice(self.of.name, self.problem)) in names:
+            return names[tuned], "measured for this problem by the tuning in force"
+        if not is_symbolic_dim(self.problem.images):
+            name, reason = _expected(self.of.name, self.problem, tuple(names))
+            if name is not None:
+                return names[name], reason
+        return able[0], "nothing like it was measured"
+
+    def _refusal(self, able: list[Implementation]) -> str:
+        problem, window = self.problem, self.problem.geometry.window
+        size, stride = ("x".join(map(str, each)) or "1" for each in (window.size, window.stride))
+        devices = ", whose arrays may lie on several devices" if self.partitioned else ""
+        return (
+            f"`implementation` (={self.implementation!r}) must have a form for the {self.of.name} pass of this"
+            f" convolution (window {size}, stride {stride}, groups={problem.geometry.groups}, {problem.in_channels} to"
+            f" {problem.out_channels} channels in each){devices}; use one of"
+            f" {', '.join(repr(row.name) for row in able)}, or None."
+        )
 
 
-def supporting(of: Pass, layer: Layer, whole: bool, platform: str | None = None) -> list[Row]:
-    """The rows that mean this pass of the convolution, fast or not, on the default platform if None."""
-    platform = {"gpu": "cuda"}.get(name := platform or jax.default_backend(), name)
-    return [
-        row
-        for row in of.rows
-        if row.fits(layer)
-        and _is_counted(row, layer)
-        and not (whole and row.alone)
-        and (row.spreads is Spread.NOWHERE or not (whole or layer.geometry.exact))
-        and row.platform in (None, platform)
-    ]
+_expected = functools.lru_cache(4096)(expected_best)
 
 
-def chosen_rows(table: tuple[Row, ...], layer: Layer, whole: bool) -> tuple[Row | None, Row | None]:
-    """The row that serves, and the one that does where numbers are not finite; None where lax's form does.
-
-    `whole` is whether the arrays may lie on several devices, where a look through all numbers is an exchange.
-    """
-    rows = [row for row in table if _serves(row, layer) and not (row.alone and whole)]
-    exact = next((row for row in rows if row.spreads is Spread.NOWHERE), None)
-    return (exact if whole or layer.geometry.exact else next(iter(rows), None)), exact
-
-
-def _serves(row: Row, layer: Layer) -> bool:
-    return _is_counted(row, layer) and row.fits(layer) and row.pays(layer)
-
-
-def _is_counted(row: Row, layer: Layer) -> bool:
-    """Forms that go over blocks of images need to know how many there are; under `jax.export` that may be a symbol."""
-    return row.uncounted or not is_symbolic_dim(layer.images)
-
-
-def _refusal(of: Pass, layer: Layer, whole: bool, asked: str, platform: str | None) -> str:
-    window = layer.geometry.window
-    size, stride = ("x".join(map(str, each)) or "1" for each in (window.size, window.stride))
-    names = dict.fromkeys(row.name for row in supporting(of, layer, whole, platform))
-    devices = ", whose arrays may lie on several devices" if whole else ""
-    return (
-        f"`implementation` (={asked!r}) must have a form for the {of.name} pass of this convolution (window {size},"
-        f" stride {stride}, groups={layer.geometry.groups}, {layer.depth} to {layer.width} channels in each){devices};"
-        f" use one of {', '.join(map(repr, names))}, or None."
-    )
+def _by_name(rows: Any) -> list[Implementation]:
+    """The first of each name."""
+    found: dict[str, Implementation] = {}
+    for row in rows:
+        found.setdefault(row.name, row)
+    return list(found.values())

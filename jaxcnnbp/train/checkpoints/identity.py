@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.machine import versions
+from jaxcnnbp.ops.conv.tuning import in_force
 from jaxcnnbp.train.data import Data, fingerprint
 from jaxcnnbp.train.optimizer import Extension, same_rates
 from jaxcnnbp.train.options import EXTENSIONS, Options
@@ -36,6 +37,7 @@ class Identity:
         image_shape: of one image, which the default model depends on.
         extend: what happens to the rate if the number of epochs has changed; None refuses that.
         versions: of Python and the packages that figures depend on.
+        tuning: digest of the `Tuning` in force, empty for none: other implementations round differently.
         note: told of differences that change the last bits of the result at most.
     """
 
@@ -47,11 +49,12 @@ class Identity:
     steps: int = 1
     image_shape: tuple[int, ...] = ()
     extend: str | None = None
+    tuning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint records."""
         parts = {"options": self.options, "data": self.data, "devices": self.devices, "versions": self.versions}
-        return {"format": FORMAT, **parts}
+        return {"format": FORMAT, **parts, "tuning": self.tuning}
 
     def require_same(self, found: dict[str, Any], run_state: RunState, place: Path) -> RunState:
         """Refuse a checkpoint of another run.
@@ -68,6 +71,9 @@ class Identity:
         if found["data"]["fingerprint"] != self.data["fingerprint"]:
             fault = f"{place}: was made from other data ({found['data']['name']}) than these ({self.data['name']})"
             raise InputError(f"{fault}; give the data of that run, or name another folder to start anew.")
+        if (tuned := found.get("tuning", "")) != self.tuning:
+            fault = f"`JAXCNNBP_TUNING` (tuning {self.tuning or 'none'}) is {tuned or 'none'} in {place}"
+            raise InputError(f"{fault}; name the file of that run, or another folder to start anew.")
         extensions = self._extensions(theirs, run_state, place)
         self._note_differences(found, place)
         return dataclasses.replace(run_state, extensions=extensions)
@@ -148,7 +154,8 @@ def identity_of(
     named = {"name": data.name, "fingerprint": fingerprint(data)}
     devices = {"data": data_devices, "height": height_devices}
     steps, shape = steps_per_epoch(options, data), data.train.images.shape[1:]
-    return Identity(dataclasses.asdict(options), named, devices, versions(), note, steps, shape, extend)
+    digest = tuning.digest if (tuning := in_force()) else ""
+    return Identity(dataclasses.asdict(options), named, devices, versions(), note, steps, shape, extend, digest)
 
 
 def _options(values: dict[str, Any]) -> Options:

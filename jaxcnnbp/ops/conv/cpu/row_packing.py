@@ -49,7 +49,8 @@ class _LongRows:
         reach = (self.output[1] - 1) * stride + extent  # columns that an image and its padding take
         # The zeros on the left of the next image serve as those on the right of this one.
         slot = max(min(self.left + columns, reach), reach - self.left)
-        self.slot_outputs = -(-slot // stride)
+        # Where the padding is wider than the window, outputs that read nothing but padding have no columns of x.
+        self.slot_outputs = max(-(-slot // stride), self.output[1])
         self.slot = self.slot_outputs * stride
         wanted = max(-(-ROW_PRODUCTS // (products_a_column * self.slot_outputs)), -(-ROW_COLUMNS // self.slot_outputs))
         self.strips = _first_divisor(self.output[0], -(-wanted // self.images), self.output[0] // STRIP_ROWS)

@@ -1,0 +1,248 @@
+"""What a device was measured to need: tables of problems, each with the time of every implementation.
+
+The choice for a problem that is not in the table is made by its neighbours there. Problems are points whose
+coordinates are logarithms (of the images, the outputs of one, the channels, ...), so that neighbours are alike in
+proportion. In each of them an implementation has taken so many times as long as the fastest; the mean of these
+logarithms, weighted by how near the neighbours are, is what it is expected to take here. The least one serves.
+
+Reference: Shepard's inverse distance weighting, https://en.wikipedia.org/wiki/Inverse_distance_weighting
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnnbp.geometry.window import Window
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.problem import ConvProblem
+from jaxcnnbp.ops.processor import cpu_kind
+
+# A program is expected to run so often: that is over how many calls the time to compile an implementation is spread.
+CALLS = 30_000
+NEIGHBOURS = 12
+# Added to the square of a distance, of which the weight of a neighbour is the inverse: one that is so much like the
+# problem decides almost alone.
+SAME = 0.25
+# An implementation that few of the neighbours have is thought of as this many times as slow as the fastest, with the
+# weight of so many neighbours; more than `SLOWEST` times counts as that.
+UNKNOWN, UNKNOWN_WEIGHT, SLOWEST = 1.5, 0.3, 7.4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass of one problem.
+
+    Attributes:
+      pass_name: which.
+      problem: of what.
+      seconds: of one call, by the name of the implementation.
+      compile_seconds: to trace and compile it.
+    """
+
+    pass_name: str
+    problem: ConvProblem
+    seconds: dict[str, float]
+    compile_seconds: dict[str, float]
+
+    def to_json(self) -> str:
+        """One line of a table."""
+        window = self.problem.geometry.window
+        values = {
+            "pass": self.pass_name,
+            "dtype": self.problem.dtype,
+            "images": self.problem.images,
+            "groups": self.problem.geometry.groups,
+            "channels": [self.problem.in_channels, self.problem.out_channels],
+            "spatial": window.spatial,
+            "size": window.size,
+            "stride": window.stride,
+            "padding": window.padding,
+            "dilation": window.dilation,
+            "gaps": window.input_dilation,
+            "seconds": {name: float(f"{s:.4g}") for name, s in self.seconds.items()},
+            "compile": {name: float(f"{s:.2g}") for name, s in self.compile_seconds.items()},
+        }
+        return json.dumps(values, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(line: str) -> Measured:
+        """The reverse."""
+        values = json.loads(line)
+        spatial, size, stride, dilation, gaps = (
+            tuple(values[name]) for name in ("spatial", "size", "stride", "dilation", "gaps")
+        )
+        window = Window(spatial, size, stride, tuple(map(tuple, values["padding"])), dilation, gaps)
+        geometry = ConvGeometry(window, values["groups"], exact=False)
+        in_channels, out_channels = values["channels"]
+        problem = ConvProblem(geometry, in_channels, out_channels, values["images"], values["dtype"])
+        return Measured(values["pass"], problem, values["seconds"], values["compile"])
+
+
+# The coordinates of a problem, and how many doublings of the channels a step of one along each is worth. A search for
+# better ones on half of the problems made the choice for the other half no better.
+_SCALES = {
+    "images": 0.5,
+    "outputs of an image": 0.7,
+    "output columns": 0.4,
+    "in channels": 1.0,
+    "out channels": 1.0,
+    "groups": 0.7,
+    "taps": 1.0,
+    "stride": 1.5,
+    "dilation": 1.5,
+    "gaps": 1.5,
+    "wider padding than keeps the size": 0.5,
+    "a window that exceeds the input": 1.0,
+    "axes": 3.0,
+    "dense, depthwise or grouped": 20.0,
+    "bytes of an element": 3.0,
+}
+_WEIGHTS = np.array(list(_SCALES.values()))
+
+
+def _coordinates(problem: ConvProblem) -> list[float]:
+    window = problem.geometry.window
+    beyond = sum(low + high - (e - 1) for (low, high), e in zip(window.padding, window.extent, strict=True))
+    exceeds = any(e > n for e, n in zip(window.extent, window.dilated, strict=True))
+    counts = (
+        problem.images,
+        math.prod(window.output),
+        window.output[-1] if window.output else 1,
+        problem.in_channels,
+        problem.out_channels,
+        problem.geometry.groups,
+        window.taps,
+        math.prod(window.stride),
+        math.prod(window.dilation),
+        math.prod(window.input_dilation),
+    )
+    kinds = (
+        np.sign(beyond),
+        exceeds,
+        min(window.rank, 3),
+        0 if problem.dense else 1 if problem.depthwise else 2,
+        math.log2(jnp.dtype(problem.dtype).itemsize),
+    )
+    return [*(math.log2(max(count, 1)) for count in counts), *map(float, kinds)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured of one pass on one kind of device.
+
+    Attributes:
+      rows: the problems.
+      places: their coordinates, a row each.
+    """
+
+    rows: tuple[Measured, ...]
+    places: np.ndarray
+
+    @staticmethod
+    def of(rows: Iterable[Measured]) -> Table:
+        """A table with the coordinates of its rows."""
+        rows = tuple(rows)
+        places = np.array([_coordinates(row.problem) for row in rows]).reshape(len(rows), len(_SCALES))
+        return Table(rows, places * _WEIGHTS)
+
+    def estimate(self, problem: ConvProblem, names: Sequence[str], leave_out: int = -1) -> tuple[dict[str, float], int]:
+        """Seconds a call, with its share of compiling, by name for what was measured near; and the nearest row.
+
+        `leave_out` is a row that is not asked, to see what the others say about it.
+        """
+        distance = np.sqrt(((self.places - np.array(_coordinates(problem)) * _WEIGHTS) ** 2).sum(1))
+        if leave_out >= 0:
+            distance[leave_out] = np.inf
+        near = np.argsort(distance)[:NEIGHBOURS]
+        weights = (distance[near[0]] ** 2 + SAME) / (distance[near] ** 2 + SAME)
+        found = {name: _Mean() for name in names}
+        per_product = _Mean()
+        for index, weight in zip(near, weights, strict=True):
+            row = self.rows[index]
+            seconds = {name: row.seconds[name] for name in names if name in row.seconds}
+            least = min(seconds.values(), default=0.0)
+            if seconds:
+                per_product.add(math.log(least / row.problem.products), weight)
+            for name, of_name in seconds.items():
+                slower = min(math.log(of_name / least), math.log(SLOWEST))
+                found[name].add(slower, weight, math.log(row.compile_seconds[name]))
+        fastest = math.exp(per_product.value) * problem.products
+        expected = {
+            name: fastest * math.exp(mean.with_prior()) + math.exp(mean.other) / CALLS
+            for name, mean in found.items()
+            if mean.weight
+        }
+        return expected, int(near[0])
+
+
+class _Mean:
+    """Weighted means of two things."""
+
+    def __init__(self) -> None:
+        self.weight = self._sum = self._other = 0.0
+
+    def add(self, value: float, weight: float, other: float = 0.0) -> None:
+        self.weight += weight
+        self._sum += weight * value
+        self._other += weight * other
+
+    @property
+    def value(self) -> float:
+        return self._sum / self.weight if self.weight else 0.0
+
+    @property
+    def other(self) -> float:
+        return self._other / self.weight
+
+    def with_prior(self) -> float:
+        """The first mean, as if something unknown had been measured as well."""
+        return (self._sum + UNKNOWN_WEIGHT * math.log(UNKNOWN)) / (self.weight + UNKNOWN_WEIGHT)
+
+
+def estimate(pass_name: str, problem: ConvProblem, names: Sequence[str]) -> dict[str, float]:
+    """Seconds that a call is expected to take, by name, for those that were measured on problems near this one."""
+    table = _tables(cpu_kind()).get(pass_name)
+    return table.estimate(problem, names)[0] if table else {}
+
+
+def expected_best(pass_name: str, problem: ConvProblem, names: tuple[str, ...]) -> tuple[str | None, str]:
+    """The implementation that is expected to be the fastest, None if nothing near was measured; and why."""
+    table = _tables(cpu_kind()).get(pass_name)
+    seconds, nearest = table.estimate(problem, names) if table else ({}, 0)
+    if table is None or not seconds:
+        return None, ""
+    name = min(seconds, key=seconds.__getitem__)
+    return name, _reason(name, seconds, table.rows[nearest])
+
+
+def _reason(name: str, seconds: dict[str, float], nearest: Measured) -> str:
+    least = (
+        "" if name == "xla" or "xla" not in seconds else f", lax's {seconds['xla'] / seconds[name]:.1f} times as long"
+    )
+    window = nearest.problem.geometry.window
+    size, spatial = ("x".join(map(str, axis)) for axis in (window.size, window.spatial))
+    there = nearest.seconds.get(name)
+    of = f"{size}, {nearest.problem.in_channels} to {nearest.problem.out_channels} on {spatial}"
+    near = "" if there is None else f"; nearest measured: {of}, {1e3 * there:.3g} ms"
+    return f"expected to be the fastest{least}{near}"
+
+
+@functools.cache
+def _tables(kind: str) -> dict[str, Table]:
+    """The table of each pass for a kind of processor; that of AVX2 for one that has none."""
+    folder = resources.files("jaxcnnbp.ops.conv") / "tables"
+    file = folder / f"cpu-{kind}.jsonl"
+    text = (file if file.is_file() else folder / "cpu-avx2.jsonl").read_text(encoding="utf-8")
+    rows: dict[str, list[Any]] = {}
+    for row in map(Measured.from_json, text.splitlines()):
+        rows.setdefault(row.pass_name, []).append(row)
+    return {name: Table.of(of) for name, of in rows.items()}
