@@ -78,7 +78,7 @@ def test_commands(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return
     assert program == "jaxcnnbp"
     monkeypatch.chdir(tmp_path)
-    if arguments[0] in ("train", "bench") or arguments[:2] == ["explain", "model"]:
+    if arguments[0] in ("train", "bench", "tune") or arguments[:2] == ["explain", "model"]:
         command: click.Command = main
         context = click.Context(main)
         while isinstance(command, click.Group):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcnnbp.ops.conv.tuning import Tuned, Tuning
 from jaxcnnbp.train import Data, InputError, Options, Result, Run, Stopped, Watch, train
 from jaxcnnbp.train.checkpoints.identity import Identity, identity_of
 from jaxcnnbp.train.optimizer import Extension, extended_schedule, make_schedule
@@ -53,6 +54,18 @@ def same_run(ours: Options, theirs: Options, data: Data, step: int, extend: str 
     found = identity_of(theirs, data, 1, 1, print).to_json()
     identity = identity_of(ours, data, 1, 1, lambda _: None, extend)
     return identity.require_same(found, RunState(step=step, epoch=step // 3 + 1), Path("place"))
+
+
+def test_another_tuning_is_refused(bars: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other implementations round differently, and a resumed run has the same bits."""
+    without = identity_of(OPTIONS, bars, 1, 1, print).to_json()
+    state, place = RunState(step=3, epoch=1), Path("place")
+    tuning = Tuning((Tuned("forward float32[1,4,4,1] * [2,2,1,3]", "xla"),))
+    monkeypatch.setattr("jaxcnnbp.train.checkpoints.identity.in_force", lambda: tuning)
+    under = identity_of(OPTIONS, bars, 1, 1, print)
+    assert under.require_same(under.to_json(), state, place) == state
+    with pytest.raises(InputError, match=rf"tuning {tuning.digest}\) is none in place; name the file of that run"):
+        under.require_same(without, state, place)
 
 
 CONSTANT = dataclasses.replace(OPTIONS, schedule="constant")
