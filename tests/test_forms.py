@@ -395,20 +395,25 @@ def test_computed_apart_is_kept_apart():
     assert {p: "stablehlo.and" in text for p, text in lowered.items()} == {"cpu": True, "cuda": False}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_random_problems(seed):
-    """Whatever says that it supports a small random layer is the plain form there, with padding of any width."""
-    rng = np.random.default_rng(seed)
-    for _ in range(12):
-        problem = random_problem(rng, "float64", largest=8)
+def small_problem(rng: np.random.Generator) -> ConvProblem:
+    """A random layer of few taps, with padding of any width."""
+    while True:
+        problem = random_problem(rng, "float64", largest=6)
         window = problem.geometry.window
         padding = tuple((int(rng.integers(0, e + 1)), int(rng.integers(0, e + 1))) for e in window.extent)
-        geometry = dataclasses.replace(problem.geometry, window=dataclasses.replace(window, padding=padding))
-        problem = dataclasses.replace(problem, geometry=geometry)
-        for rule, meant in MEANINGS.items():
-            arrays = random_operands(rule, problem)
-            wanted = jax.jit(functools.partial(meant, geometry=geometry))(*arrays)
-            for row in listed(rule):
-                if row.serves(problem, partitioned=False):
-                    assert_same(jax.jit(functools.partial(row.form, geometry=geometry))(*arrays), wanted)
+        window = dataclasses.replace(window, padding=padding)
+        if window.taps <= 12 and min(window.output) > 0:
+            return dataclasses.replace(problem, geometry=dataclasses.replace(problem.geometry, window=window))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_random_problems(seed):
+    """Whatever says that it supports a small random layer is the plain form there."""
+    problem = small_problem(np.random.default_rng(seed))
+    for rule, meant in MEANINGS.items():
+        arrays = random_operands(rule, problem)
+        wanted = jax.jit(functools.partial(meant, geometry=problem.geometry))(*arrays)
+        for row in listed(rule):
+            if row.serves(problem, partitioned=False):
+                assert_same(jax.jit(functools.partial(row.form, geometry=problem.geometry))(*arrays), wanted)
