@@ -57,10 +57,10 @@ def _by_lax(form: Form, laid_out: Form) -> tuple[Implementation, ...]:
     """
     lax_s = partial(Implementation, single_device=True, uncounted=True)
     return (
-        lax_s(laid_out, lambda a: a.spatial and a.dense),
-        lax_s(form, lambda a: a.dense),
-        lax_s(laid_out, lambda a: not a.dense, spreads=Spread.MENDED),
-        lax_s(partial(grouped.in_turn, laid_out), lambda a: not a.dense),
+        lax_s(laid_out, lambda a: a.spatial and a.dense and not a.has_single_cells),
+        lax_s(form, lambda a: a.dense and not a.has_single_cells),
+        lax_s(laid_out, lambda a: not a.dense and not a.has_single_cells, spreads=Spread.MENDED),
+        lax_s(partial(grouped.in_turn, laid_out), lambda a: not a.dense and not a.has_single_cells),
     )
 
 

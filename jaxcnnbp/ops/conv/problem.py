@@ -103,6 +103,13 @@ class ConvProblem:
         return max(self.geometry.window.input_dilation, default=1) == 1
 
     @property
+    def has_single_cells(self) -> bool:
+        """A stride or gaps along an axis of one cell or one output: XLA's convolution aborts the process there."""
+        window = self.geometry.window
+        axes = zip(window.stride, window.input_dilation, window.spatial, window.output, strict=True)
+        return any(max(stride, gap) > 1 and 1 in (cells, outputs) for stride, gap, cells, outputs in axes)
+
+    @property
     def dilated(self) -> bool:
         """Gaps between the taps or between the input cells."""
         return math.prod(self.geometry.window.dilation) > 1 or not self.gapless
