@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import jax
 import numpy as np
 
-__all__ = ["SYSTEM", "Call", "Clock", "Plan", "Queued", "Timing", "side_by_side"]
+__all__ = ["SYSTEM", "Call", "Clock", "Plan", "Queued", "Timing", "call_of", "side_by_side", "waited_for"]
 
 Call = Callable[[], object]  # runs once and returns when the result is there
 
@@ -195,6 +197,18 @@ def side_by_side(
                 clock.sleep(plan.pause if len(state) > 1 else 0)
                 block.run(plan.seconds / rounds / len(state), turns, plan.rouse)
     return {name: Timing.of(seconds) for block in state for name, seconds in block.samples.items()}
+
+
+def call_of(compiled: Callable[..., Any], args: tuple[Any, ...]) -> Call:
+    """One call that returns when the result is there; of an accelerator as many as keep it busy."""
+    return waited_for(lambda: compiled(*args))
+
+
+def waited_for(begin: Callable[[], Any]) -> Call:
+    """The same of anything that returns JAX arrays."""
+    if jax.default_backend() == "cpu":
+        return lambda: jax.block_until_ready(begin())
+    return Queued(begin, jax.block_until_ready)
 
 
 @contextmanager

@@ -164,8 +164,9 @@ def test_through_a_file(tmp_path, monkeypatch):
         tunings.installed.__wrapped__()
     path.write_text(tuning.dumps())
     assert tunings.installed.__wrapped__() == tuning
-    monkeypatch.setattr("jaxcnnbp.ops.conv.serving.installed", lambda: tuning)
-    assert served()[0] == "winograd"
+    with monkeypatch.context() as patched:
+        patched.setattr(tunings, "installed", lambda: tuning)
+        assert served()[0] == "winograd"
     other = dataclasses.replace(tuning, device="NVIDIA H200")
     path.write_text(other.dumps())
     with pytest.raises(ValueError, match=r"measured on 'NVIDIA H200', and this is 'cpu-.*tune again here"):
@@ -202,11 +203,11 @@ def test_neighbours_decide():
         [row_of(near, xla=2.0, patches=1.0), row_of(far, xla=1.0, patches=3.0), row_of(depthwise, xla=9.0)]
     )
     seconds, nearest = table.estimate(PROBLEM, ("xla", "patches", "winograd"))
-    assert nearest == 0
+    assert nearest is table.rows[0]
     assert set(seconds) == {"xla", "patches"}
     assert seconds["patches"] < seconds["xla"]
     seconds, nearest = table.estimate(problem_of((2, 56, 56, 48), (3, 3, 48, 64)), ("xla", "patches"))
-    assert nearest == 1
+    assert nearest is table.rows[1]
     assert seconds["xla"] < seconds["patches"]
     assert table.estimate(PROBLEM, ("winograd",))[0] == {}
 

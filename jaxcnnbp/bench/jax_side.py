@@ -14,9 +14,8 @@ from jax import lax
 
 import jaxcnnbp
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.timing import Call, Queued
 
-__all__ = ["Program", "arrays", "autodiff_layer", "call_of", "manual_layer", "programs", "waited_for"]
+__all__ = ["Program", "arrays", "autodiff_layer", "manual_layer", "programs"]
 
 _AXES = {1: "H", 2: "HW", 3: "HWD"}
 
@@ -127,15 +126,3 @@ def _forward_and_rest(layer: Callable[..., jax.Array], inputs: list[jax.Array]) 
     structure = jax.tree.structure(jax.eval_shape(lambda *a: jax.vjp(layer, *a)[1], *inputs))
     kept = jax.jit(lambda *a: jax.tree.leaves(jax.vjp(layer, *a)[1]))(*inputs)
     return kept, lambda kept, delta: jax.tree.unflatten(structure, kept)(delta)
-
-
-def call_of(compiled: Callable[..., Any], args: tuple[Any, ...]) -> Call:
-    """One call that returns when the result is there; of an accelerator as many as keep it busy."""
-    return waited_for(lambda: compiled(*args))
-
-
-def waited_for(begin: Callable[[], Any]) -> Call:
-    """The same of anything that returns JAX arrays."""
-    if jax.default_backend() == "cpu":
-        return lambda: jax.block_until_ready(begin())
-    return Queued(begin, jax.block_until_ready)

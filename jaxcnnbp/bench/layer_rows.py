@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, call_of, manual_layer, programs
+from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes, temporary
 from jaxcnnbp.bench.results import Row
 from jaxcnnbp.bench.settings import Settings
 from jaxcnnbp.bench.torch_side import torch_calls
-from jaxcnnbp.timing import Clock, Plan, side_by_side
+from jaxcnnbp.timing import Clock, Plan, call_of, side_by_side
 from jaxcnnbp.transform import explain_choice
 
 __all__ = ["measure_layer"]

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnnbp.bench.jax_side import call_of
 from jaxcnnbp.bench.torch_side import device_of, synchronised, torch_module
-from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, side_by_side
+from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, call_of, side_by_side
 
 __all__ = ["Limit", "measure_limit"]
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxcnnbp.bench.jax_side import call_of
 from jaxcnnbp.bench.self_check import TOLERANCE
-from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, Timing, side_by_side
+from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, Timing, call_of, side_by_side
 
 __all__ = ["Comparison", "measure"]
 

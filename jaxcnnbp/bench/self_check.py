@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import jax
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.jax_side import arrays, autodiff_layer, call_of
+from jaxcnnbp.bench.jax_side import arrays, autodiff_layer
 from jaxcnnbp.bench.torch_side import torch_calls
-from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, side_by_side
+from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, call_of, side_by_side
 
 __all__ = ["TOLERANCE", "SelfCheck", "check_instrument", "check_of"]
 

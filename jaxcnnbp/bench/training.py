@@ -12,12 +12,11 @@ import numpy as np
 import optax
 
 import jaxcnnbp
-from jaxcnnbp.bench.jax_side import waited_for
 from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.own_models import own_model
 from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes
 from jaxcnnbp.errors import require
-from jaxcnnbp.timing import Call
+from jaxcnnbp.timing import Call, waited_for
 
 __all__ = ["RATE", "Step", "jax_steps"]
 

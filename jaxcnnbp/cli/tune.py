@@ -106,7 +106,6 @@ def _add_to_table(output: Path | None, seed: int, dtype: str, seconds: float) ->
         for number, row in enumerate(measured_problems(seed + before, dtype, 0.1, hopeless=3.0)):
             file.write(row.to_json() + "\n")
             file.flush()
-            jax.clear_caches()
             if monotonic() > until:
                 console.print(f"{number + 1} passes measured, {before + number + 1} in {output}")
                 return
@@ -116,7 +115,6 @@ def _judge(count: int, seed: int, dtype: str) -> None:
     console, rows = Console(highlight=False, soft_wrap=True), list[Regret]()
     for row in itertools.islice(measured_problems(seed, dtype, 0.3), count * len(PASSES)):
         rows.append(regret_of(row))
-        jax.clear_caches()
     table = Table("pass", "layers", "chosen / best", "worst", "above 1.3", "chosen / lax", "above 1.05 of lax")
     for name in PASSES:
         of = [row for row in rows if row.measured.pass_name == name]

@@ -125,13 +125,12 @@ def _rows(call: Call, platform: str) -> Iterator[Choice]:
 
 
 def _of_conv(call: Call, asked: Asked, platform: str) -> Choice:
-    rows, on = asked.served(platform), {"gpu": "cuda"}.get(platform, platform)
-    row, reason = {"cpu": rows.on_cpu, "cuda": rows.on_cuda}.get(on, rows.elsewhere), rows.reasons.get(on)
+    row, reason = asked.served(platform).on(platform)
     if asked.implementation not in (None, row.name):
         reason = f"{asked.implementation!r} has no {asked.of.name}; {reason}"
     names = [other.name for other in asked.of.supporting(asked.problem, asked.partitioned, platform)]
     others = tuple(name for name in names if name != row.name)
-    return _choice(call, asked.of.name, row.name, reason or rows.reasons[""], others)
+    return _choice(call, asked.of.name, row.name, reason, others)
 
 
 def _choice(call: Call, name: str, implementation: str, reason: str, others: tuple[str, ...]) -> Choice:

@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
-import jax
-
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.ops.conv.dispatch import passes
 from jaxcnnbp.ops.conv.measured import Measured
@@ -92,8 +90,7 @@ def _best(found: Measured) -> str:
 
 def usual_name(pass_name: str, problem: ConvProblem) -> str:
     """What serves on the default backend where no tuning is in force."""
-    served = Asked(passes()[pass_name], problem, False, tuning=Tuning()).served()
-    return {"cpu": served.on_cpu, "gpu": served.on_cuda}.get(jax.default_backend(), served.elsewhere).name
+    return Asked(passes()[pass_name], problem, False).served().on()[0].name
 
 
 def _shown(order: Sequence[Any], progress: bool | None) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxcnnbp.geometry import parse_padding
 from jaxcnnbp.geometry.window import Ints, Pairs, Window
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.problem import ConvProblem
@@ -115,7 +116,7 @@ def _channels(draw: _Draw, name: str) -> Ints:
 def _padding(draw: _Draw, spatial: Ints, extent: Ints, stride: Ints) -> Pairs:
     way = draw.rng.random()
     if way < 0.55:
-        return tuple(_same(*axis) for axis in zip(spatial, extent, stride, strict=True))
+        return parse_padding("SAME", spatial, extent, stride)
     around = 0 if way < 0.85 else int(draw.rng.integers(0, max(extent)))
     return ((around, around),) * len(spatial)
 
@@ -125,8 +126,3 @@ def _full(draw: _Draw, extent: Ints) -> Pairs:
     cut = int(draw.rng.integers(0, extent[0]))
     around = [e - 1 - min(cut, e - 1) for e in extent]
     return tuple((n, n) for n in around)
-
-
-def _same(cells: int, extent: int, stride: int) -> tuple[int, int]:
-    total = max(0, (-(-cells // stride) - 1) * stride + extent - cells)
-    return total // 2, total - total // 2

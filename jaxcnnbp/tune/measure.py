@@ -17,7 +17,7 @@ from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv.measured import Measured
 from jaxcnnbp.ops.conv.problem import ConvProblem
-from jaxcnnbp.timing import Plan, Queued, side_by_side
+from jaxcnnbp.timing import Plan, call_of, side_by_side
 
 _CHOOSE: dict[str, Callable[..., Array]] = {
     "forward": dispatch.choose_forward,
@@ -42,37 +42,31 @@ def measure(pass_name: str, problem: ConvProblem, names: Sequence[str], seconds:
     first = {name: _second_call(call, operands) for name, (call, _) in compiled.items()}
     hopeful = [name for name, t in first.items() if t <= HOPELESS * min(first.values())]
     times = side_by_side(
-        [{name: _call(compiled[name][0], operands) for name in hopeful}],
+        [{name: call_of(compiled[name][0], operands) for name in hopeful}],
         Plan(seconds=seconds, rounds=1, least=5, most=400, warm=1),
     )
     return Measured(pass_name, problem, {**first, **{name: t.median for name, t in times.items()}}, took)
 
 
-def random_operands(pass_name: str, problem: ConvProblem) -> list[Array]:
+def random_operands(pass_name: str, problem: ConvProblem) -> tuple[Array, ...]:
     """What a pass takes, normally distributed: zeros would be fast, denormal numbers slow."""
     window, groups, rng = problem.geometry.window, problem.geometry.groups, np.random.default_rng(0)
     x = (problem.images, *window.spatial, problem.in_channels * groups)
     delta = (problem.images, *window.output, problem.out_channels * groups)
     kernel = (*window.size, problem.in_channels, problem.out_channels * groups)
     shapes = {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}[pass_name]
-    return [jnp.asarray(rng.standard_normal(s, np.float32), problem.dtype) for s in shapes]
+    return tuple(jnp.asarray(rng.standard_normal(s, np.float32), problem.dtype) for s in shapes)
 
 
-def _compiled(pass_name: str, problem: ConvProblem, operands: list[Array], name: str) -> tuple[Any, float]:
+def _compiled(pass_name: str, problem: ConvProblem, operands: tuple[Array, ...], name: str) -> tuple[Any, float]:
     begin = time.perf_counter()
     with chosen_implementation(name):
         program = jax.jit(partial(_CHOOSE[pass_name], geometry=problem.geometry)).lower(*operands).compile()
     return program, time.perf_counter() - begin
 
 
-def _second_call(program: Any, operands: list[Array]) -> float:
+def _second_call(program: Any, operands: tuple[Array, ...]) -> float:
     jax.block_until_ready(program(*operands))
     begin = time.perf_counter()
     jax.block_until_ready(program(*operands))
     return time.perf_counter() - begin
-
-
-def _call(program: Any, operands: list[Array]) -> Callable[[], object]:
-    if jax.default_backend() == "cpu":
-        return lambda: jax.block_until_ready(program(*operands))
-    return Queued(lambda: program(*operands), jax.block_until_ready)

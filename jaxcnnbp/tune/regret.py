@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
+from jaxcnnbp.ops.conv.dispatch import passes
 from jaxcnnbp.ops.conv.measured import Measured, estimate
 from jaxcnnbp.ops.conv.tuning import key_of
 from jaxcnnbp.tune.autotune import usual_name
 from jaxcnnbp.tune.grid import random_problem
 from jaxcnnbp.tune.measure import measure, supporting
 
-PASSES = ("forward", "input grad", "kernel grad")
+PASSES = tuple(passes())
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def measured_problems(seed: int, dtype: str, seconds: float, hopeless: float = m
             most = hopeless * min(expected.values(), default=0.0)
             names = [n for n in names if n == "xla" or expected.get(n, 0.0) <= most]
             yield measure(name, problem, names, seconds)
+            jax.clear_caches()  # the programs of one problem serve no other
 
 
 def regret_of(measured: Measured) -> Regret:

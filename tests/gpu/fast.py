@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, call_of, manual_layer, programs
+from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit, measure_limit
 from jaxcnnbp.bench.networks import LARGE, Network
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
@@ -25,7 +25,7 @@ from jaxcnnbp.bench.torch_models import torch_step
 from jaxcnnbp.bench.torch_side import layouts, torch_calls, why_no_torch
 from jaxcnnbp.bench.training import RATE, jax_steps
 from jaxcnnbp.machine import machine, versions
-from jaxcnnbp.timing import SYSTEM, Plan, side_by_side
+from jaxcnnbp.timing import SYSTEM, Plan, call_of, side_by_side
 from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record
 

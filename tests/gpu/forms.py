@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
-from jaxcnnbp.bench.jax_side import autodiff_layer, call_of
+from jaxcnnbp.bench.jax_side import autodiff_layer
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv import forms as conv_forms
@@ -28,7 +28,7 @@ from jaxcnnbp.ops.pool import max as extreme_pool
 from jaxcnnbp.ops.pool import max_blocks as extreme_blocks
 from jaxcnnbp.ops.pool import window_max as extreme_fold
 from jaxcnnbp.ops.pool.parse import parse_pool
-from jaxcnnbp.timing import Plan
+from jaxcnnbp.timing import Plan, call_of
 from jaxcnnbp.timing import side_by_side as timed
 from tests.gpu.candidates import folded_at_once
 from tests.gpu.problems import narrow, small

@@ -25,9 +25,10 @@ class Faster(NamedTuple):
     where: Condition
     measured: str
 
-    def serves(self, problem: ConvProblem, partitioned: bool) -> bool:
+    def serves(self, problem: ConvProblem) -> bool:
         """Whether it may serve there and was measured to be faster."""
-        return self.implementation.serves(problem, partitioned) and problem.dtype == "float32" and self.where(problem)
+        supported = self.implementation.serves(problem, partitioned=False)
+        return supported and problem.dtype == "float32" and self.where(problem)
 
 
 def _is_gapless(a: ConvProblem) -> bool:

@@ -8,6 +8,7 @@ geometries of `cuda`.
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.modes import chosen_implementation, tuning_in_force
+from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops.conv import cuda
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv import partitioned as spread
@@ -24,8 +25,9 @@ from jaxcnnbp.ops.conv.cpu import depthwise, grouped, phases, volumes, winograd
 from jaxcnnbp.ops.conv.cpu import im2col as patches
 from jaxcnnbp.ops.conv.cpu import row_packing as long_rows
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.problem import ConvProblem, Form, Implementation, Spread
+from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Form, Implementation, Spread
 from jaxcnnbp.ops.conv.serving import Asked, Pass
+from jaxcnnbp.ops.conv.tuning import in_force
 from jaxcnnbp.ops.devices import may_be_partitioned, zeros_varying_like
 from jaxcnnbp.ops.finite import where_finite
 from jaxcnnbp.ops.numerics import cast
@@ -55,12 +57,15 @@ def _by_lax(form: Form, laid_out: Form) -> tuple[Implementation, ...]:
 
     XLA makes one dense convolution of all groups, with zeros between them; over several devices it sums wrongly.
     """
-    lax_s = partial(Implementation, single_device=True, uncounted=True)
+
+    def of_lax(form: Form, supports: Condition, spreads: Spread = Spread.NOWHERE) -> Implementation:
+        return Implementation(form, lambda a: supports(a) and not a.has_single_cells, True, spreads, uncounted=True)
+
     return (
-        lax_s(laid_out, lambda a: a.spatial and a.dense and not a.has_single_cells),
-        lax_s(form, lambda a: a.dense and not a.has_single_cells),
-        lax_s(laid_out, lambda a: not a.dense and not a.has_single_cells, spreads=Spread.MENDED),
-        lax_s(partial(grouped.in_turn, laid_out), lambda a: not a.dense and not a.has_single_cells),
+        of_lax(laid_out, lambda a: a.spatial and a.dense),
+        of_lax(form, lambda a: a.dense),
+        of_lax(laid_out, lambda a: not a.dense, Spread.MENDED),
+        of_lax(partial(grouped.in_turn, laid_out), lambda a: not a.dense),
     )
 
 
@@ -167,6 +172,7 @@ KERNEL_GRAD = (
 )
 
 
+@functools.cache
 def passes() -> dict[str, Pass]:
     """The three passes of a convolution, by name, each with all that can compute it."""
     rows = (
@@ -204,11 +210,10 @@ def _problem(geometry: ConvGeometry, images: Array, in_channels: int, out_channe
 
 
 def _by_platform(name: str, problem: ConvProblem, a: Array, b: Array, result: jax.ShapeDtypeStruct) -> Array:
-    asked = Asked(passes()[name], problem, may_be_partitioned(a), chosen_implementation.value, tuning_in_force.value)
-    if recording.value is not None and recording.value.takes(asked):
-        asked.served()  # what does not support the problem is refused here too
-        return zeros_varying_like(result, a, b)
+    asked = Asked(passes()[name], problem, may_be_partitioned(a), chosen_implementation.value, in_force())
     chosen = asked.served()
+    if recording.value is not None and recording.value.takes(asked):
+        return zeros_varying_like(result, a, b)
     mended, everywhere = chosen.on_cpu.spreads is Spread.MENDED, asked.implementation not in (None, "xla")
     exact = chosen.exact if mended else chosen.on_cpu
     forms = Forms(chosen.on_cpu.form, exact.form, chosen.on_cuda.form, chosen.elsewhere.form, mended, everywhere)

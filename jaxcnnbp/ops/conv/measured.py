@@ -154,74 +154,44 @@ class Table:
         places = np.array([_coordinates(row.problem) for row in rows]).reshape(len(rows), len(_SCALES))
         return Table(rows, places * _WEIGHTS)
 
-    def estimate(self, problem: ConvProblem, names: Sequence[str], leave_out: int = -1) -> tuple[dict[str, float], int]:
-        """Seconds a call, with its share of compiling, by name for what was measured near; and the nearest row.
-
-        `leave_out` is a row that is not asked, to see what the others say about it.
-        """
-        distance = np.sqrt(((self.places - np.array(_coordinates(problem)) * _WEIGHTS) ** 2).sum(1))
-        if leave_out >= 0:
-            distance[leave_out] = np.inf
-        near = np.argsort(distance)[:NEIGHBOURS]
-        weights = (distance[near[0]] ** 2 + SAME) / (distance[near] ** 2 + SAME)
-        found = {name: _Mean() for name in names}
-        per_product = _Mean()
-        for index, weight in zip(near, weights, strict=True):
-            row = self.rows[index]
-            seconds = {name: row.seconds[name] for name in names if name in row.seconds}
-            least = min(seconds.values(), default=0.0)
-            if seconds:
-                per_product.add(math.log(least / row.problem.products), weight)
-            for name, of_name in seconds.items():
-                slower = min(math.log(of_name / least), math.log(SLOWEST))
-                found[name].add(slower, weight, math.log(row.compile_seconds[name]))
-        fastest = math.exp(per_product.value) * problem.products
-        expected = {
-            name: fastest * math.exp(mean.with_prior()) + math.exp(mean.other) / CALLS
-            for name, mean in found.items()
-            if mean.weight
-        }
-        return expected, int(near[0])
+    def estimate(self, problem: ConvProblem, names: Sequence[str]) -> tuple[dict[str, float], Measured]:
+        """Seconds a call, with its share of compiling, by name for what was measured near; and the nearest problem."""
+        squared = ((self.places - np.array(_coordinates(problem)) * _WEIGHTS) ** 2).sum(1)
+        near = np.argsort(squared)[:NEIGHBOURS]
+        weights = (squared[near[0]] + SAME) / (squared[near] + SAME)
+        rows = [(weight, self.rows[index]) for index, weight in zip(near, weights, strict=True)]
+        least = [min((row.seconds[n] for n in names if n in row.seconds), default=math.inf) for _, row in rows]
+        known = [(*pair, best) for pair, best in zip(rows, least, strict=True) if best < math.inf]
+        per_product = _mean((weight, math.log(best / row.problem.products)) for weight, row, best in known)
+        expected = {}
+        for name in names:
+            having = [neighbour for neighbour in known if name in neighbour[1].seconds]
+            if having:
+                slower = [(w, min(math.log(row.seconds[name] / best), math.log(SLOWEST))) for w, row, best in having]
+                compiling = _mean((w, math.log(row.compile_seconds[name])) for w, row, _ in having)
+                times = math.exp(_mean([*slower, (UNKNOWN_WEIGHT, math.log(UNKNOWN))]))
+                expected[name] = math.exp(per_product) * problem.products * times + math.exp(compiling) / CALLS
+        return expected, rows[0][1]
 
 
-class _Mean:
-    """Weighted means of two things."""
-
-    def __init__(self) -> None:
-        self.weight = self._sum = self._other = 0.0
-
-    def add(self, value: float, weight: float, other: float = 0.0) -> None:
-        self.weight += weight
-        self._sum += weight * value
-        self._other += weight * other
-
-    @property
-    def value(self) -> float:
-        return self._sum / self.weight if self.weight else 0.0
-
-    @property
-    def other(self) -> float:
-        return self._other / self.weight
-
-    def with_prior(self) -> float:
-        """The first mean, as if something unknown had been measured as well."""
-        return (self._sum + UNKNOWN_WEIGHT * math.log(UNKNOWN)) / (self.weight + UNKNOWN_WEIGHT)
+def _mean(weighted: Iterable[tuple[float, float]]) -> float:
+    """Of pairs of a weight and a value; 0 of none."""
+    pairs = list(weighted)
+    return sum(w * value for w, value in pairs) / sum(w for w, _ in pairs) if pairs else 0.0
 
 
 def estimate(pass_name: str, problem: ConvProblem, names: Sequence[str]) -> dict[str, float]:
     """Seconds that a call is expected to take, by name, for those that were measured on problems near this one."""
-    table = _tables(cpu_kind()).get(pass_name)
-    return table.estimate(problem, names)[0] if table else {}
+    return _tables(cpu_kind())[pass_name].estimate(problem, names)[0]
 
 
 def expected_best(pass_name: str, problem: ConvProblem, names: tuple[str, ...]) -> tuple[str | None, str]:
     """The implementation that is expected to be the fastest, None if nothing near was measured; and why."""
-    table = _tables(cpu_kind()).get(pass_name)
-    seconds, nearest = table.estimate(problem, names) if table else ({}, 0)
-    if table is None or not seconds:
+    seconds, nearest = _tables(cpu_kind())[pass_name].estimate(problem, names)
+    if not seconds:
         return None, ""
     name = min(seconds, key=seconds.__getitem__)
-    return name, _reason(name, seconds, table.rows[nearest])
+    return name, _reason(name, seconds, nearest)
 
 
 def _reason(name: str, seconds: dict[str, float], nearest: Measured) -> str:

@@ -18,7 +18,7 @@ from jaxcnnbp.errors import InputError
 from jaxcnnbp.ops.conv.cuda import Faster
 from jaxcnnbp.ops.conv.measured import expected_best
 from jaxcnnbp.ops.conv.problem import ConvProblem, Form, Implementation, Spread
-from jaxcnnbp.ops.conv.tuning import Tuning, installed
+from jaxcnnbp.ops.conv.tuning import Tuning
 
 DEFAULT = "the default where nothing was measured to be faster"
 
@@ -53,8 +53,7 @@ class Pass:
 
     def supporting(self, problem: ConvProblem, partitioned: bool, platform: str | None = None) -> list[Implementation]:
         """What means this pass of the convolution, one a name, on the default platform if None."""
-        platform = {"gpu": "cuda"}.get(name := platform or jax.default_backend(), name)
-        return _by_name(row for row in self.all if row.serves(problem, partitioned, platform))
+        return _by_name(row for row in self.all if row.serves(problem, partitioned, _as_lowered(platform)))
 
 
 class Served(NamedTuple):
@@ -66,6 +65,12 @@ class Served(NamedTuple):
     elsewhere: Implementation
     reasons: dict[str, str]  # by platform: `"cpu"`, `"cuda"` and `""`
 
+    def on(self, platform: str | None = None) -> tuple[Implementation, str]:
+        """What serves on a platform, the default one if None, and why."""
+        name = _as_lowered(platform)
+        found = {"cpu": self.on_cpu, "cuda": self.on_cuda}.get(name, self.elsewhere)
+        return found, self.reasons.get(name, self.reasons[""])
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -76,7 +81,7 @@ class Asked:
       problem: the convolution.
       partitioned: whether the arrays may lie on several devices.
       implementation: the name that `implementation` asks for, None for none.
-      tuning: the one in force, None for that which is installed.
+      tuning: the one in force, None for none.
     """
 
     of: Pass
@@ -110,15 +115,14 @@ class Asked:
         on_cpu, reason = self._fastest(able)
         # What stands in where numbers are not finite is to compile soon, not to be fast: lax's own, listed first.
         exact = next(row for row in able if row.spreads is Spread.NOWHERE)
-        faster = next((row for row in self.of.on_cuda if row.serves(self.problem, False)), None)
+        faster = next((row for row in self.of.on_cuda if row.serves(self.problem)), None)
         on_cuda, why = (faster.implementation, faster.measured) if faster else (self.of.by_lax, DEFAULT)
         return Served(on_cpu, exact, on_cuda, self.of.by_lax, {"cpu": reason, "cuda": why, "": DEFAULT})
 
     def _fastest(self, able: list[Implementation]) -> tuple[Implementation, str]:
         """What is expected to take the least time on this CPU, and why."""
         names = {row.name: row for row in able}
-        tuning = self.tuning or installed()
-        if tuning is not None and (tuned := tuning.choice(self.of.name, self.problem)) in names:
+        if self.tuning is not None and (tuned := self.tuning.choice(self.of.name, self.problem)) in names:
             return names[tuned], "measured for this problem by the tuning in force"
         if not is_symbolic_dim(self.problem.images):
             name, reason = _expected(self.of.name, self.problem, tuple(names))
@@ -139,6 +143,11 @@ class Asked:
 
 
 _expected = functools.lru_cache(4096)(expected_best)
+
+
+def _as_lowered(platform: str | None) -> str:
+    """The platform by the name under which JAX lowers for it; the default one if None."""
+    return {"gpu": "cuda"}.get(name := platform or jax.default_backend(), name)
 
 
 def _by_name(rows: Any) -> list[Implementation]:
