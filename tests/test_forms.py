@@ -15,6 +15,7 @@ from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 from marks import slow_but
 
+import jaxcnnbp
 from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops import processor
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
@@ -270,6 +271,39 @@ def test_dilated_depthwise_on_cuda(rule):
     traced = jax.jit(functools.partial(choose(rule), geometry=geometry)).trace(*pair)
     lowered = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cuda", "rocm", "tpu")}
     assert [p for p, text in lowered.items() if "stablehlo.convolution" in text] == ["rocm", "tpu"]
+
+
+def lowered_for(platform, x_shape, kernel_shape, **options):
+    """A convolution and its gradients."""
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in (x_shape, kernel_shape))
+    loss = jax.value_and_grad(lambda x, k: jaxcnnbp.correlate(x, k, **options).sum(), (0, 1))
+    return jax.jit(loss).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_padding_is_passed_as_given():
+    """cuDNN pads both ends alike: for a padding that ends with the last window XLA would copy the input."""
+    text = lowered_for("cuda", (2, 8, 8, 3), (3, 3, 3, 4), stride=2, padding=1)
+    assert "stride = [2, 2], pad = [[1, 1], [1, 1]]" in text.replace("\n", " ")
+
+
+def test_transposed_on_cuda():
+    """As the input gradient that XLA knows by the flip of its kernel; delta is sliced, and gaps are written nowhere."""
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((2, 4, 4, 3), (3, 3, 3, 5)))
+    loss = jax.grad(lambda x, k: jaxcnnbp.conv_transpose(x, k, (2, 2), "SAME").sum(), (0, 1))
+    traced = jax.jit(lambda x, k: (jaxcnnbp.conv_transpose(x, k, (2, 2), "SAME"), loss(x, k))).trace(x, kernel)
+    lowered = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cuda", "tpu")}
+    assert ["stablehlo.optimization_barrier" in text for text in lowered.values()] == [True, False]
+    # That of the forward pass, and on other platforms that of the kernel gradient.
+    assert [text.count("lhs_dilate = [2, 2]") for text in lowered.values()] == [1, 2]
+
+
+def test_four_axes_on_cuda():
+    """XLA would abort the process there."""
+    shapes = (2, 3, 3, 3, 3, 2), (2, 2, 2, 2, 2, 2)
+    for implementation in (None, "xla"):
+        with jaxcnnbp.implementation(implementation):
+            assert "stablehlo.convolution" not in lowered_for("cuda", *shapes)
+    assert "stablehlo.convolution" in lowered_for("tpu", *shapes)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 2, 3), (4, 8, 6, 3, 2)], ids=str)

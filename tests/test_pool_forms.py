@@ -49,15 +49,18 @@ def test_folds_agree(window, kind):
     @jax.jit
     def folds(x):
         (best, taps), (wanted, wanted_taps) = (f(x, window, kind) for f in (extremes_and_taps, extreme_fold.by_joining))
-        assert taps.dtype == wanted_taps.dtype
-        places = (extreme_pool.flat_argmax(t, window) for t in (taps, wanted_taps))
-        return best, wanted, extremes(x, window, kind), extreme_fold._extremes_by_lax(x, window, kind), *places
+        form = extreme_fold._all_axes_at_once if is_written_out(window) else extreme_fold.by_joining
+        on_gpu, on_gpu_taps = form(x, window, kind)
+        assert taps.dtype == wanted_taps.dtype == on_gpu_taps.dtype
+        places = (extreme_pool.flat_argmax(t, window) for t in (taps, wanted_taps, on_gpu_taps))
+        return best, on_gpu, wanted, extremes(x, window, kind), extreme_fold._extremes_by_lax(x, window, kind), *places
 
     for values in ((0, 1, 2), (0, np.nan), (-np.inf, np.inf, np.nan, 1)):
-        best, *others, place, wanted_place = folds(images(window, values))
+        best, *others, place, wanted_place, on_gpu_place = folds(images(window, values))
         for other in others:
             assert_same(other, best)
         assert_same(place, wanted_place)
+        assert_same(on_gpu_place, wanted_place)
 
 
 def test_integers_fold_as_floats_do(window):

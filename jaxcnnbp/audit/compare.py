@@ -191,7 +191,7 @@ def _row(
         wrong=int(wrong.sum()),
         wrong_places=layout.count(wrong),
         reason=reason,
-        hint=hint_for(maps, layout.axes, others) if wrong.any() else "",
+        hint=hint_for(maps, wrong, layout.axes, others) if wrong.any() else "",
         axes=layout.axes,
         slope=slope,
         maps=maps,

@@ -8,6 +8,7 @@ of special functions) belong to the definition of what they differentiate, and s
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,8 +93,24 @@ def is_of_jax(rule: Any) -> bool:
 
 
 def module_of(rule: Any) -> str:
-    """The package that it is of."""
-    return str(getattr(rule, "__module__", "")).partition(".")[0]
+    """The package that it is of: where its function was written, or, for a function of JAX's, its derivative."""
+    packages = (_package(written) for written in (rule, *_derivatives(rule)))
+    return next((name for name in packages if name != "jax"), "jax")
+
+
+def _derivatives(rule: Any) -> Iterator[Any]:
+    """The functions that say what its derivative is; `defjvps` has JAX call them from a function of its own."""
+    yield from filter(None, (getattr(rule, name, None) for name in ("fwd", "bwd")))
+    if (jvp := getattr(rule, "jvp", None)) is not None:
+        held = [cell.cell_contents for cell in getattr(jvp, "__closure__", None) or ()]
+        each = [one for cell in held for one in (cell if isinstance(cell, (tuple, list)) else (cell,))]
+        yield from (jvp, *filter(callable, each))
+
+
+def _package(written: Any) -> str:
+    while isinstance(written, functools.partial):
+        written = written.func
+    return str(getattr(written, "__module__", "")).partition(".")[0]
 
 
 @contextmanager

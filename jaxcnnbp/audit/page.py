@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = "jaxcnnbp.audit"
 WORST = 20
+# Of all pictures of a page, at most 4 MiB in its file; larger slices are cut to what is around the worst element.
+CELLS = 600_000
 _SHARED = """A gradient is right if each of its elements is as near to {truth} as rounding explains: that distance is
 <b>allowed</b>, and the last column is the largest error in units of it, so that anything up to 1 is right."""
 READ = f"""Every gradient below was computed three times: by the function's own hand-written rules (<b>manual</b>), by
@@ -54,8 +57,9 @@ def page_of(report: GradientReport, title: str, command: str = "") -> str:
     ]
     body = "\n".join(sections)
     styles = [part("pictures.css"), part("assets/report.css", _PACKAGE)]
+    leaves = [_maps(row, CELLS // (3 * len(report.rows))) for row in report.rows]
     scripts = [part("pictures.js"), part("assets/report.js", _PACKAGE)]
-    return document(title, body, styles=styles, scripts=scripts, data={"leaves": [_maps(row) for row in report.rows]})
+    return document(title, body, styles=styles, scripts=scripts, data={"leaves": leaves})
 
 
 def fragment_of(report: GradientReport) -> str:
@@ -195,24 +199,48 @@ def _slope_sentence(row: Row) -> str:
     )
 
 
-def _maps(row: Row) -> dict[str, Any]:
-    """The slice through the worst element, as three pictures."""
+def _maps(row: Row, most: int) -> dict[str, Any]:
+    """The slice through the worst element, as three pictures of at most so many cells."""
     parts = {
         "manual": np.real(row.maps.manual),
         "oracle": np.real(row.maps.oracle),
         "error / allowed": np.minimum(_excess(row), np.finfo(np.float32).max),
     }
-    pictures = [_picture(name, slice_of(values, row), _slice_words(row)) for name, values in parts.items()]
-    return {"name": row.name, "pictures": pictures}
+    slices = {name: slice_of(values, row) for name, values in parts.items()}
+    cut = _around_worst(row, slices["oracle"].shape, most)
+    words = _slice_words(row, slices["oracle"].shape, cut)
+    return {"name": row.name, "pictures": [_picture(name, values[cut], words) for name, values in slices.items()]}
 
 
-def _slice_words(row: Row) -> str:
-    """Which slice of the array the pictures show; "" for the whole."""
+def _around_worst(row: Row, shape: tuple[int, ...], most: int) -> tuple[slice, slice]:
+    """What is shown of a slice: all of it, or `most` cells that are about a square with the worst element inside."""
+    height = min(shape[0], max(1, math.isqrt(most)))
+    width = min(shape[1], max(1, most // height))
+    extents = min(shape[0], max(1, most // width)), width
+    worst = () if row.worst is None else row.worst.index
+    shown = _shown(row) if len(worst) > 2 else range(len(worst))
+    place = (*[0] * (2 - len(shown)), *(worst[axis] for axis in shown))
+    starts = (min(max(0, at - e // 2), n - e) for at, e, n in zip(place, extents, shape, strict=True))
+    rows, columns = (slice(start, start + e) for start, e in zip(starts, extents, strict=True))
+    return rows, columns
+
+
+def _shown(row: Row) -> tuple[int, int]:
+    """The two axes of an array of more axes that pictures show."""
     rank = len(row.shape)
-    if rank <= 2 or row.worst is None:
-        return ""
-    shown = row.axes[-2:] if len(row.axes) >= 2 else (rank - 2, rank - 1)
-    return f", the slice [{','.join(':' if a in shown else str(i) for a, i in enumerate(row.worst.index))}]"
+    return (row.axes[-2], row.axes[-1]) if len(row.axes) >= 2 else (rank - 2, rank - 1)
+
+
+def _slice_words(row: Row, shape: tuple[int, ...], cut: tuple[slice, slice]) -> str:
+    """Which slice of the array the pictures show, and which part of it; "" for the whole."""
+    words = ""
+    if len(row.shape) > 2 and row.worst is not None:
+        shown = _shown(row)
+        words = f", the slice [{','.join(':' if a in shown else str(i) for a, i in enumerate(row.worst.index))}]"
+    if tuple(part.stop - part.start for part in cut) != shape:
+        rows, columns = (f"{part.start} .. {part.stop - 1}" for part in cut)
+        words += f", of {'x'.join(map(str, shape))} only rows {rows}, columns {columns}, around the worst element"
+    return words
 
 
 def _picture(name: str, values: np.ndarray, where: str) -> dict[str, Any]:

@@ -13,9 +13,12 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of
+from jaxcnnbp.audit.passes import has
 
 # Primitives that hand their first operand on as it is.
 TRANSPARENT = ("convert_element_type", "copy", "copy_p", "optimization_barrier")
+# An option of each of the oracle's rules that slide a window.
+WINDOWED = frozenset(("layout", "flip", "sign", "count_include_pad"))
 CALLS = ("jit", "custom_vjp_call", "custom_jvp_call", "closed_call", "remat2", "checkpoint")
 
 
@@ -48,6 +51,17 @@ def usages(closed: ClosedJaxpr, inputs: int) -> dict[int, Usage]:
     for place, usage in _walk(closed.jaxpr, {v: i for i, v in enumerate(closed.jaxpr.invars[:inputs])}):
         found.setdefault(place, usage)
     return found
+
+
+def slides_windows(closed: ClosedJaxpr) -> bool:
+    """Whether there is a convolution or a pooling in a trace: without one nothing has edges and corners."""
+    return has(closed.jaxpr, _is_windowed)
+
+
+def _is_windowed(eqn: JaxprEqn) -> bool:
+    name = eqn.primitive.name
+    windowed = name.startswith(("conv_general_dilated", "reduce_window", "select_and_"))
+    return windowed or (name == "numpy_oracle" and bool(WINDOWED.intersection(dict(eqn.params["rule"].options))))
 
 
 def _walk(jaxpr: Jaxpr, places: dict[Any, int]) -> Iterator[tuple[int, Usage]]:

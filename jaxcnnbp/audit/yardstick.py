@@ -18,7 +18,7 @@ from jaxcnnbp.audit.place import Layout, layout_of
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.audit.report import Maps
 from jaxcnnbp.audit.trial import Trial, first_line
-from jaxcnnbp.audit.usage import usages
+from jaxcnnbp.audit.usage import slides_windows, usages
 
 NOISE_RUNS = 8
 # Without an oracle a right gradient may be off by this much of the element, and of the largest entry, beyond the
@@ -75,6 +75,7 @@ class Yardstick:
         self._terms = max(1, *sizes)
         self._shapes = [a.shape for a in trial.manual.gradients]
         self._usages = {} if self.judge is None else usages(self.judge.closed, len(trial.dtypes))
+        self._windows = self.judge is not None and slides_windows(self.judge.closed)
 
     @property
     def judge(self) -> Oracle | None:
@@ -148,8 +149,8 @@ class Yardstick:
 
     def layout(self, name: str, shape: tuple[int, ...], place: int | None = None) -> Layout:
         """Where the elements of the array `name` lie, which is the input at `place` if it is one."""
-        usage = None if place is None else self._usages.get(place)
-        return layout_of(name, shape, self._spatial.get(name), usage, self._shapes)
+        usage, axes = None if place is None else self._usages.get(place), self._spatial.get(name)
+        return layout_of(name, shape, axes if self._windows or axes else (), usage, self._shapes)
 
     @cached_property
     def _disturbed(self) -> list[Pass]:

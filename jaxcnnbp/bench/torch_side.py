@@ -55,9 +55,9 @@ def layouts(rank: int) -> dict[str, Any]:
 def to_torch(array: jax.Array, layout: Any) -> Any:
     """`(batch, *spatial, channels)` as PyTorch has it, `(batch, channels, *spatial)`, in a memory format."""
     torch = torch_module()
-    values = np.array(np.moveaxis(np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32), -1, 1))
-    kind = getattr(torch, array.dtype.name)
-    return torch.from_numpy(values).to(device_of(), kind).contiguous(memory_format=layout)
+    values = torch.from_numpy(np.array(array, np.float64 if array.dtype == np.float64 else np.float32))
+    moved = values.to(device_of(), getattr(torch, array.dtype.name)).movedim(-1, 1)
+    return moved.contiguous(memory_format=layout)
 
 
 def _kernel_to_torch(kernel: jax.Array, case: Case, layout: Any) -> Any:

@@ -16,7 +16,7 @@ from jaxcnnbp.train.collectives import gather_parts, sum_over_devices
 from jaxcnnbp.train.data.split import Batch
 from jaxcnnbp.train.layout import DATA, ONE_DEVICE, Layout
 from jaxcnnbp.train.program import Program, predicted_class, scaled_images
-from jaxcnnbp.train.step import mean_loss
+from jaxcnnbp.train.step import mean_loss, same_bits
 
 __all__ = ["EVALUATION_BATCH", "Score", "evaluate", "make_score"]
 
@@ -35,9 +35,11 @@ class Score(NamedTuple):
         return 1.0 - float(np.trace(self.confusion)) / float(self.confusion.sum())
 
 
-def make_score(program: Program, layout: Layout = ONE_DEVICE) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """The jitted function that scores one batch."""
-    return jax.jit(functools.partial(_score_batch, program, layout))
+def make_score(
+    program: Program, layout: Layout = ONE_DEVICE, deterministic: bool = False
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    """The jitted function that scores one batch; the arguments are those of `make_step`."""
+    return jax.jit(functools.partial(_score_batch, program, layout), compiler_options=same_bits(deterministic))
 
 
 def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> Score:

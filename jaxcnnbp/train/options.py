@@ -143,7 +143,7 @@ class Run:
     """Devices, processes and checkpoints of one run; the help of each field says what it means.
 
     What is trained stands in `Options`. A run on other devices gives the same result within rounding, a run that was
-    interrupted and resumed on the same devices the same bits.
+    interrupted and resumed on the same devices the same bits; on GPUs if it is `deterministic`.
 
     Raises:
         InputError: a value outside its range, or values that do not go together, named in one sentence.
@@ -168,6 +168,7 @@ class Run:
         " or restart it after its end.",
         choices=EXTENSIONS,
     )
+    deterministic: bool = _option(False, "On GPUs, the same bits in every run; slower. Other devices give them anyway.")
     profile: str | None = _option(None, "Folder of a JAX trace of steps 11 to 15, and of the time each rule took.")
     coordinator: str | None = _option(None, "HOST:PORT of process 0, for a run of several processes.")
     num_processes: int | None = _option(None, "Number of processes.", _AT_LEAST_ONE)

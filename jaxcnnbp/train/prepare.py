@@ -87,7 +87,8 @@ class Job:
         rate = extended_schedule(self.options, self.steps, extensions)
         optimizer = make_optimizer(self.options, self.options.epochs * self.steps, rate)
         program = dataclasses.replace(self.program, optimizer=optimizer)
-        return dataclasses.replace(self, program=program, rate=rate, step=make_step(program, self.layout))
+        step = make_step(program, self.layout, self.run.deterministic)
+        return dataclasses.replace(self, program=program, rate=rate, step=step)
 
     def first_state(self) -> TrainState:
         """The state before the first step, where it belongs."""
@@ -162,7 +163,7 @@ def prepare(
     program = build_program(options, data)
     layout = make_layout(run, options.batch, data.train.images.shape[1], options.augment != "none")
     rate = make_schedule(options, options.epochs * steps_per_epoch(options, data))
-    step, score = make_step(program, layout), make_score(program, layout)
+    step, score = (make(program, layout, run.deterministic) for make in (make_step, make_score))
     checkpoints = None
     if run.checkpoints is not None:
         identity = identity_of(options, data, layout.data, layout.height, watch.note, run.extend)

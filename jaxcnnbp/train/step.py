@@ -76,18 +76,28 @@ def initial_state(program: Program, seed: int, input_shape: tuple[int, ...]) -> 
 
 
 def make_step(
-    program: Program, layout: Layout = ONE_DEVICE
+    program: Program, layout: Layout = ONE_DEVICE, deterministic: bool = False
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Figures]]:
     """`train_step` of one program, jitted, with the old state's memory reused for the new one.
 
     Args:
         program: all that stays the same.
         layout: which device holds what.
+        deterministic: whether GPUs must give the same bits every time, which other devices do anyway.
 
     Returns:
         Function of the state (consumed) and a batch.
     """
-    return jax.jit(functools.partial(train_step, program, layout=layout), donate_argnums=0)
+    step = functools.partial(train_step, program, layout=layout)
+    return jax.jit(step, donate_argnums=0, compiler_options=same_bits(deterministic))
+
+
+def same_bits(deterministic: bool) -> dict[str, bool]:
+    """The options of XLA under which a GPU gives the same bits every time, if that is asked for.
+
+    Some of cuDNN's algorithms add in any order, and XLA takes what it times as the fastest, now one, now another.
+    """
+    return {"xla_gpu_deterministic_ops": True} if deterministic and jax.default_backend() == "gpu" else {}
 
 
 def train_step(

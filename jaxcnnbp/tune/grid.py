@@ -16,6 +16,9 @@ CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 
 EXTENTS = (2, 4, 5, 7, 8, 10, 13, 14, 16, 17, 20, 24, 28, 32, 36, 48, 56, 64, 80, 96, 112, 128, 160, 224)
 IMAGES = (1, 1, 2, 4, 8, 8, 16, 32, 32, 64, 128)
 STRIDES = (1, 1, 1, 2, 2, 3)
+# What the networks that most people train are made of.
+USUAL_CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+USUAL_EXTENTS = (7, 8, 14, 16, 28, 32, 56, 64, 112)
 # A layer of fewer products is all overhead; one of more takes long where only a plain loop supports it.
 LEAST_PRODUCTS, MOST_PRODUCTS, MOST_CELLS = 2e4, 6e8, 8e6
 
@@ -24,7 +27,7 @@ class Kind(NamedTuple):
     """A kind of layer.
 
     Attributes:
-      share: how often it is drawn, in percent.
+      share: how often it is drawn, beside the others.
       rank: number of spatial axes.
       sizes: windows, the same on every axis.
       extents: of the input.
@@ -38,6 +41,7 @@ class Kind(NamedTuple):
 
 _LINES = tuple(round(2 ** (n / 4)) for n in range(16, 57))
 KINDS = {
+    "usual": Kind(60, 2, (1, 1, 3, 3, 3, 3, 5), USUAL_EXTENTS),
     "dense": Kind(38, 2, (2, 3, 3, 3, 3, 4, 5, 5, 7, 8, 11)),
     "pointwise": Kind(8, 2, (1,)),
     "depthwise": Kind(14, 2, (3, 3, 3, 5, 7, 9, 11, 15, 31)),
@@ -81,6 +85,12 @@ def _drawn(draw: _Draw, name: str, dtype: str) -> ConvProblem:
     if name == "dense" and draw.rng.random() < 0.12:  # 1x7 and 7x1, as Inception has them
         size = (1, size[1]) if draw.rng.random() < 0.5 else (size[0], 1)
     spatial = (draw.one(kind.extents),) * kind.rank
+    if name == "usual":
+        stride = (draw.one((1, 1, 1, 2)),) * 2
+        window = Window(spatial, size, stride, parse_padding("SAME", spatial, size, stride), ones, ones)
+        return ConvProblem(
+            ConvGeometry(window, groups, exact=False), in_channels, out_channels, draw.one(IMAGES), dtype
+        )
     if kind.rank == 2 and draw.rng.random() < 0.3:
         spatial = (spatial[0], draw.one(kind.extents))
     stride = (draw.one(STRIDES) if draw.rng.random() < 0.75 else size[0],) * kind.rank
@@ -98,6 +108,11 @@ def _drawn(draw: _Draw, name: str, dtype: str) -> ConvProblem:
 
 def _channels(draw: _Draw, name: str) -> Ints:
     """Groups, and the channels that each reads and writes."""
+    if name == "usual":
+        reads = draw.one(USUAL_CHANNELS)
+        if draw.rng.random() < 0.2:
+            return reads, 1, 1
+        return 1, reads, draw.one((reads, reads, 2 * reads, max(1, reads // 2), 4 * reads))
     reads, writes = draw.one(CHANNELS), draw.one(CHANNELS)
     if name == "depthwise":
         return reads, 1, 1

@@ -141,3 +141,42 @@ def test_command_refuses_a_missing_folder(tmp_path):
     result = CliRunner().invoke(main, ["compare", "--json", str(tmp_path / "no" / "report.json")])
     assert result.exit_code == 2
     assert "does not exist" in result.output
+
+
+LOCALISED = {
+    "the last columns": (lambda g: g.at[..., 8:].set(0), "but for axis 1 in [8, 9]: all 0 there"),
+    "a row": (lambda g: g.at[2].multiply(1.5), "but for axis 0 in [2]: 1.5 times the right one there"),
+    "every second column": (lambda g: g.at[:, ::2].multiply(-1), "but for axis 1 in 0, 2 .. 8: -1 times the right one"),
+    "many rows": (lambda g: g.at[:5].add(1), "but for axis 0 in 0 .. 4: wrong there"),
+    "an element": (lambda g: g.at[3, 4].set(0), "but for axis 0 in [3], axis 1 in [4]: all 0 there"),
+    "above the diagonal": (jnp.tril, "but for where axis 0 < axis 1: all 0 there"),
+}
+
+
+def spoilt_sine(spoil):
+    sine = jax.custom_vjp(jnp.sin)
+    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, delta: (spoil(delta * jnp.cos(x)),))
+    return sine
+
+
+@pytest.mark.parametrize(("spoil", "words"), LOCALISED.values(), ids=LOCALISED)
+def test_says_where_a_mistake_lies(spoil, words):
+    x = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (6, 10)), jnp.float32)
+    assert words in compare_gradients(spoilt_sine(spoil), x)["x"].verdict()
+
+
+def test_no_edges_without_windows():
+    """Nor a factor for a single number, which always has one."""
+    row = compare_gradients(spoilt_sine(lambda g: g.at[0, 0, 0, 0].set(0)), jnp.ones((2, 5, 5, 2)))["x"]
+    assert (row.axes, row.wrong_places, row.worst.place) == ((), {}, "")
+    assert compare_gradients(spoilt_sine(lambda g: 3 * g), jnp.float32(1))["x"].hint == ""
+
+
+def test_pages_stay_small():
+    """Of large arrays what is around the worst element."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (1500, 1200)), jnp.float32)
+    spoilt = spoilt_sine(lambda g: g.at[1400, 1100].set(0))
+    report = compare_gradients(spoilt, x, finite_differences=False)
+    page = report.to_html()
+    assert len(page) < 5 * 2**20
+    assert "of 1500x1200 only rows 1053 .. 1499, columns 753 .. 1199" in page

@@ -62,12 +62,12 @@ def main() -> int:
 
 def _step(name: str, record: Record, arguments: argparse.Namespace, until: float) -> None:
     dry, workers = arguments.dry, min(16, os.cpu_count() or 1)
-    layers = chosen(arguments.layers, dry)
+    layers, networks = chosen(arguments.layers, dry)
     chip = str(jax.devices()[0].device_kind).lower().replace(" ", "-")
     run: dict[str, Callable[[], None]] = {
         "right": lambda: right.run(record, layers, dry, workers, until),
         "deterministic": lambda: deterministic.run(record, layers, dry, workers, until),
-        "fast": lambda: fast.run(record, layers, dry, workers, until, record.path.with_name(f"{chip}.json")),
+        "fast": lambda: fast.run(record, layers, networks, dry, workers, until, record.path.with_name(f"{chip}.json")),
         "forms": lambda: forms.run(record, layers, dry, workers, until),
         "trained": lambda: trained.run(record, dry, arguments.data),
     }
@@ -78,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--dry", action="store_true", help="small shapes, on any machine")
     parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {', '.join(STEPS)} [default: all]")
-    parser.add_argument("--layers", help="names or shell patterns, after commas [default: all]")
+    parser.add_argument("--layers", help="names or shell patterns of layers and networks, after commas [default: all]")
     parser.add_argument("--minutes", type=float, default=7.0, help="time for all steps [default: %(default)s]")
     parser.add_argument("--data", help="folder of MNIST-format files to train on [default: scikit-learn's digits]")
     parser.add_argument("--out", help="folder of the results [default: $OUT, or build/gpu]")

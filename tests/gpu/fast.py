@@ -11,12 +11,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import jax.numpy as jnp
+from jax import Array
 
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit, measure_limit
-from jaxcnnbp.bench.networks import LARGE, Network
+from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes, temporary
 from jaxcnnbp.bench.results import STEP, Results, Row, save
@@ -40,7 +40,15 @@ PASSES = ("forward", "input grad", "kernel grad")
 _SIDES = {"jaxcnnbp": manual_layer, "autodiff": autodiff_layer}
 
 
-def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until: float, path: Path) -> None:
+def run(
+    record: Record,
+    layers: tuple[Case, ...],
+    networks: tuple[Network, ...],
+    dry: bool,
+    workers: int,
+    until: float,
+    path: Path,
+) -> None:
     """Store what was measured by `until`; programs are compiled side by side, then nothing runs but what is timed."""
     with_torch = not dry and not why_no_torch()
     seconds = 0.01 if dry else 0.2
@@ -49,32 +57,32 @@ def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until
     check = check_instrument(False, 0.2 if dry else 1.0)
     results = Results(machine(), versions("flax", "torch"), method, check, limits)
     layers = tuple(narrow(small(case, 1, 5), 8) for case in layers) if dry else layers
+    for network in networks:  # first: what people train takes longer than every layer, and says more
+        if monotonic() > until:
+            record.add(name=network.name, left_out="no time")
+            continue
+        row = _step_row(network, dict(jax_steps(network, "float32")), seconds, with_torch)
+        results = dataclasses.replace(results, steps=(*results.steps, row))
+        save(results, path)
     for dtype in limits:
         for case in layers:
             if monotonic() > until:
                 record.add(name=f"{case.name}, {dtype}", left_out="no time")
                 continue
-            found = _compiled(case, dtype, workers)
-            rows = tuple(_row(case, step, dtype, found[step], limits[dtype], seconds, with_torch) for step in found)
+            operands = arrays(case, dtype)
+            found = _compiled(case, operands, workers)
+            rows = tuple(_row(case, step, operands, found[step], limits[dtype], seconds, with_torch) for step in found)
             results = dataclasses.replace(results, rows=results.rows + rows)
             save(results, path)
-        if dtype == "float32" and not dry:  # before the other dtypes, which matter less
-            for network in LARGE:
-                if monotonic() > until:
-                    record.add(name=network.name, left_out="no time")
-                    continue
-                row = _step_row(network, dict(jax_steps(network, dtype)), seconds, with_torch)
-                results = dataclasses.replace(results, steps=(*results.steps, row))
-                save(results, path)
     record.add(name="rows", ok=bool(results.rows), rows=len(results.rows), steps=len(results.steps))
 
 
+Operands = tuple[Array, Array, Array]  # input, kernel, delta
 Sides = dict[str, tuple[Compiled, Program, int]]  # the program, what it is called with, bytes between the passes
 
 
-def _compiled(case: Case, dtype: str, workers: int) -> dict[str, Sides]:
+def _compiled(case: Case, operands: Operands, workers: int) -> dict[str, Sides]:
     """The programs of each pass, by side, compiled side by side."""
-    operands = arrays(case, dtype)
     inputs = operands[: 1 if case.is_pool else 2]
     jobs: list[tuple[str, str, Program, int]] = []
     for side, make in _SIDES.items():
@@ -89,16 +97,18 @@ def _compiled(case: Case, dtype: str, workers: int) -> dict[str, Sides]:
     return found
 
 
-def _row(case: Case, step: str, dtype: str, sides: Sides, limit: Limit, seconds: float, with_torch: bool) -> Row:
+def _row(
+    case: Case, step: str, operands: Operands, sides: Sides, limit: Limit, seconds: float, with_torch: bool
+) -> Row:
     calls = {side: call_of(compiled.function, program.args) for side, (compiled, program, _) in sides.items()}
-    other = better_layout(lambda: torch_calls(case, arrays(case, dtype), step), SYSTEM) if with_torch else Opponent({})
+    other = better_layout(lambda: torch_calls(case, operands, step), SYSTEM) if with_torch else Opponent({})
     times = side_by_side(blocks(calls, other), Plan(seconds, pause=0.0), SYSTEM)
-    allowed = limit.seconds(*case.work(step, jnp.dtype(dtype).itemsize))
+    allowed = limit.seconds(*case.work(step, operands[0].dtype.itemsize))
     return Row(
         case.name,
         case.layer,
         step,
-        dtype,
+        operands[0].dtype.name,
         times,
         temp_bytes=temporary({side: compiled for side, (compiled, *_) in sides.items()}),
         residual_bytes={side: kept for side, (*_, kept) in sides.items()},

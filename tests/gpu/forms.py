@@ -15,7 +15,7 @@ from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
 from jaxcnnbp.bench.jax_side import autodiff_layer
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops.conv import dispatch
+from jaxcnnbp.ops.conv import cuda, dispatch
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv.api import conv_geometry
 from jaxcnnbp.ops.conv.cpu import grouped as conv_groups
@@ -30,7 +30,6 @@ from jaxcnnbp.ops.pool import window_max as extreme_fold
 from jaxcnnbp.ops.pool.parse import parse_pool
 from jaxcnnbp.timing import Plan, call_of
 from jaxcnnbp.timing import side_by_side as timed
-from tests.gpu.candidates import folded_at_once
 from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record, side_by_side
 
@@ -42,7 +41,7 @@ _BY_GROUP = (conv_groups.forward_by_group, conv_groups.input_grad_by_group, conv
 # for it: measured once, every one of these took longer than lax's form, up to thirty times.
 _FOR_CPUS = (
     *("tap_rows", "by_group", "in_turn", "rows", "slices", "winograd", "patches", "patches_of_delta"),
-    *("long_rows", "pairs", "each_group"),
+    *("long_rows", "pairs", "each_group", "eigen"),
 )
 
 
@@ -80,6 +79,8 @@ def candidates(case: Case, step: str, for_cpus: bool) -> dict[str, Form]:
         found["sliced delta, lax"] = functools.partial(
             conv_strided.transposed_kernel_grad, conv_forms.kernel_grad_by_lax
         )
+    if problem.transposed and step == "forward":
+        found["as input gradient, lax"] = cuda.transposed_forward
     left_out = () if for_cpus else (*_FOR_CPUS, *(("columns",) if step != "input grad" else ()))
     return {name: form for name, form in found.items() if name not in left_out}
 
@@ -162,7 +163,8 @@ def _pool_forms(case: Case, dtype: str) -> dict[str, dict[str, tuple[Callable[..
     forward = {
         "values": lambda x: extreme_fold.extremes(x, window, "max"),
         "values and taps": lambda x: extreme_pool.winners(x, window, "max"),
-        "at once": lambda x: folded_at_once(x, window, "max"),
+        "by axis": lambda x: extreme_fold._one_axis_after_the_other(x, window, "max"),
+        "at once": lambda x: extreme_fold._all_axes_at_once(x, window, "max"),
         "lax": autodiff_layer(case),
     }
     back = {

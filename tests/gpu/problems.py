@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxcnnbp.bench.cases import Case, select
+from jaxcnnbp.bench.networks import LARGE, Network
 
 CONVOLUTIONS = (
     Case("dense", "conv", (64, 56, 56, 64), (3, 3), 64, padding=1),
@@ -55,10 +56,13 @@ def narrow(case: Case, channels: int) -> Case:
     return dataclasses.replace(case, shape=(*case.shape[:-1], channels), features=case.features // share, groups=groups)
 
 
-def chosen(pattern: str | None, dry: bool) -> tuple[Case, ...]:
-    """The layers that a pattern names, all by default; few of them dry."""
-    layers = CONVOLUTIONS + POOLS
+def chosen(pattern: str | None, dry: bool) -> tuple[tuple[Case, ...], tuple[Network, ...]]:
+    """The layers and the networks that a pattern names, all by default; few layers and no network dry."""
+    layers, networks = CONVOLUTIONS + POOLS, LARGE
     if pattern is not None:
-        names = select(pattern, [case.name for case in layers])
-        return tuple(case for case in layers if case.name in names)
-    return layers[::7] if dry else layers
+        names = select(pattern, [one.name for one in (*layers, *networks)])
+        layers = tuple(one for one in layers if one.name in names)
+        networks = tuple(one for one in networks if one.name in names)
+    elif dry:
+        layers = layers[::7]
+    return layers, () if dry else networks

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def run(record: Record, layers: tuple[Case, ...], dry: bool, workers: int, until
     jobs = [(functools.partial(_check_case, case, kinds, record), str(case)) for case in every]
     for kind in kinds:
         jobs += [(functools.partial(check_layer, case, kind, record), f"{case.name}, {kind}") for case in few]
+    random.Random(0).shuffle(jobs)  # what there is no time for shall not be all of one kind
     side_by_side(jobs, workers, until, record)
 
 

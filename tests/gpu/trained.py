@@ -19,15 +19,22 @@ def run(record: Record, dry: bool, folder: str | None) -> None:
     options = Options(data=folder or "digits", epochs=2, batch=64)
     data = _few(load(options)) if dry else load(options)
     with tempfile.TemporaryDirectory() as place:
-        once = train(options, data, run=Run(checkpoints=f"{place}/once"))
-        for epoch in once.history:
+        for epoch in train(options, data).history:
             record.add(name=f"epoch {epoch.epoch}", **dataclasses.asdict(epoch))
+        once = train(options, data, run=Run(checkpoints=f"{place}/once", deterministic=True))
+        for epoch in once.history:
+            record.add(name=f"epoch {epoch.epoch}, deterministic", **dataclasses.asdict(epoch))
         halves = f"{place}/halves"
         try:
-            train(options, data, run=Run(checkpoints=halves), stop=_after(once.history[0].step * 3 // 2))
+            train(
+                options,
+                data,
+                run=Run(checkpoints=halves, deterministic=True),
+                stop=_after(once.history[0].step * 3 // 2),
+            )
             record.add(name="interrupted", ok=False)
         except Stopped:
-            resumed = train(options, data, run=Run(checkpoints=halves, resume=True))
+            resumed = train(options, data, run=Run(checkpoints=halves, deterministic=True, resume=True))
             record.add(name="resumed to the same bits", ok=_bits(once) == _bits(resumed))
     error, most = once.history[-1].test_error, 0.95 if dry else 0.1
     record.add(name="learns", test_error=error, ok=error < most)

@@ -1,7 +1,8 @@
 """What serves on NVIDIA GPUs where lax's convolution, cuDNN's, was measured to be slow, and what can be asked for.
 
 `measured` is the time of lax's against this one on an H200 (float32 with TF32, JAX 0.11.2, 64 images), from
-`benchmarks/gpu/h200-forms.json`. Other dtypes and one or three axes were not measured, and stay lax's.
+`benchmarks/gpu`. Other dtypes and three axes were not measured, and stay lax's, but for transposed convolutions: there
+it is XLA that writes the gaps into memory, whatever the dtype.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import importlib
 from functools import partial
 from typing import NamedTuple
 
-from jax import Array
+from jax import Array, lax
 
 from jaxcnnbp.ops.conv import forms as plain
-from jaxcnnbp.ops.conv.cpu import depthwise
-from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Implementation
+from jaxcnnbp.ops.conv.cpu import depthwise, phases
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, flip
+from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Form, Implementation
 
 
 class Faster(NamedTuple):
@@ -28,26 +29,42 @@ class Faster(NamedTuple):
     def serves(self, problem: ConvProblem) -> bool:
         """Whether it may serve there and was measured to be faster."""
         supported = self.implementation.serves(problem, partitioned=False)
-        return supported and problem.dtype == "float32" and self.where(problem)
+        return supported and (problem.dtype == "float32" or problem.transposed) and self.where(problem)
 
 
-def _is_gapless(a: ConvProblem) -> bool:
-    return a.planar and a.gapless and a.few_taps
+def transposed_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """A convolution over gaps as the input gradient that it is, which XLA knows by the flip of its kernel.
+
+    It is flipped twice, with a barrier in between: XLA would drop both.
+
+    Source: `MatchBackwardInput`, https://github.com/openxla/xla, xla/service/gpu/transforms/conv_rewriter.cc.
+    """
+    rank = geometry.window.rank
+    return plain.forward_by_lax(x, flip(lax.optimization_barrier(flip(kernel, rank)), rank), geometry)
 
 
-_depthwise = partial(Implementation, supports=lambda a: a.depthwise and _is_gapless(a))
-_dense = partial(Implementation, supports=lambda a: a.dense and _is_gapless(a))
+_transposed = partial(Implementation, supports=lambda a: a.transposed and a.dense)
+
+
+def _depthwise(form: Form, rank: int = 2) -> Implementation:
+    return Implementation(form, lambda a: a.depthwise and a.geometry.window.rank == rank and a.gapless and a.few_taps)
+
 
 FORWARD = (
+    Faster(
+        _transposed(transposed_forward),
+        lambda a: True,
+        "transposed 4x4/2, 128 to 64 channels on 32x32: 381 -> 116 us; 2x2/2 on 56x56: 199 -> 100 us",
+    ),
     Faster(
         _depthwise(depthwise.forward_by_padding),
         lambda a: a.dilated,
         "depthwise 3x3, dilated 2, 128 channels on 56x56: 1394 -> 153 us",
     ),
     Faster(
-        _depthwise(depthwise.forward_by_shifts),
-        lambda a: a.has_stride and a.taps <= 9,
-        "depthwise 3x3/2, 64 channels on 112x112: 180 -> 100 us",
+        _depthwise(depthwise.forward_by_padding, rank=1),
+        lambda a: a.taps > 25,  # fewer were not measured
+        "depthwise, 31 taps, 256 channels on 2048: 3890 -> 596 us",
     ),
 )
 INPUT_GRAD = (
@@ -57,19 +74,34 @@ INPUT_GRAD = (
         "depthwise 3x3, dilated 2: 1395 -> 153 us",
     ),
     Faster(
+        _depthwise(depthwise.input_grad_by_padding, rank=1),
+        lambda a: a.taps > 25,
+        "depthwise, 31 taps: 3880 -> 579 us",
+    ),
+    Faster(
         _depthwise(plain.input_grad_by_taps),
         lambda a: a.has_stride and a.taps <= 9,
-        "depthwise 3x3/2: 225 -> 174 us",
+        "depthwise 3x3/2: 223 -> 176 us",
     ),
 )
 KERNEL_GRAD = (
+    Faster(
+        _transposed(partial(phases.transposed_kernel_grad, plain.kernel_grad_by_lax)),
+        lambda a: True,
+        "transposed 4x4/2: 1458 -> 139 us; 2x2/2: 2411 -> 101 us",
+    ),
     Faster(
         _depthwise(depthwise.kernel_grad_by_products),
         lambda a: a.dilated or a.taps > 25,  # 5x5 was not measured
         "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 89 -> 376 us",
     ),
     Faster(
-        _dense(plain.kernel_grad_by_taps),
+        _depthwise(plain.kernel_grad_by_taps, rank=1),
+        lambda a: a.taps > 25,
+        "depthwise, 31 taps: 2149 -> 1232 us",
+    ),
+    Faster(
+        Implementation(plain.kernel_grad_by_taps, lambda a: a.dense and a.planar and a.gapless and a.few_taps),
         lambda a: a.dilated,
         "3x3, dilated 2, 256 channels on 65x65: 2272 -> 783 us",
     ),

@@ -77,11 +77,13 @@ def input_grad_by_eigen(delta: Array, kernel: Array, geometry: ConvGeometry) -> 
 def forward_by_lax(x: Array, kernel: Array, geometry: ConvGeometry, layout: Any = None) -> Array:
     """`lax`'s own convolution, of arrays with channels last unless `layout` says otherwise."""
     x, window = without_crop(x, geometry.window)
+    # Not `reach`: cuDNN pads both ends alike, and for a padding that ends with the last window XLA copies the input.
+    padding = window.reach if any(low < 0 or high < 0 for low, high in window.padding) else window.padding
     return lax_itself.conv_general_dilated(
         x,
         kernel,
         window.stride,
-        window.reach,
+        padding,
         window.input_dilation,
         window.dilation,
         layout or dimension_numbers(window.rank),

@@ -110,6 +110,11 @@ class ConvProblem:
         return any(max(stride, gap) > 1 and 1 in (cells, outputs) for stride, gap, cells, outputs in axes)
 
     @property
+    def exceeds_cudnn(self) -> bool:
+        """More than three axes: XLA's convolution aborts the process on NVIDIA GPUs (`num_dimensions <= 3`)."""
+        return self.geometry.window.rank > 3
+
+    @property
     def dilated(self) -> bool:
         """Gaps between the taps or between the input cells."""
         return math.prod(self.geometry.window.dilation) > 1 or not self.gapless

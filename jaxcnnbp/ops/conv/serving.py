@@ -104,7 +104,8 @@ class Asked:
             raise InputError(self._refusal(able))
         reasons: dict[str, str] = dict.fromkeys(("cpu", "cuda", ""), "asked for by `implementation`")
         if self.implementation == "xla":
-            return default._replace(on_cpu=found, on_cuda=self.of.by_lax, reasons=reasons)
+            on_cuda = default.on_cuda if self.problem.exceeds_cudnn else self.of.by_lax
+            return default._replace(on_cpu=found, on_cuda=on_cuda, reasons=reasons)
         return Served(found, default.exact, found, found, reasons)
 
     def _measured(self) -> Served:
@@ -117,6 +118,8 @@ class Asked:
         exact = next(row for row in able if row.spreads is Spread.NOWHERE)
         faster = next((row for row in self.of.on_cuda if row.serves(self.problem)), None)
         on_cuda, why = (faster.implementation, faster.measured) if faster else (self.of.by_lax, DEFAULT)
+        if self.problem.exceeds_cudnn:  # the formula, which is listed last
+            on_cuda, why = able[-1], "cuDNN convolves over three axes at the most"
         return Served(on_cpu, exact, on_cuda, self.of.by_lax, {"cpu": reason, "cuda": why, "": DEFAULT})
 
     def _fastest(self, able: list[Implementation]) -> tuple[Implementation, str]:

@@ -56,6 +56,13 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
     """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
     if not is_written_out(window):
         return by_joining(x, window, kind)
+    by_axis = partial(_one_axis_after_the_other, window=window, kind=kind)
+    if window.taps > FEW_TAPS or len(steps(window)) == 1:
+        return by_axis(x)
+    return lax.platform_dependent(x, cuda=partial(_all_axes_at_once, window=window, kind=kind), default=by_axis)
+
+
+def _one_axis_after_the_other(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     weight, found = 1, list[Array]()
     for step in steps(window):
         best = compute_once(partial(_values, window=step, kind=kind), x)
@@ -63,6 +70,23 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
         found = [_holders(best, x, *found, window=step, numbers=numbers)]
         x, weight = best, weight * step.taps
     return x, found[0]
+
+
+def _all_axes_at_once(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
+    """In one chain over all taps, which XLA makes one loop of on GPUs: 3x3/2 of 64x112x112x64 in 82 instead of 180 us.
+
+    Measured on an H200, JAX 0.11.2, `benchmarks/gpu/h200-forms.json`.
+    """
+    outside, dtype = identity(x.dtype, kind), wide(x.dtype)
+    beats = lax.gt if kind == "max" else lax.lt
+    shape = (x.shape[0], *window.output, x.shape[-1])
+    best, who = jnp.full(shape, outside, dtype), jnp.full(shape, -1, np.int32)
+    for tap, spans in reached(window):
+        p = lay(cast(take_reached(x, window, tap, spans), dtype), window, spans, outside)
+        inside = lay(jnp.ones((1, *(v - u for u, v in spans), 1), bool), window, spans, False)
+        wins = inside & (beats(p, best) | (p != p) | (who < 0))
+        best, who = jnp.where(wins, p, best), jnp.where(wins, np.int32(np.ravel_multi_index(tap, window.size)), who)
+    return cast_exact(best, x.dtype), cast(jnp.maximum(who, 0), tap_dtype(window.taps))
 
 
 def is_written_out(window: Window) -> bool:
