@@ -17,7 +17,7 @@ import optax
 import pytest
 from cases import ALL, CONVOLUTIONS, MAX_POOLS, MEAN_POOLS, TIE_POOLS, Case, named
 from jax import export, lax
-from marks import slow_but
+from marks import one_in, slow_but
 
 import jaxcnnbp
 from jaxcnnbp import nn
@@ -165,7 +165,7 @@ def test_cases(case: Case) -> None:
     assert_becomes(operations(with_gradients(case), *(rows(*shape) for shape in case.shapes)), str(case))
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", one_in(2, OTHERS))
 def test_others(name: str) -> None:
     function, shapes = OTHERS[name]
     assert_becomes(operations(with_gradients(function), *(rows(*shape) for shape in shapes)), name)
@@ -221,7 +221,7 @@ def test_convolutions_are_convolutions(name: str) -> None:
 # --- whole networks -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+@pytest.mark.parametrize("network", one_in(3, NETWORKS, lambda network: network.name))
 def test_flax_models(network: Network) -> None:
     flax_models = pytest.importorskip("jaxcnnbp.bench.flax_models")
     model, images = flax_models.FlaxModel(network.layers), rows(*network.shape)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
+from jax import export
 from marks import slow_but
 
 import jaxcnnbp
@@ -304,6 +305,10 @@ def test_four_axes_on_cuda():
         with jaxcnnbp.implementation(implementation):
             assert "stablehlo.convolution" not in lowered_for("cuda", *shapes)
     assert "stablehlo.convolution" in lowered_for("tpu", *shapes)
+    (batch,) = export.symbolic_shape("b")
+    x, kernel = (jax.ShapeDtypeStruct(s, np.float32) for s in ((batch, 4, 4, 4, 4, 1), (4, 4, 4, 3, 1, 1)))
+    many_taps = export.export(jax.jit(jaxcnnbp.correlate), platforms=["cuda"])(x, kernel)
+    assert "stablehlo.convolution" not in many_taps.mlir_module()
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 2, 3), (4, 8, 6, 3, 2)], ids=str)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import Case
 from check import assert_same, delta_like, value_and_pullback
+from marks import first_are_quick
 
 import jaxcnnbp
 from jaxcnnbp import mode
@@ -42,7 +43,7 @@ def first(array, rank):
     return jnp.moveaxis(array, -1, -1 - rank)
 
 
-@pytest.mark.parametrize(("case", "layout"), CASES, ids=str)
+@pytest.mark.parametrize(("case", "layout"), first_are_quick(6, CASES))
 def test_channels_first(case, layout):
     arrays, rank = case.arrays(), case.options.get("window_shape", case.options.get("output_shape"))
     rank = len(rank) if isinstance(rank, tuple) else len(case.shapes[0]) - 2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from check import assert_same
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
-from marks import slow_but
+from marks import first_are_quick, slow_but
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.conv import forms as conv_forms
@@ -60,7 +60,7 @@ def tiled(case: str) -> dict[str, Any]:
     return {"interpret": True} | ({} if tile is None else {"tile": tile})
 
 
-@pytest.mark.parametrize("case", slow_but(["3x3/2", "gaps"], TILES))
+@pytest.mark.parametrize("case", slow_but(["3x3/2"], TILES))
 def test_depthwise_forms_are_the_plain_ones(case: str) -> None:
     options = tiled(case)
     geometry, *arrays = operands(case, jnp.float64)
@@ -171,7 +171,9 @@ def test_fits_only_what_the_kernels_are_written_for() -> None:
 
 # JAX 0.11 gave notice of a backend that it means to drop.
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("case, dtype", [("3x3", jnp.float64), ("3x3/2", jnp.bfloat16), ("gaps", jnp.float32)])
+@pytest.mark.parametrize(
+    "case, dtype", first_are_quick(1, [("3x3", jnp.float64), ("3x3/2", jnp.bfloat16), ("gaps", jnp.float32)])
+)
 def test_kernels_are_lowered_for_cuda(case: str, dtype: Any) -> None:
     geometry, x, kernel, delta = operands(case, dtype)
     window, taps = geometry.window, jnp.zeros(delta.shape, jnp.uint8)

@@ -18,7 +18,7 @@ from cases import (
 )
 from check import assert_same
 from jax import lax
-from marks import slow_but
+from marks import one_in, slow_but
 
 import jaxcnnbp
 from jaxcnnbp import manual_backward, mode, nn
@@ -120,7 +120,7 @@ OF_ONE_CELL = {
 }
 
 
-@pytest.mark.parametrize("name", OF_ONE_CELL)
+@pytest.mark.parametrize("name", one_in(2, OF_ONE_CELL))
 def test_windows_of_one_cell_to_the_third_order(name):
     """Nothing happens in them: the derivatives of y^4 are 4 x^3, 12 x^2 and 24 x."""
     derivative = lambda x: (OF_ONE_CELL[name](x) ** 4).sum()  # noqa: E731

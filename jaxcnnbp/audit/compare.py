@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxcnnbp.audit.finite import Slope, slope_of
 from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, errors_of
 from jaxcnnbp.audit.oracle.rule import widened
+from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.place import Layout
 from jaxcnnbp.audit.problem import Problem, problem_of
 from jaxcnnbp.audit.report import GradientReport, Maps, Row, Worst
@@ -129,7 +131,32 @@ def compare_gradients(
             trial.no_autodiff,
             trial.rules,
             yardstick.no_oracle,
+            _blamed(rows, trial, yardstick),
         )
+
+
+def _blamed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> dict[str, tuple[str, ...]]:
+    """The leaves that each of several rules makes wrong by itself, in elements that are wrong with all of them.
+
+    None where the truth is not that of the function without its rules.
+    """
+    given = yardstick.by_reference or yardstick.expected is not None
+    wrong = {place: row for place, row in enumerate(rows) if not row.ok}
+    blamed: dict[str, tuple[str, ...]] = {}
+    for name, alone in trial.alone.items() if wrong and len(trial.alone) > 1 and not given else ():
+        try:
+            found = alone().gradients
+        except REFUSALS:  # JAX cannot differentiate what another of them is of
+            continue
+        leaves = [
+            row.name for place, row in wrong.items() if np.any(_off(row.maps.manual, row) & _off(found[place], row))
+        ]
+        blamed |= {name: tuple(leaves)} if leaves else {}
+    return blamed
+
+
+def _off(gradient: np.ndarray, row: Row) -> np.ndarray:
+    return ~(distance(gradient, row.maps.oracle) <= row.maps.allowed)
 
 
 def _expected(expected: Any, problem: Problem) -> list[np.ndarray]:
@@ -167,7 +194,8 @@ def _output_row(name: str, trial: Trial, yardstick: Yardstick) -> Row:
     autodiff = None if trial.autodiff is None else trial.autodiff.outputs[name]
     maps = Maps(trial.manual.outputs[name], autodiff, truth, allowed)
     dtype = trial.cotangents[name].dtype
-    return _row(name, dtype, maps, yardstick.layout(name, truth.shape), reason, None, {})
+    row = _row(name, dtype, maps, yardstick.layout(name, truth.shape), reason, None, {})
+    return replace(row, hint=row.hint.replace("gradient", "value"))
 
 
 def _row(

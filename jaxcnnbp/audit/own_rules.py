@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import jax
@@ -22,26 +23,28 @@ _JAX = Path(jax.__file__).parent
 # What JAX raises where it cannot trace, differentiate or compute something: its errors have no class in common.
 REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, NameError, AttributeError, AssertionError)
 KINDS = (jax.custom_vjp, jax.custom_jvp)
+Written = tuple[CodeType, ...]
 # Part of the key under which `jax.jit` keeps a trace: what was traced with its rules is traced again without them.
 _kept = jax.make_user_context("all")
 _patching = threading.RLock()
 
 
 @contextmanager
-def without_rules(kinds: tuple[type, ...] = KINDS) -> Iterator[None]:
-    """Inside, rules of `kinds` are not there, except JAX's own."""
+def without_rules(kinds: tuple[type, ...] = KINDS, but: Written | None = None) -> Iterator[None]:
+    """Inside, rules of `kinds` are not there, except JAX's own and the one that was written as `but`."""
     names = tuple(kind.__name__ for kind in kinds)
+    key = (*names, but)
 
     def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
-        gone = _kept.value == names and type(rule).__name__ in names and not is_of_jax(rule)
-        return rule.__wrapped__(*args, **kwargs) if gone else usual(rule, *args, **kwargs)
+        gone = type(rule).__name__ in names and written(rule) != but and not is_of_jax(rule)
+        return rule.__wrapped__(*args, **kwargs) if gone and _kept.value == key else usual(rule, *args, **kwargs)
 
-    with _patched(call), _kept(names):
+    with _patched(call), _kept(key):
         yield
 
 
-class Noted(list[str]):
-    """Names of functions with a rule.
+class Noted(dict[Written, str]):
+    """Names of functions with a rule, by where it was written: names may be alike, as those of all lambdas are.
 
     Attributes:
       foreign: whether one of them is not of this package.
@@ -56,9 +59,8 @@ def noting() -> Iterator[Noted]:
     found = Noted()
 
     def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
-        name = getattr(rule, "__name__", type(rule).__name__)
-        if not is_of_jax(rule) and name not in found:
-            found.append(name)
+        if not is_of_jax(rule) and (key := written(rule)) not in found:
+            found[key] = getattr(rule, "__name__", type(rule).__name__)
             found.foreign |= module_of(rule) != __name__.partition(".")[0]
         return usual(rule, *args, **kwargs)
 
@@ -87,6 +89,12 @@ def is_cut(eqn: JaxprEqn) -> bool:
     return not any(Path(frame.file_name).is_relative_to(_JAX) for frame in caller)
 
 
+def written(rule: Any) -> Written:
+    """The code of a rule, which is the same of a function that is made anew in every call."""
+    codes = (getattr(_inside(part), "__code__", None) for part in (rule, *_derivatives(rule)))
+    return tuple(code for code in codes if code is not None)
+
+
 def is_of_jax(rule: Any) -> bool:
     """Whether JAX wrote it."""
     return module_of(rule) == "jax"
@@ -94,7 +102,7 @@ def is_of_jax(rule: Any) -> bool:
 
 def module_of(rule: Any) -> str:
     """The package that it is of: where its function was written, or, for a function of JAX's, its derivative."""
-    packages = (_package(written) for written in (rule, *_derivatives(rule)))
+    packages = (_package(part) for part in (rule, *_derivatives(rule)))
     return next((name for name in packages if name != "jax"), "jax")
 
 
@@ -107,10 +115,14 @@ def _derivatives(rule: Any) -> Iterator[Any]:
         yield from (jvp, *filter(callable, each))
 
 
-def _package(written: Any) -> str:
-    while isinstance(written, functools.partial):
-        written = written.func
-    return str(getattr(written, "__module__", "")).partition(".")[0]
+def _inside(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _package(function: Any) -> str:
+    return str(getattr(_inside(function), "__module__", "")).partition(".")[0]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.measure import distance
-from jaxcnnbp.audit.plot import slice_of
+from jaxcnnbp.audit.plot import shown_axes, slice_of
 from jaxcnnbp.pages import document, environment, packed, part
 
 if TYPE_CHECKING:
@@ -218,25 +218,20 @@ def _around_worst(row: Row, shape: tuple[int, ...], most: int) -> tuple[slice, s
     width = min(shape[1], max(1, most // height))
     extents = min(shape[0], max(1, most // width)), width
     worst = () if row.worst is None else row.worst.index
-    shown = _shown(row) if len(worst) > 2 else range(len(worst))
+    shown = shown_axes(row) if len(worst) > 2 else range(len(worst))
     place = (*[0] * (2 - len(shown)), *(worst[axis] for axis in shown))
     starts = (min(max(0, at - e // 2), n - e) for at, e, n in zip(place, extents, shape, strict=True))
     rows, columns = (slice(start, start + e) for start, e in zip(starts, extents, strict=True))
     return rows, columns
 
 
-def _shown(row: Row) -> tuple[int, int]:
-    """The two axes of an array of more axes that pictures show."""
-    rank = len(row.shape)
-    return (row.axes[-2], row.axes[-1]) if len(row.axes) >= 2 else (rank - 2, rank - 1)
-
-
 def _slice_words(row: Row, shape: tuple[int, ...], cut: tuple[slice, slice]) -> str:
     """Which slice of the array the pictures show, and which part of it; "" for the whole."""
     words = ""
     if len(row.shape) > 2 and row.worst is not None:
-        shown = _shown(row)
-        words = f", the slice [{','.join(':' if a in shown else str(i) for a, i in enumerate(row.worst.index))}]"
+        words = (
+            f", the slice [{','.join(':' if a in shown_axes(row) else str(i) for a, i in enumerate(row.worst.index))}]"
+        )
     if tuple(part.stop - part.start for part in cut) != shape:
         rows, columns = (f"{part.start} .. {part.stop - 1}" for part in cut)
         words += f", of {'x'.join(map(str, shape))} only rows {rows}, columns {columns}, around the worst element"

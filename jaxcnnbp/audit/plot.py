@@ -48,5 +48,10 @@ def slice_of(values: np.ndarray, row: Row) -> np.ndarray:
         return np.atleast_2d(values) if values.size else np.zeros((1, 1))
     if row.worst is None:
         return np.zeros((1, 1))
-    shown = row.axes[-2:] if len(row.axes) >= 2 else (values.ndim - 2, values.ndim - 1)
-    return values[tuple(slice(None) if a in shown else i for a, i in enumerate(row.worst.index))]
+    return values[tuple(slice(None) if a in shown_axes(row) else i for a, i in enumerate(row.worst.index))]
+
+
+def shown_axes(row: Row) -> tuple[int, ...]:
+    """The two axes of an array of more axes that pictures show, in its order."""
+    rank = len(row.shape)
+    return tuple(sorted(row.axes[-2:])) if len(row.axes) >= 2 else (rank - 2, rank - 1)

@@ -133,6 +133,7 @@ class GradientReport:
       no_autodiff: why JAX's own autodiff has no gradient of the function, in its words; "" if it has one.
       rules: names of the functions with a hand-written rule that were called; without any, autodiff is what is judged.
       no_oracle: why there is no oracle, in JAX's words, so that finite differences judged, which see less; "" else.
+      blamed: of several rules those that make a gradient wrong alone, with the leaves.
     """
 
     rows: tuple[Row, ...]
@@ -145,6 +146,7 @@ class GradientReport:
     no_autodiff: str = ""
     rules: tuple[str, ...] = ()
     no_oracle: str = ""
+    blamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -163,7 +165,7 @@ class GradientReport:
         """Raises `GradientMismatch`, with a sentence a wrong array, unless the report is `ok`."""
         wrong = [row.verdict() for row in (*self.outputs, *self.rows) if not row.ok]
         if wrong:
-            raise GradientMismatch("\n".join(wrong))
+            raise GradientMismatch("\n".join(filter(None, (*wrong, table.blame(self)))))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, numbers and strings; without the whole arrays."""
@@ -176,6 +178,7 @@ class GradientReport:
             "no_oracle": self.no_oracle,
             "ties": dict(self.ties),
             "rules": list(self.rules),
+            "blamed": {rule: list(leaves) for rule, leaves in self.blamed.items()},
         }
         own |= {"cost": None if self.cost is None else asdict(self.cost)}
         return own | {part: [_row_dict(row) for row in getattr(self, part)] for part in ("rows", "outputs")}

@@ -150,6 +150,7 @@ def notes(report: GradientReport) -> list[str]:
     excused = [f"`{row.name}`: {row.excuse}." for row in report.rows if row.ok and row.excuse]
     found = [
         *wrong,
+        blame(report),
         *excused,
         _oracle_note(report),
         _autodiff_note(report),
@@ -159,6 +160,12 @@ def notes(report: GradientReport) -> list[str]:
         _cost_note(report.cost),
     ]
     return [note for note in found if note]
+
+
+def blame(report: GradientReport) -> str:
+    """Which of several rules is wrong, if one is by itself."""
+    each = [f"`{rule}` makes {', '.join(f'`{leaf}`' for leaf in of)} wrong" for rule, of in report.blamed.items()]
+    return f"By itself, without the other rules, {', and '.join(each)}." if each else ""
 
 
 def _autodiff_note(report: GradientReport) -> str:

@@ -16,7 +16,8 @@ from jaxcnnbp.audit.oracle.axes import Axis
 from jaxcnnbp.audit.oracle.pooling import reads
 
 COMPARISONS = ("max", "min", "gt", "ge", "lt", "le")
-KINKED = (*COMPARISONS, "abs", "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min")
+EXTREMES = ("reduce_max", "reduce_min", "argmax", "argmin")
+KINKED = (*COMPARISONS, *EXTREMES, "abs", "reduce_window_max", "reduce_window_min", "sort", "top_k")
 
 
 def record_ties(eqn: JaxprEqn, values: list[Any]) -> None:
@@ -31,11 +32,16 @@ def record_ties(eqn: JaxprEqn, values: list[Any]) -> None:
         monitor.record(f"{name}: equal operands", np.sum(np.equal(first, values[1])))
     elif name == "abs":
         monitor.record("abs: operands at exactly 0", np.sum(first == 0))
-    elif name in ("reduce_max", "reduce_min"):
-        best = (np.max if name == "reduce_max" else np.min)(first, eqn.params["axes"], keepdims=True)
+    elif name in EXTREMES:
+        best = (np.max if name.endswith("max") else np.min)(first, eqn.params["axes"], keepdims=True)
         monitor.record(f"{name}: ties", np.sum(np.sum(first == best, eqn.params["axes"]) > 1))
     elif name in ("reduce_window_max", "reduce_window_min"):
         monitor.record(f"{name}: windows with a tie", _tied_windows(eqn, first if name.endswith("max") else -first))
+    else:  # which of two equal numbers comes first, or is the last of the largest
+        axis = eqn.params.get("dimension", eqn.params.get("axis", first.ndim - 1))
+        falling = np.flip(np.sort(np.moveaxis(first, axis, -1)), -1)
+        shown = falling[..., : eqn.params["k"] + 1] if name == "top_k" else falling
+        monitor.record(f"{name}: equal neighbours", np.sum(shown[..., 1:] == shown[..., :-1]))
 
 
 def _tied_windows(eqn: JaxprEqn, values: np.ndarray) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 
 from jaxcnnbp.audit.cost import Cost, cost_of
 from jaxcnnbp.audit.oracle.rule import widened
-from jaxcnnbp.audit.own_rules import REFUSALS, first_that_works, noting
+from jaxcnnbp.audit.own_rules import REFUSALS, Noted, Written, first_that_works, noting, without_rules
 from jaxcnnbp.audit.passes import Pass, cotangents_of, pull, stripped
 from jaxcnnbp.audit.problem import Problem, named
 
@@ -34,6 +36,7 @@ class Trial:
       rules: names of the functions with a rule that were called.
       foreign: whether one of them is not of this package.
       again: the manual gradients of other cotangents.
+      alone: for each rule by its name the gradients with it and without all others, to be called.
     """
 
     manual: Pass
@@ -46,6 +49,7 @@ class Trial:
     rules: tuple[str, ...]
     foreign: bool
     again: Callable[[dict[str, np.ndarray]], Pass]
+    alone: dict[str, Callable[[], Pass]]
 
 
 def trial_of(
@@ -73,7 +77,20 @@ def trial_of(
     def again(cotangents: dict[str, np.ndarray]) -> Pass:
         return _pass(by_rules(problem.inputs, problem.others, cotangents))
 
-    return Trial(first, autodiff, without, eager, contracted, cost, dtypes, tuple(rules), rules.foreign, again)
+    def by_one(rule: Written) -> Pass:
+        with without_rules(but=rule):
+            return _pass(_compiled(pull(own), given)(*given))
+
+    names = tuple(dict.fromkeys(rules.values()))
+    alone = {name: partial(by_one, rule) for name, rule in _told_apart(rules).items()}
+    return Trial(first, autodiff, without, eager, contracted, cost, dtypes, names, rules.foreign, again, alone)
+
+
+def _told_apart(rules: Noted) -> dict[str, Written]:
+    """Rules by name, and of those with the same name by where they were written."""
+    names = list(rules.values())
+    lines = {rule: f" ({Path(rule[-1].co_filename).name}:{rule[-1].co_firstlineno})" if rule else "" for rule in rules}
+    return {name + (lines[rule] if names.count(name) > 1 else ""): rule for rule, name in rules.items()}
 
 
 def _given(cotangents: Any, shapes: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -75,7 +75,7 @@ class Yardstick:
         self._terms = max(1, *sizes)
         self._shapes = [a.shape for a in trial.manual.gradients]
         self._usages = {} if self.judge is None else usages(self.judge.closed, len(trial.dtypes))
-        self._windows = self.judge is not None and slides_windows(self.judge.closed)
+        self._windows = self.judge is None or slides_windows(self.judge.closed)
 
     @property
     def judge(self) -> Oracle | None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp.audit import compare_gradients
@@ -89,8 +90,9 @@ def test_wrong(fun, args):
     assert not compare_gradients(fun, *args, timing=False).ok
 
 
-@pytest.mark.parametrize(("fun", "args"), [(f, a) for f, *a in RIGHT.values()], ids=RIGHT)
-def test_right(fun, args):
+@pytest.mark.parametrize("name", slow_but(set(RIGHT) - {"a draw", "JAX's own rules"}, RIGHT))
+def test_right(name):
+    fun, *args = RIGHT[name]
     compare_gradients(fun, *args, timing=False).assert_close()
 
 
@@ -129,5 +131,5 @@ def test_rules_come_back():
     np.testing.assert_array_equal(wrong(X), before)
     with noting() as names:
         jax.make_jaxpr(wrong)(X)
-    assert names == ["ruled"]
+    assert list(names.values()) == ["ruled"]
     assert (jax.custom_vjp.__call__, jax.custom_jvp.__call__) == usual

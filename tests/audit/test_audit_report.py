@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from running import environment, python
 
 import jaxcnnbp
-from jaxcnnbp.audit import compare_gradients
+from jaxcnnbp.audit import compare_gradients, page
 from jaxcnnbp.cli.main import main
 
 
@@ -165,6 +166,26 @@ def test_says_where_a_mistake_lies(spoil, words):
     assert words in compare_gradients(spoilt_sine(spoil), x)["x"].verdict()
 
 
+def test_rules_of_one_name_are_told_apart():
+    """And nobody is blamed where the truth is another function's."""
+
+    def sine(x):
+        return jnp.sin(x)
+
+    def rule(scale):
+        spoilt = jax.custom_vjp(sine)
+        if scale == 1:
+            spoilt.defvjp(lambda x: (jnp.sin(x), x), lambda x, delta: (delta * jnp.cos(x),))
+        else:
+            spoilt.defvjp(lambda x: (jnp.sin(x), x), lambda x, delta: (scale * delta * jnp.cos(x),))
+        return spoilt
+
+    both = lambda x: rule(1)(x) + rule(2)(x)  # noqa: E731
+    (name,) = compare_gradients(both, jnp.ones(3)).blamed
+    assert name.startswith("sine (test_audit_report.py:")
+    assert not compare_gradients(both, jnp.ones(3), reference=lambda x: 2 * jnp.sin(x)).blamed
+
+
 def test_no_edges_without_windows():
     """Nor a factor for a single number, which always has one."""
     row = compare_gradients(spoilt_sine(lambda g: g.at[0, 0, 0, 0].set(0)), jnp.ones((2, 5, 5, 2)))["x"]
@@ -172,11 +193,57 @@ def test_no_edges_without_windows():
     assert compare_gradients(spoilt_sine(lambda g: 3 * g), jnp.float32(1))["x"].hint == ""
 
 
-def test_pages_stay_small():
+def test_pages_stay_small(monkeypatch):
     """Of large arrays what is around the worst element."""
-    x = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (1500, 1200)), jnp.float32)
-    spoilt = spoilt_sine(lambda g: g.at[1400, 1100].set(0))
-    report = compare_gradients(spoilt, x, finite_differences=False)
-    page = report.to_html()
-    assert len(page) < 5 * 2**20
-    assert "of 1500x1200 only rows 1053 .. 1499, columns 753 .. 1199" in page
+    monkeypatch.setattr(page, "CELLS", page.CELLS // 100)
+    x = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (150, 120)), jnp.float32)
+    spoilt = spoilt_sine(lambda g: g.at[140, 110].set(0))
+    text = compare_gradients(spoilt, x, finite_differences=False).to_html()
+    assert len(text) < 2**16
+    assert "of 150x120 only rows 106 .. 149, columns 75 .. 119" in text
+
+
+def test_fixture(tmp_path):
+    """A right rule passes, a wrong one fails with the verdict, and both have a page."""
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["jaxcnnbp.audit.pytest_plugin"]')
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_rules.py").write_text(
+        """
+import jax, jax.numpy as jnp
+
+sine = jax.custom_vjp(jnp.sin)
+sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, delta: (1.5 * delta * jnp.cos(x),))
+
+def test_right(gradients):
+    assert gradients(jnp.sin, jnp.arange(3.0)).ok
+
+def test_wrong(gradients):
+    gradients(sine, jnp.arange(3.0))
+"""
+    )
+    done = python("-m", "pytest", "-p", "no:cacheprovider", "--gradients=pages", cwd=tmp_path, env=environment())
+    assert done.returncode == 1, done.stderr
+    assert "1 failed, 1 passed" in done.stdout
+    assert "1.5 times the right gradient" in done.stdout
+    names = {f"tests-test_rules.py-test_{name}-1.html" for name in ("right", "wrong")}
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == names
+
+
+def test_says_which_rule_is_wrong():
+    @jax.custom_vjp
+    def right(x):
+        return jnp.sin(x)
+
+    right.defvjp(lambda x: (jnp.sin(x), x), lambda x, delta: (delta * jnp.cos(x),))
+
+    @jax.custom_vjp
+    def wrong(x):
+        return jnp.exp(x)
+
+    wrong.defvjp(lambda x: (jnp.exp(x), x), lambda x, delta: (1.1 * delta * jnp.exp(x),))
+    report = compare_gradients(lambda x, y: wrong(right(x)) * right(y), jnp.ones(3), jnp.arange(1.0, 4))
+    assert report.blamed == {"wrong": ("x",)}
+    assert "By itself, without the other rules, `wrong` makes `x` wrong." in str(report)
+    with pytest.raises(jaxcnnbp.audit.GradientMismatch, match="`wrong` makes `x` wrong"):
+        report.assert_close()
+    assert json.loads(report.to_json())["blamed"] == {"wrong": ["x"]}

@@ -32,7 +32,7 @@ def layers(x, kernel, bias, weights):
 SHAPES = (2, 6, 6, 2), (3, 3, 2, 4), (4,), (16, 3)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", slow_but(["bfloat16"], ["float32", "bfloat16", "float16"]))
 @pytest.mark.parametrize("seed", slow_but([0], range(3)))
 def test_right_rules_pass(dtype, seed):
     report = compare_gradients(layers, *draw(seed, dtype, *SHAPES), seed=seed, **QUIET)
@@ -71,6 +71,9 @@ def test_ties_and_kinks_are_counted():
 def test_ties_of_lax_are_counted():
     report = compare_gradients(lambda x: jnp.maximum(x, 0).max(), jnp.asarray([1.0, 1.0, 0.0]), **QUIET)
     assert report.ties == {"max: equal operands": 1, "reduce_max: ties": 1}
+    x = jnp.asarray([3.0, 1.0, 3.0, 2.0, 2.0])
+    chosen = compare_gradients(lambda x: jnp.sort(x)[0] + jax.lax.top_k(x, 3)[0][2] + x[jnp.argmax(x)], x, **QUIET)
+    assert chosen.ties == {"sort: equal neighbours": 2, "top_k: equal neighbours": 2, "argmax: ties": 1}
 
 
 @pytest.mark.parametrize(
@@ -177,15 +180,19 @@ def with_wrong_rule():
     return double
 
 
+def scanned(f):
+    return lambda x: lax.scan(lambda c, v: (c + jnp.sum(f(v)), f(v)), jnp.float32(0), x)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         jax.jit,
         jax.checkpoint,
         jax.vmap,
-        lambda f: lambda x: lax.scan(lambda c, v: (c + jnp.sum(f(v)), f(v)), jnp.float32(0), x),
+        pytest.param(scanned, marks=pytest.mark.slow),
         lambda f: lambda x: lax.cond(x[0] > 0, f, jnp.sin, x),
-        lambda f: lambda x: lax.fori_loop(0, 2, lambda i, v: f(v), x),
+        pytest.param(lambda f: lambda x: lax.fori_loop(0, 2, lambda i, v: f(v), x), marks=pytest.mark.slow),
         lambda f: lambda x: f(jax.nn.relu(x)),
         lambda f: lambda x: f(x).astype(jnp.bfloat16).astype(jnp.float32),
     ],

@@ -5,6 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from marks import one_in
 
 from jaxcnnbp.bench import CASES, NETWORKS, PASSES, select
 from jaxcnnbp.bench.cases import Case
@@ -44,7 +45,7 @@ def results_of(layer, case):
     return {step: jax.tree.leaves(made[step].function(*made[step].args)) for step in case.passes}
 
 
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", one_in(3, SMALL, lambda case: case.name))
 @pytest.mark.usefixtures("x64")
 def test_passes_fit_together_and_both_sides_agree(case):
     ours = results_of(manual_layer(case), case)

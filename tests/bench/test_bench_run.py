@@ -110,7 +110,8 @@ def test_steps_in_a_loop():
     assert [mean.kind for mean in means(found)] == ["training steps"]
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float64"])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_dtypes(dtype):
     wanted = tuple(case for case in CASES if case.name in ("lenet-c2", "mean-14x14"))
     found = run(

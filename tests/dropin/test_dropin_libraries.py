@@ -156,6 +156,7 @@ def test_haiku_layers(name: str):
     _same_before_and_after(model.apply, params, X)
 
 
+@pytest.mark.slow
 def test_nnx_modules_that_change_in_place():
     """Running statistics and the counters of random streams go on as without `manual_backward`."""
     nnx = pytest.importorskip("flax.nnx")

@@ -15,11 +15,9 @@ from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import arrays as drawn
 from jaxcnnbp.bench.jax_side import autodiff_layer
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops.conv import cuda, dispatch
-from jaxcnnbp.ops.conv import forms as conv_forms
+from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv.api import conv_geometry
 from jaxcnnbp.ops.conv.cpu import grouped as conv_groups
-from jaxcnnbp.ops.conv.cpu import phases as conv_strided
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.lax_layout import lax_convolution
 from jaxcnnbp.ops.conv.problem import ConvProblem
@@ -75,12 +73,6 @@ def candidates(case: Case, step: str, for_cpus: bool) -> dict[str, Form]:
     found = {row.name: row.form for row in dispatch.passes()[step].supporting(problem, False)}
     if problem.grouped:
         found["groups side by side"] = functools.partial(_BY_GROUP[place], over=conv_groups.side_by_side)
-    if problem.transposed and step == "kernel grad":
-        found["sliced delta, lax"] = functools.partial(
-            conv_strided.transposed_kernel_grad, conv_forms.kernel_grad_by_lax
-        )
-    if problem.transposed and step == "forward":
-        found["as input gradient, lax"] = cuda.transposed_forward
     left_out = () if for_cpus else (*_FOR_CPUS, *(("columns",) if step != "input grad" else ()))
     return {name: form for name, form in found.items() if name not in left_out}
 

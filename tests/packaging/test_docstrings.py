@@ -10,9 +10,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import nn
+
+# They draw pictures, train, or judge, for seconds.
+LONG = {
+    f"jaxcnnbp.{name}"
+    for name in ("explain.walk", "explain.layers", "ops.conv.tuning", "nn.backprop", "train.augment", "train.loop")
+}
 
 
 def with_examples(package: ModuleType) -> Iterator[str]:
@@ -30,7 +37,7 @@ def public(namespace: ModuleType) -> list[tuple[str, object]]:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", sorted(with_examples(jaxcnnbp)))
+@pytest.mark.parametrize("name", slow_but(set(with_examples(jaxcnnbp)) - LONG, sorted(with_examples(jaxcnnbp))))
 def test_docstring_examples(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert failed == 0

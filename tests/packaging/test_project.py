@@ -47,7 +47,7 @@ def imports(source: Path) -> set[str]:
 
 
 def test_everything_imported_is_required() -> None:
-    optional = requirements() | requirements("train") | requirements("plot") | requirements("bench")
+    optional = requirements() | requirements("train") | requirements("plot") | requirements("bench") | {"pytest"}
     used = set().union(*map(imports, SOURCES)) - sys.stdlib_module_names - BROUGHT_BY_JAX - {"jaxcnnbp"}
     assert {INSTALLED_AS.get(name, name) for name in used} <= optional
 

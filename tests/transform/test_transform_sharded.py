@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from running import environment, python
 
 PROGRAM = """
@@ -78,6 +79,7 @@ print("same gradients")
 """
 
 
+@pytest.mark.slow
 def test_gradients_over_eight_devices():
     done = python("-c", PROGRAM, env=environment(devices=8, quick=True, JAX_ENABLE_X64="1"), timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

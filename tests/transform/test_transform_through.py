@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from marks import slow_but
+from marks import one_in, slow_but
 
 import jaxcnnbp
 from jaxcnnbp.modes import mode
 from jaxcnnbp.transform import explain_swaps, manual_backward
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = pytest.mark.usefixtures("quick", "x64")
 
 X = np.random.default_rng(0).normal(size=(2, 5, 5, 2))
 K = np.random.default_rng(1).normal(size=(3, 3, 2, 2))
@@ -133,7 +133,7 @@ def _loss(held):
     return lambda x, k: jnp.sin(held(x, k)).sum()
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("name", one_in(2, WRAPPERS))
 def test_value_and_gradients_through(name: str):
     loss = _loss(WRAPPERS[name])
     expected = jax.value_and_grad(loss, (0, 1))(X, K)

@@ -32,8 +32,8 @@ class Faster(NamedTuple):
         return supported and (problem.dtype == "float32" or problem.transposed) and self.where(problem)
 
 
-def transposed_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """A convolution over gaps as the input gradient that it is, which XLA knows by the flip of its kernel.
+def forward_by_strided(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """A convolution over gaps as the input gradient of a strided one, which XLA knows by the flip of its kernel.
 
     It is flipped twice, with a barrier in between: XLA would drop both.
 
@@ -43,7 +43,12 @@ def transposed_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
     return plain.forward_by_lax(x, flip(lax.optimization_barrier(flip(kernel, rank)), rank), geometry)
 
 
-_transposed = partial(Implementation, supports=lambda a: a.transposed and a.dense)
+def kernel_grad_by_strided(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """The kernel gradient of that strided convolution, by lax."""
+    return phases.transposed_kernel_grad(plain.kernel_grad_by_lax, x, delta, geometry)
+
+
+_transposed = partial(Implementation, supports=lambda a: a.transposed and a.dense, platform="cuda")
 
 
 def _depthwise(form: Form, rank: int = 2) -> Implementation:
@@ -52,7 +57,7 @@ def _depthwise(form: Form, rank: int = 2) -> Implementation:
 
 FORWARD = (
     Faster(
-        _transposed(transposed_forward),
+        _transposed(forward_by_strided),
         lambda a: True,
         "transposed 4x4/2, 128 to 64 channels on 32x32: 381 -> 116 us; 2x2/2 on 56x56: 199 -> 100 us",
     ),
@@ -86,14 +91,14 @@ INPUT_GRAD = (
 )
 KERNEL_GRAD = (
     Faster(
-        _transposed(partial(phases.transposed_kernel_grad, plain.kernel_grad_by_lax)),
+        _transposed(kernel_grad_by_strided),
         lambda a: True,
         "transposed 4x4/2: 1458 -> 139 us; 2x2/2: 2411 -> 101 us",
     ),
     Faster(
         _depthwise(depthwise.kernel_grad_by_products),
         lambda a: a.dilated or a.taps > 25,  # 5x5 was not measured
-        "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 89 -> 376 us",
+        "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 82 -> 383 us",
     ),
     Faster(
         _depthwise(plain.kernel_grad_by_taps, rank=1),

@@ -26,8 +26,8 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
     and compiled ones are kept apart. `explain_choice` lists which implementations a convolution has.
 
     A pass for which an implementation has no form at all, such as the forward pass for `"phases"`, is computed as by
-    default. Pools have one implementation, which is their reference: no name changes them. `"pallas"` runs on GPUs
-    alone, and has no derivative of a derivative.
+    default. Pools have one implementation, which is their reference: no name changes them. `"pallas"` has
+    no derivative of a derivative.
 
     Args:
       name: None for the default, that which was measured to be fast; `"reference"` for the rule's own formula, the taps
@@ -35,7 +35,7 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
         some convolutions: `"eigen"` (lax's, laid out so that XLA takes its other convolution), `"winograd"`,
         `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`, `"padding"`, `"rows"`, `"tap_rows"`, `"phases"`,
         `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`, `"products"`, `"by_group"`, `"each_group"`,
-        `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`, `"pallas"`.
+        `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`; on GPUs alone `"pallas"` and `"strided"`.
 
     Returns:
       The context manager.

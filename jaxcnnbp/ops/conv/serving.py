@@ -118,8 +118,9 @@ class Asked:
         exact = next(row for row in able if row.spreads is Spread.NOWHERE)
         faster = next((row for row in self.of.on_cuda if row.serves(self.problem)), None)
         on_cuda, why = (faster.implementation, faster.measured) if faster else (self.of.by_lax, DEFAULT)
-        if self.problem.exceeds_cudnn:  # the formula, which is listed last
-            on_cuda, why = able[-1], "cuDNN convolves over three axes at the most"
+        if self.problem.exceeds_cudnn:
+            formula = next((row for row in able if row.name == "tap_groups"), self.of.on_cpu[-1])
+            on_cuda, why = formula, "cuDNN convolves over three axes at the most"
         return Served(on_cpu, exact, on_cuda, self.of.by_lax, {"cpu": reason, "cuda": why, "": DEFAULT})
 
     def _fastest(self, able: list[Implementation]) -> tuple[Implementation, str]:

@@ -6,7 +6,8 @@ Going axis by axis keeps row-major order, the last axis first: the first (for Na
 extreme row is the first (last) extreme of the window. It costs kh + kw comparisons an element rather than kh * kw.
 
 The values come first, and the taps are then found by comparing with them: folding both at once would compute every
-comparison twice, for XLA makes no loop with two results on a CPU. Nor is there a padded copy of the input.
+comparison twice, for XLA makes no loop with two results on a CPU. On GPUs it does, and there few taps are folded so.
+Nor is there a padded copy of the input.
 """
 
 from __future__ import annotations
