@@ -36,8 +36,9 @@ def without_rules(kinds: tuple[type, ...] = KINDS, but: Written | None = None) -
     key = (*names, but)
 
     def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
-        gone = type(rule).__name__ in names and written(rule) != but and not is_of_jax(rule)
-        return rule.__wrapped__(*args, **kwargs) if gone and _kept.value == key else usual(rule, *args, **kwargs)
+        asked = _kept.value == key and type(rule).__name__ in names
+        gone = asked and not is_of_jax(rule) and written(rule) != but
+        return rule.__wrapped__(*args, **kwargs) if gone else usual(rule, *args, **kwargs)
 
     with _patched(call), _kept(key):
         yield

@@ -229,9 +229,8 @@ def _slice_words(row: Row, shape: tuple[int, ...], cut: tuple[slice, slice]) -> 
     """Which slice of the array the pictures show, and which part of it; "" for the whole."""
     words = ""
     if len(row.shape) > 2 and row.worst is not None:
-        words = (
-            f", the slice [{','.join(':' if a in shown_axes(row) else str(i) for a, i in enumerate(row.worst.index))}]"
-        )
+        shown = shown_axes(row)
+        words = f", the slice [{','.join(':' if a in shown else str(i) for a, i in enumerate(row.worst.index))}]"
     if tuple(part.stop - part.start for part in cut) != shape:
         rows, columns = (f"{part.start} .. {part.stop - 1}" for part in cut)
         words += f", of {'x'.join(map(str, shape))} only rows {rows}, columns {columns}, around the worst element"

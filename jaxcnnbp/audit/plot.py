@@ -48,7 +48,8 @@ def slice_of(values: np.ndarray, row: Row) -> np.ndarray:
         return np.atleast_2d(values) if values.size else np.zeros((1, 1))
     if row.worst is None:
         return np.zeros((1, 1))
-    return values[tuple(slice(None) if a in shown_axes(row) else i for a, i in enumerate(row.worst.index))]
+    shown = shown_axes(row)
+    return values[tuple(slice(None) if a in shown else i for a, i in enumerate(row.worst.index))]
 
 
 def shown_axes(row: Row) -> tuple[int, ...]:

@@ -20,16 +20,24 @@ from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Form, Implementati
 
 
 class Faster(NamedTuple):
-    """An implementation that is faster than cuDNN's on some of what it supports."""
+    """An implementation that is faster than cuDNN's on some of what it supports.
+
+    Attributes:
+      implementation: the faster one.
+      measured: cuDNN's time and this one's.
+      where: of what it supports.
+      any_dtype: whether its reason holds for all dtypes; else it serves float32, which was measured.
+    """
 
     implementation: Implementation
-    where: Condition
     measured: str
+    where: Condition = lambda _: True
+    any_dtype: bool = False
 
     def serves(self, problem: ConvProblem) -> bool:
         """Whether it may serve there and was measured to be faster."""
         supported = self.implementation.serves(problem, partitioned=False)
-        return supported and (problem.dtype == "float32" or problem.transposed) and self.where(problem)
+        return supported and (self.any_dtype or problem.dtype == "float32") and self.where(problem)
 
 
 def forward_by_strided(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -58,57 +66,57 @@ def _depthwise(form: Form, rank: int = 2) -> Implementation:
 FORWARD = (
     Faster(
         _transposed(forward_by_strided),
-        lambda a: True,
         "transposed 4x4/2, 128 to 64 channels on 32x32: 381 -> 116 us; 2x2/2 on 56x56: 199 -> 100 us",
+        any_dtype=True,
     ),
     Faster(
         _depthwise(depthwise.forward_by_padding),
-        lambda a: a.dilated,
         "depthwise 3x3, dilated 2, 128 channels on 56x56: 1394 -> 153 us",
+        lambda a: a.dilated,
     ),
     Faster(
         _depthwise(depthwise.forward_by_padding, rank=1),
-        lambda a: a.taps > 25,  # fewer were not measured
         "depthwise, 31 taps, 256 channels on 2048: 3890 -> 596 us",
+        lambda a: a.taps > 25,  # fewer were not measured
     ),
 )
 INPUT_GRAD = (
     Faster(
         _depthwise(depthwise.input_grad_by_padding),
-        lambda a: a.dilated,
         "depthwise 3x3, dilated 2: 1395 -> 153 us",
+        lambda a: a.dilated,
     ),
     Faster(
         _depthwise(depthwise.input_grad_by_padding, rank=1),
-        lambda a: a.taps > 25,
         "depthwise, 31 taps: 3880 -> 579 us",
+        lambda a: a.taps > 25,
     ),
     Faster(
         _depthwise(plain.input_grad_by_taps),
-        lambda a: a.has_stride and a.taps <= 9,
         "depthwise 3x3/2: 223 -> 176 us",
+        lambda a: a.has_stride and a.taps <= 9,
     ),
 )
 KERNEL_GRAD = (
     Faster(
         _transposed(kernel_grad_by_strided),
-        lambda a: True,
         "transposed 4x4/2: 1458 -> 139 us; 2x2/2: 2411 -> 101 us",
+        any_dtype=True,
     ),
     Faster(
         _depthwise(depthwise.kernel_grad_by_products),
-        lambda a: a.dilated or a.taps > 25,  # 5x5 was not measured
         "depthwise 3x3, dilated 2: 85950 -> 290 us; 7x7, 192 channels on 28x28: 2540 -> 729 us; but 3x3: 82 -> 383 us",
+        lambda a: a.dilated or a.taps > 25,  # 5x5 was not measured
     ),
     Faster(
         _depthwise(plain.kernel_grad_by_taps, rank=1),
-        lambda a: a.taps > 25,
         "depthwise, 31 taps: 2149 -> 1232 us",
+        lambda a: a.taps > 25,
     ),
     Faster(
         Implementation(plain.kernel_grad_by_taps, lambda a: a.dense and a.planar and a.gapless and a.few_taps),
-        lambda a: a.dilated,
         "3x3, dilated 2, 256 channels on 65x65: 2272 -> 783 us",
+        lambda a: a.dilated,
     ),
 )
 

@@ -116,12 +116,16 @@ class Asked:
         on_cpu, reason = self._fastest(able)
         # What stands in where numbers are not finite is to compile soon, not to be fast: lax's own, listed first.
         exact = next(row for row in able if row.spreads is Spread.NOWHERE)
-        faster = next((row for row in self.of.on_cuda if row.serves(self.problem)), None)
-        on_cuda, why = (faster.implementation, faster.measured) if faster else (self.of.by_lax, DEFAULT)
+        on_cuda, why = self._on_cuda(able)
+        return Served(on_cpu, exact, on_cuda, self.of.by_lax, {"cpu": reason, "cuda": why, "": DEFAULT})
+
+    def _on_cuda(self, able: list[Implementation]) -> tuple[Implementation, str]:
+        """What serves on an NVIDIA GPU, and why."""
         if self.problem.exceeds_cudnn:
             formula = next((row for row in able if row.name == "tap_groups"), self.of.on_cpu[-1])
-            on_cuda, why = formula, "cuDNN convolves over three axes at the most"
-        return Served(on_cpu, exact, on_cuda, self.of.by_lax, {"cpu": reason, "cuda": why, "": DEFAULT})
+            return formula, "cuDNN convolves over three axes at the most"
+        faster = next((row for row in self.of.on_cuda if row.serves(self.problem)), None)
+        return (faster.implementation, faster.measured) if faster else (self.of.by_lax, DEFAULT)
 
     def _fastest(self, able: list[Implementation]) -> tuple[Implementation, str]:
         """What is expected to take the least time on this CPU, and why."""
