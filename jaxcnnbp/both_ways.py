@@ -82,26 +82,34 @@ def _in_both_directions(rule: hand_written, settings: Settings, num_args: int) -
     def jvp(*args: Any) -> tuple[Any, Any]:
         *static, primals, tangents = args
         y, kept = fwd(*primals, *static)
-        return y, _tangents(bwd, tuple(static), rule.named(kept, primals, y), tangents, y)
+        return y, _tangents(rule, bwd, tuple(static), rule.named(kept, primals, y), tangents, y)
 
     both.defjvp(jvp, symbolic_zeros=True)
     return both
 
 
-def _tangents(bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tangents: Any, y: Any) -> Any:
+def _tangents(
+    rule: hand_written, bwd: Callable[..., Any], static: tuple[Any, ...], kept: Any, tangents: Any, y: Any
+) -> Any:
     """J t in the structure of `y`: an equation that stands for it."""
-    residuals, kept_tree = jax.tree.flatten(kept)
+    paths, kept_tree = jax.tree.flatten_with_path(kept)
+    residuals = [leaf for _, leaf in paths]
+    shared = None if rule.shared is None else tuple(_field(path) in rule.shared for path, _ in paths)
     ts, operands = jax.tree.flatten(tangents)
     ys, outputs = jax.tree.flatten(y)
     types = tuple(tangent_type(a) for a in ys)
     wanted = tuple(type(t) is not SymbolicZero and jax.typeof(t).dtype != float0 for t in ts)
-    at = Derivative(bwd, static, kept_tree, (), operands, wanted, outputs, types)
+    at = Derivative(bwd, static, kept_tree, (), operands, wanted, outputs, types, shared)
     if not all(wanted):
         needless = _needless(at, residuals, [a for a, t in zip(ys, types, strict=True) if t.dtype != float0])
         at = replace(at, needless=tuple((i, jax.typeof(residuals[i])) for i in needless))
         residuals = [a for i, a in enumerate(residuals) if i not in needless]
     found = iter(tangent_p.bind(*residuals, *(t for t, w in zip(ts, wanted, strict=True) if w), at=at))
     return outputs.unflatten([SymbolicZero(a) if a.dtype == float0 else next(found) for a in types])
+
+
+def _field(path: tuple[Any, ...]) -> str | None:
+    return getattr(path[0], "name", None) if path else None
 
 
 def _needless(at: Derivative, residuals: Arrays, deltas: Arrays) -> list[int]:
@@ -145,6 +153,7 @@ class Derivative:
       wanted: which of them have a tangent.
       outputs: structure of the output.
       tangents: types of its tangents, `float0` for integers.
+      shared: which residuals all examples share, None where the rule does not work on each example by itself.
     """
 
     bwd: Callable[..., Any]
@@ -155,6 +164,7 @@ class Derivative:
     wanted: tuple[bool, ...]
     outputs: Any
     tangents: tuple[Any, ...]
+    shared: tuple[bool, ...] | None
 
     @property
     def num_kept(self) -> int:
@@ -260,10 +270,49 @@ def _batch(over: Any, args: Sequence[Any], axes: Sequence[Any], *, at: Linear) -
     if all(axis is None for axis in axes):
         found = tangent_p.bind(*args, at=at)
         return found, [None] * len(found)
+    of_all = _as_one_batch(over, args, axes, at)
+    if of_all is not None:
+        return of_all, [0] * len(of_all)
     (kept, ts), (kept_axes, t_axes) = _split(at, args), _split(at, axes)
     fronted = [in_front(over, t, axis) for t, axis in zip(ts, t_axes, strict=True)]
     found = tangent_p.bind(*kept, *fronted, at=Mapped(at, tuple(kept_axes), over))
     return found, [0] * len(found)
+
+
+def _as_one_batch(over: Any, args: Sequence[Any], axes: Sequence[Any], at: Linear) -> Arrays | None:
+    """J of all members at once, as examples of one larger batch; None if their weights are not the same.
+
+    The gradient of the weights is then summed over the members where it is computed. That they want the sum, and not
+    one gradient each, is known only here: the tangent of the weights is not mapped.
+    """
+    if not isinstance(at, Derivative) or at.shared is None or over.spmd_name or over.explicit_mesh_axis is not None:
+        return None
+    shared, unkept = at.shared, {i for i, _ in at.needless}
+    of_kept = [not is_shared for i, is_shared in enumerate(shared) if i not in unkept]
+    of_x = [True] if at.wanted[0] else []  # its tangent may be the same for all: then it is repeated
+    of_weights = [False] * (len(args) - len(of_kept) - len(of_x))
+    mapped = [axis is not None for axis in axes]
+    if mapped[: len(of_kept)] != of_kept or mapped[len(of_kept) + len(of_x) :] != of_weights:
+        return None
+
+    def merged(a: Any) -> tuple[int, ...]:  # a vector has no batch axis yet
+        return a.shape if len(a.shape) < 3 else (a.shape[0] * a.shape[1], *a.shape[2:])
+
+    def merged_type(a: Any) -> Any:
+        mapped = mapped_type(over, a)
+        return mapped.update(shape=merged(mapped))
+
+    def operand(a: Any, axis: int | None, of_examples: bool) -> Any:
+        if not of_examples:
+            return a
+        fronted = in_front(over, a, axis)
+        return fronted.reshape(merged(fronted))
+
+    operands = map(operand, args, axes, [*of_kept, *of_x, *of_weights])
+    needless = tuple((i, a if shared[i] else merged_type(a)) for i, a in at.needless)
+    types = tuple(map(merged_type, at.tangents))
+    found = tangent_p.bind(*operands, at=replace(at, needless=needless, tangents=types))
+    return [a.reshape(mapped_type(over, one).shape) for a, one in zip(found, at.types, strict=True)]
 
 
 jvp_by(tangent_p, _jvp)

@@ -69,13 +69,19 @@ class hand_written:
     fwd: Callable[..., tuple[Any, Any]]
     bwd: Callable[..., tuple[Any, ...]]
     num_static: int
+    shared: tuple[str, ...] | None
 
     def __init__(self, rule: Any):
         self.function: Callable[..., Any] = rule.__wrapped__
         functools.update_wrapper(self, self.function)
         self.name = self.function.__name__.lstrip("_")
 
-    def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., tuple[Any, ...]]) -> None:
+    def defvjp(
+        self,
+        fwd: Callable[..., tuple[Any, Any]],
+        bwd: Callable[..., tuple[Any, ...]],
+        shared: tuple[str, ...] | None = None,
+    ) -> None:
         """Wires the rule.
 
         Args:
@@ -84,8 +90,11 @@ class hand_written:
           bwd: `(*static, kept, delta)` to a gradient for every operand, linear in `delta`; None for an operand of
             integers. One that nobody asked for is dead code; as a `partial` (`wanted`) it is not even traced. The delta
             of an integer output is not read.
+          shared: for a rule that works on each example by itself, the fields of `kept` that all examples share. Its
+            first operand, its output and all else that is kept have the examples along their first axis, or are
+            one vector; the other operands are shared as well.
         """
-        self.fwd, self.bwd = fwd, bwd
+        self.fwd, self.bwd, self.shared = fwd, bwd, shared
         self.num_static = len(inspect.signature(bwd).parameters) - 2
         RULES[source_of(self.function)] = self
 

@@ -1,12 +1,13 @@
 """`mode("both_ways")`: forward mode, which JAX refuses to `jax.custom_vjp`, in any order with reverse mode."""
 
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALL, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, MAX_POOLS, Case, named
+from cases import ALL, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, Case, named
 from check import assert_same, delta_like, value_and_pullback
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -288,3 +289,47 @@ def test_the_same_gradients_in_both():
     found = value_and_pullback(layer, [X, K], delta)
     with mode("manual"):
         assert_same(value_and_pullback(layer, [X, K], delta), found)
+
+
+SHARING = (
+    *named(CONVOLUTIONS, "2 groups"),
+    *named(BLOCKS, "tanh", "silu min"),
+    Case("", "dense", ((4,), (4, 2), (2,))),
+    *[case for case in LAYERS if case.op in ("subsample", "combine_maps") and not case.name],
+)
+
+
+@pytest.mark.parametrize("case", SHARING, ids=str)
+def test_members_with_the_same_weights_are_one_batch(case):
+    """Summed where their derivative is taken, not made for each member: the text holds no stack of them."""
+    x, *weights = case.arrays()
+    xs, members = jnp.stack([x, 2 * x - 1, 0.3 - x] * 5, 1), 15
+
+    def value(xs, *weights):
+        return jnp.sum(jnp.sin(jax.vmap(jax.jit(case), (1, *[None] * len(weights)))(xs, *weights)))
+
+    def gradient(argnums):
+        return jax.jit(jax.grad(value, argnums))
+
+    both = tuple(range(len(case.shapes)))
+    for argnums in (both, both[1:]):
+        with mode("autodiff"):
+            wanted = jax.grad(value, argnums)(xs, *weights)
+        assert_same(gradient(argnums)(xs, *weights), wanted, 1e-9)
+        text = gradient(argnums).lower(xs, *weights).as_text()
+        assert not re.search(rf"tensor<{members}x{'x'.join(map(str, weights[0].shape))}x", text)
+
+
+@pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0)], ids=str)
+def test_frozen_members(mapped):
+    """What is frozen may be mapped: then the members are no batch."""
+    x, k = X[:1], K
+    stacks = [jnp.stack([a, 2 * a, -a]) if axis == 0 else a for a, axis in zip((x, k), mapped, strict=True)]
+    for argnum in (0, 1):
+
+        def value(x, k):
+            return jnp.sum(jnp.sin(jax.vmap(layer, mapped)(x, k)))
+
+        with mode("autodiff"):
+            wanted = jax.grad(value, argnum)(*stacks), jax.jvp(value, stacks, stacks)
+        assert_same((jax.grad(value, argnum)(*stacks), jax.jvp(value, stacks, stacks)), wanted, 1e-9)

@@ -237,4 +237,4 @@ def block_op(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
     return block(present[0], present[1], None if bias is None else present[2], plan)
 
 
-block.defvjp(block_fwd, block_bwd)
+block.defvjp(block_fwd, block_bwd, shared=("kernel",))

@@ -63,7 +63,7 @@ def _scale_maps(x: Array, beta: Array) -> Array:
     return x * beta.reshape((1,) * (x.ndim - 1) + beta.shape)
 
 
-_subsample.defvjp(subsample_fwd, subsample_bwd)
+_subsample.defvjp(subsample_fwd, subsample_bwd, shared=("beta",))
 
 
 def _subsample_over_symbols(x: Array, beta: Array, window: Window) -> Array:
@@ -181,7 +181,7 @@ def softmax_backward(alpha: Array, dalpha: Array) -> Array:
     return alpha * (dalpha - jnp.sum(dalpha * alpha, 0, keepdims=True))
 
 
-_combine.defvjp(combine_fwd, combine_bwd)
+_combine.defvjp(combine_fwd, combine_bwd, shared=("kernel", "alpha"))
 
 
 def _combine_over_symbols(x: Array, kernel: Array, logits: Array, geometry: ConvGeometry) -> Array:

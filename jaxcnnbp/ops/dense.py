@@ -61,7 +61,7 @@ def dense_bwd(kept: DenseResiduals, delta: Array) -> tuple[Array, Array]:
     return dense_input_grad(delta, kept.weights), dense_weight_grad(kept.x, delta)
 
 
-_dense.defvjp(dense_fwd, dense_bwd)
+_dense.defvjp(dense_fwd, dense_bwd, shared=("weights",))
 
 
 @switchable
@@ -113,7 +113,7 @@ def add_bias_bwd(_: None, delta: Array) -> tuple[Array, Array]:
     return delta, sum_to_channels(delta)
 
 
-_add_bias.defvjp(add_bias_fwd, add_bias_bwd)
+_add_bias.defvjp(add_bias_fwd, add_bias_bwd, shared=())
 
 
 @takes_layout("y")

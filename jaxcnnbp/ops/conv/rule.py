@@ -113,4 +113,4 @@ conv_op = jax.jit(
 input_grad_op = _noted("conv_input_grad", jax.jit(input_grad, static_argnums=2, inline=True))
 kernel_grad_op = _noted("conv_kernel_grad", jax.jit(kernel_grad, static_argnums=2, inline=True))
 
-conv.defvjp(conv_fwd, conv_bwd)
+conv.defvjp(conv_fwd, conv_bwd, shared=("kernel",))
