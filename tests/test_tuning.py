@@ -268,7 +268,7 @@ def test_command_line(tmp_path, monkeypatch):
     code, output = run("--model", "digits", "--batch", "2")
     assert code == 0
     assert "passes on cpu-" in output
-    code, output = run("own_program:nothing")
+    code, output = run("own_program:nothing", "--args", "own_program:arguments")
     assert code == 2
     assert "is not there" in output
     for wrong in ((), ("--model", "digits", "--table"), ("--table",)):

@@ -15,13 +15,13 @@ import numpy as np
 
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences, differences_in
+from jaxcnnbp.audit.formula import OF_ELEMENT, Wide
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.tolerance import by_noise
 from jaxcnnbp.audit.yardstick import Measure, says_nothing
 
 if TYPE_CHECKING:
-    from jaxcnnbp.audit.formula import Wide
     from jaxcnnbp.audit.report import Maps, Row
     from jaxcnnbp.audit.trial import Trial
     from jaxcnnbp.audit.yardstick import Yardstick
@@ -31,8 +31,6 @@ MOST_OUTPUTS = 8
 # How much further than autodiff's, in the same dtype, the roundings of a rule may be off whose formula is right.
 WORSE_THAN_AUTODIFF = 4.0
 RULE_RUNS = 4
-# Of an element: what a gradient may be off by that differences excuse, beyond their estimated error.
-OF_ELEMENT = 1e-6
 # A slope may be off by this much of the gradient's length, beyond the estimated error of the difference.
 ALONG = 1e-3
 

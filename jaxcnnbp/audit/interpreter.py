@@ -89,8 +89,11 @@ class Reading:
         closed = value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ())
         plain = replace(self, noise=None)
         avals = [jax.ShapeDtypeStruct(a.shape, wide_dtype(a.dtype)) for a in closed.in_avals]
-        with monitor.silent():
-            again = jax.make_jaxpr(plain.inner(closed))(*avals)
+        try:
+            with monitor.silent():
+                again = jax.make_jaxpr(plain.inner(closed))(*avals)
+        except NameError as error:  # JAX's, for an axis of devices that is bound outside of this trace
+            raise NotImplementedError(str(error)) from error
         return again if isinstance(value, ClosedJaxpr) else again.jaxpr
 
 

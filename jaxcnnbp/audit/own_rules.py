@@ -20,8 +20,9 @@ import jax
 from jax.extend.core import JaxprEqn
 
 _JAX = Path(jax.__file__).parent
-# What JAX raises where it cannot trace, differentiate or compute something: its errors have no class in common.
-REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, NameError, AttributeError, AssertionError)
+# What JAX raises where it cannot trace, differentiate or compute something: its errors have no class in common. A
+# name or an attribute that is not there is the author's mistake, and is raised as it is.
+REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AssertionError)
 KINDS = (jax.custom_vjp, jax.custom_jvp)
 Written = tuple[CodeType, ...]
 # Part of the key under which `jax.jit` keeps a trace: what was traced with its rules is traced again without them.

@@ -23,7 +23,7 @@ from jaxcnnbp.audit.usage import slides_windows, usages
 NOISE_RUNS = 8
 # Without an oracle a right gradient may be off by this much of the element, and of the largest entry, beyond the
 # estimated error of the difference: iterations that stop early have values that are not their own integrals.
-OF_ELEMENT, OF_LARGEST = 1e-4, 1e-5
+OF_DIFFERENCE, OF_LARGEST = 1e-4, 1e-5
 
 
 class Measure(NamedTuple):
@@ -160,7 +160,7 @@ class Yardstick:
 
     def _measured(self, differences: Differences, place: int, manual: np.ndarray) -> Measure:
         truth, error, _ = differences.gradient(place, manual)
-        allowed = error + OF_ELEMENT * np.abs(truth) + OF_LARGEST * largest(truth[np.isfinite(error)])
+        allowed = error + OF_DIFFERENCE * np.abs(truth) + OF_LARGEST * largest(truth[np.isfinite(error)])
         given = self.tolerance_of(self._names[place])
         if given is not None:
             allowed = np.maximum(allowed, tolerances.by_user(truth, given)[0])

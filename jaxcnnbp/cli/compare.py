@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -64,8 +64,7 @@ def compare(
     them is further off than rounding explains, 2 if there is nothing to compare.
     """
     check_folders(json_path, html_path, plot_path)
-    if (function is None) != (args_path is None):
-        raise click.UsageError("MODULE:FUNCTION and --args MODULE:ARGS go together; give both, or neither.")
+    require_both(function, args_path)
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
         if function is None:
             report = report_of(MODELS[model], batch, dtype, seed, timing)
@@ -101,20 +100,32 @@ def report_of(spec: ModelSpec, batch: int, dtype: str, seed: int, timing: bool) 
 
 def report_of_function(function: str, args_path: str, seed: int, timing: bool) -> GradientReport:
     """The report on the function that `function` names, at the arguments that `args_path` names."""
-    fun, args = named(function, "MODULE:FUNCTION"), named(args_path, "--args")
-    args = args() if callable(args) else args
-    if not callable(fun) or not isinstance(args, (tuple, list)):
-        raise click.UsageError(
-            f"{function} (={fun!r}) must be a function, and --args {args_path} (of {type(args).__name__}) a tuple of"
-            " its arguments."
-        )
+    fun, args = function_and_arguments(function, args_path)
     try:
         return compare_gradients(fun, *args, seed=seed, timing=timing)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise click.UsageError(f"{function} cannot be compared: {error}") from error
 
 
-def named(path: str, what: str) -> Any:
+def require_both(function: str | None, args_path: str | None) -> None:
+    """Refuses a function without its arguments, and the reverse."""
+    if (function is None) != (args_path is None):
+        raise click.UsageError("MODULE:FUNCTION and --args MODULE:ARGS go together; give both, or neither.")
+
+
+def function_and_arguments(function: str, args_path: str) -> tuple[Callable[..., Any], Sequence[Any]]:
+    """The function that `function` names, and the arguments that `args_path` names."""
+    fun, args = _named(function, "MODULE:FUNCTION"), _named(args_path, "--args")
+    args = args() if callable(args) else args
+    if not callable(fun) or not isinstance(args, (tuple, list)):
+        raise click.UsageError(
+            f"{function} (={fun!r}) must be a function, and --args {args_path} (of {type(args).__name__}) a tuple of"
+            " its arguments."
+        )
+    return fun, args
+
+
+def _named(path: str, what: str) -> Any:
     """The object at `module:name`; modules of the current folder too."""
     module, _, name = path.partition(":")
     if not module or not name:

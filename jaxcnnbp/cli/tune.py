@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from jaxcnnbp.bench import NETWORKS
 from jaxcnnbp.bench.own_models import own_model
-from jaxcnnbp.cli.compare import check_folders, named
+from jaxcnnbp.cli.compare import check_folders, function_and_arguments, require_both
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.tune.autotune import autotune
 from jaxcnnbp.tune.regret import PASSES, Regret, measured_problems, regret_of
@@ -31,7 +31,7 @@ how far the choice without a tuning is from the best."""
 
 @click.command(epilog=_EPILOG)
 @click.argument("function", required=False, metavar="[MODULE:FUNCTION]")
-@click.option("--args", "arguments", help="MODULE:NAME of the tuple of its arguments, or of a function that gives it.")
+@click.option("--args", "arguments", metavar="MODULE:ARGS", help="Arguments of FUNCTION, as `jaxcnnbp compare` takes.")
 @click.option("--model", type=click.Choice(tuple(MODELS)), help="The loss of a shipped model.")
 @click.option("--network", type=click.Choice([n.name for n in NETWORKS]), help="The loss of a network of `bench`.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Images, with --model.")
@@ -59,6 +59,7 @@ def tune(
     The machine should have nothing else to do.
     """
     check_folders(output)
+    require_both(function, arguments)
     if sum(map(bool, (function, model, network, table, regret))) != 1:
         raise click.UsageError("Name one of MODULE:FUNCTION, --model, --network, --table and --regret.")
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
@@ -76,11 +77,9 @@ def tune(
 
 def _program(
     function: str | None, arguments: str | None, model: str | None, network: str | None, batch: int, dtype: Any
-) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+) -> tuple[Callable[..., Any], Sequence[Any]]:
     if function is not None:
-        found = named(arguments, "--args") if arguments else ()
-        args = found() if callable(found) else found
-        return named(function, "MODULE:FUNCTION"), args if isinstance(args, tuple) else (args,)
+        return function_and_arguments(function, arguments or "")
     if model is not None:
         spec = MODELS[model]
         return _loss_of(spec.build(), (batch, *spec.input_shape), dtype)

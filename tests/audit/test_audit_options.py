@@ -71,3 +71,11 @@ def test_refusals(kwargs, words):
 def test_a_rule_that_is_called_while_jax_compiles_nothing():
     with jax.disable_jit():
         assert compare_gradients(SINE, X, timing=False).ok
+
+
+def test_a_name_that_is_not_there_is_the_authors():
+    for mistake, kind in ((lambda x: jnp.sin(x) * lenght, NameError), (lambda x: -jnp.sine(x), AttributeError)):  # noqa: F821
+        f = jax.custom_vjp(mistake)
+        f.defvjp(lambda x: (jnp.sin(x), x), lambda x, d: (d * jnp.cos(x),))
+        with pytest.raises(kind, match="lenght|sine"):
+            compare_gradients(f, X, timing=False)

@@ -129,13 +129,19 @@ def test_command_of_a_function(tmp_path, monkeypatch, factor, code, words):
         (["json:nothing", "--args", "json:dumps"], "is not there"),
         (["no_such_module:f", "--args", "json:dumps"], "is not there"),
         (["json:dumps", "--args", "json:__name__"], "must be a function"),
-        (["json:dumps", "--args", "json:__all__"], "cannot be compared"),
     ],
 )
-def test_command_refuses(arguments, words):
-    result = CliRunner().invoke(main, ["compare", *arguments])
+@pytest.mark.parametrize("command", ["compare", "tune"])
+def test_commands_refuse_a_function_without_arguments(command, arguments, words):
+    result = CliRunner().invoke(main, [command, *arguments])
     assert result.exit_code == 2
     assert words in result.output
+
+
+def test_command_refuses_what_cannot_be_compared():
+    result = CliRunner().invoke(main, ["compare", "json:dumps", "--args", "json:__all__"])
+    assert result.exit_code == 2
+    assert "cannot be compared" in result.output
 
 
 def test_command_refuses_a_missing_folder(tmp_path):
