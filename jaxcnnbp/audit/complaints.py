@@ -40,7 +40,9 @@ def weighed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> list[Row
     if yardstick.expected is not None:
         return list(rows)
     if yardstick.differences is not None:
-        return [_along(row, place, yardstick.differences) for place, row in enumerate(rows)]
+        measured = [_along(row, place, yardstick.differences) for place, row in enumerate(rows)]
+        cuts = ", ".join(sorted(yardstick.differences.numbers.cuts))
+        return [row if row.ok or not cuts else replace(row, doubt=CUT.format(cuts), complaint="") for row in measured]
     wide = yardstick.wide
     if wide is None:
         return list(rows)
@@ -73,7 +75,7 @@ def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wid
             and not row.wrong
             and yardstick.tolerance_of(row.name) is None
         )
-        return replace(row, excuse=excuse, complaint=row.complaint or (CANNOT_TELL if nothing else ""))
+        return replace(row, excuse=excuse, doubt=SAYS_NOTHING if nothing else "")
     if not row.wrong:
         return row
     return replace(row, excuse=_rounding(row, place, np.where(disputed, hand, truth), hand, trial, wide, excuse))
@@ -97,8 +99,11 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
 
 
 NO_BETTER = "the formula is right in float64, and autodiff rounds no better"
-CANNOT_TELL = (
-    "cannot tell: as much is allowed as the gradient is large, and the rule does not run in float64; pass arguments"
+CUT = (
+    "there is no oracle, and `fun` stops a gradient ({}), which differences do not see; pass `reference` or `expected`"
+)
+SAYS_NOTHING = (
+    "as much is allowed as the gradient is large, and the rule does not run in float64; pass arguments"
     " that are better conditioned, or `tolerance`"
 )
 

@@ -6,7 +6,7 @@ calling it with arrays in float64; else in the dtype that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.finite import Derivative, derivative, scale_of
-from jaxcnnbp.audit.interpreter import NARROW_ONLY, Reading
+from jaxcnnbp.audit.interpreter import NARROW_ONLY, has, holding
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
-from jaxcnnbp.audit.own_rules import REFUSALS, without_rules
-from jaxcnnbp.audit.passes import Oracle, Pass, has, in_float64, is_near, lax_trace, normal
+from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
+from jaxcnnbp.audit.passes import Oracle, Pass, in_float64, is_near, lax_trace, normal
 from jaxcnnbp.audit.problem import Problem, widened_problem
 from jaxcnnbp.modes import mode
 
@@ -36,11 +37,13 @@ class Numbers:
       run: the outputs at other inputs, by name.
       unit: the unit roundoff.
       dtype: its name, for reports.
+      cuts: where the author stops a gradient at a value that changes here, so that this is not what is meant.
     """
 
     run: Callable[[Inputs], dict[str, np.ndarray]]
     unit: float
     dtype: str
+    cuts: frozenset[str] = frozenset()
 
 
 class Measured(NamedTuple):
@@ -162,7 +165,7 @@ def _same(candidates: Iterator[Callable[[], Numbers]], problem: Problem, own: Pa
 
 
 def _candidates(flat: Callable[..., Any], problem: Problem) -> Iterator[Callable[[], Numbers]]:
-    for make in (_by_trace, _by_wide_call, _by_call):
+    for make in (_by_trace, _by_wide_trace, _by_wide_call, _by_call):
         yield partial(make, flat, problem)
 
 
@@ -171,10 +174,24 @@ def _by_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:
         closed, shape = lax_trace(flat, problem)
     if has(closed.jaxpr, lambda eqn: eqn.primitive.name in NARROW_ONLY and eqn.primitive.name not in DRAWS):
         raise NotImplementedError("A part of `fun` computes in its own dtype.")
-    names, others = sorted(shape), jax.tree.leaves(problem.others)
+    return _by_reading(closed, sorted(shape), problem)
+
+
+def _by_wide_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:
+    wide = widened_problem(problem)
+    with in_float64(), without_rules():
+        closed, shape = lax_trace(flat, wide)
+    _require_wide(shape)
+    return _by_reading(closed, sorted(shape), wide)
+
+
+def _by_reading(closed: ClosedJaxpr, names: list[str], problem: Problem) -> Numbers:
+    others = jax.tree.leaves(problem.others)
+    with in_float64():
+        reading = holding(closed, *map(widened, problem.inputs), *map(jnp.asarray, others))
 
     def compute(*inputs: Any) -> dict[str, Any]:
-        return dict(zip(names, Reading().run(closed, *inputs, *map(jnp.asarray, others)), strict=True))
+        return dict(zip(names, reading().run(closed, *inputs, *map(jnp.asarray, others)), strict=True))
 
     return Numbers(_in_float64(compute), unit_roundoff(np.float64), "float64")
 
@@ -182,10 +199,15 @@ def _by_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:
 def _by_wide_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
     wide = widened_problem(problem)
     run = _in_float64(lambda *inputs: _without(flat)(inputs, wide.others))
-    narrow = {str(a.dtype) for a in run(wide.inputs).values() if a.dtype not in WIDE}
+    with noting_cuts() as cuts:
+        _require_wide(run(wide.inputs))
+    return Numbers(run, unit_roundoff(np.float64), "float64", frozenset(cuts))
+
+
+def _require_wide(outputs: Mapping[str, Any]) -> None:
+    narrow = {str(a.dtype) for a in outputs.values() if a.dtype not in WIDE}
     if narrow:
         raise NotImplementedError(f"`fun` returns {', '.join(sorted(narrow))} of arrays in float64.")
-    return Numbers(run, unit_roundoff(np.float64), "float64")
 
 
 def _by_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
@@ -196,7 +218,9 @@ def _by_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
         own = [jnp.asarray(a.astype(d)) for a, d in zip(inputs, dtypes, strict=True)]
         return {name: widened(a) for name, a in _without(flat)(own, problem.others).items()}
 
-    return Numbers(run, unit, str(dtypes[0]))
+    with noting_cuts() as cuts:
+        run([widened(a) for a in problem.inputs])
+    return Numbers(run, unit, str(dtypes[0]), frozenset(cuts))
 
 
 WIDE = (np.float64, np.complex128)

@@ -3,6 +3,8 @@
 What a trace casts to a narrower dtype is carried on as it is: the function that was meant, without the rounding. A
 `Noise` puts rounding errors of the original precision back in, at random.
 
+A gradient that the author stops is one of what the value stays at: `holding` reads a function so for differences.
+
 JAX's own rules (of `jax.nn.relu`, of softmax, of `odeint`) belong to the definition of a function and are kept; an
 author's are not in the trace any more (`own_rules`), except where JAX cannot differentiate what they are of.
 """
@@ -18,13 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, subjaxprs
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp._compat import jvp_of, scan_counts
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.noise import Noise, dtype_of
 from jaxcnnbp.audit.oracle.rule import apply, oracle_p
+from jaxcnnbp.audit.own_rules import is_cut
 from jaxcnnbp.audit.ties import record_ties
 from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.interpreter import bind, evaluate
@@ -38,9 +42,11 @@ class Reading:
 
     Attributes:
       noise: what imitates the rounding of the original precision.
+      hold: gives what takes the place of a value at which the author stops the gradient.
     """
 
     noise: Noise | None = None
+    hold: Callable[[Any], Any] | None = None
 
     def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
         """The outputs of `closed` at `args`, differentiable by JAX."""
@@ -95,6 +101,41 @@ class Reading:
         except NameError as error:  # JAX's, for an axis of devices that is bound outside of this trace
             raise NotImplementedError(str(error)) from error
         return again if isinstance(value, ClosedJaxpr) else again.jaxpr
+
+
+def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
+    """Readings of `closed` in which every value at which the author stops the gradient is what it is at `args`.
+
+    Raises:
+      NotImplementedError: if one is in a loop or a branch, where it is not one value.
+    """
+    held: list[Any] = []
+
+    def note(value: Any) -> Any:
+        if isinstance(value, Tracer):
+            raise NotImplementedError("`fun` stops a gradient inside a loop or a branch.")
+        held.append(value)
+        return value
+
+    if cuts := _cuts(closed.jaxpr):
+        Reading(hold=note).run(closed, *args)
+        if len(held) < cuts:
+            raise NotImplementedError("`fun` stops a gradient inside a kernel.")
+
+    def reading() -> Reading:
+        kept = iter(held)
+        return Reading(hold=lambda _: next(kept))
+
+    return reading
+
+
+def _cuts(jaxpr: Jaxpr) -> int:
+    return sum(map(is_cut, jaxpr.eqns)) + sum(map(_cuts, subjaxprs(jaxpr)))
+
+
+def has(jaxpr: Jaxpr, wanted: Callable[[JaxprEqn], bool]) -> bool:
+    """Whether a trace holds an equation that is `wanted`, however deep."""
+    return any(map(wanted, jaxpr.eqns)) or any(has(inner, wanted) for inner in subjaxprs(jaxpr))
 
 
 # --- precision
@@ -207,6 +248,10 @@ def _rounding(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     return list(values)
 
 
+def _stopped(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    return [reading.hold(values[0])] if reading.hold is not None and is_cut(eqn) else bind(eqn, values)
+
+
 def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
     if eqn.params["backward"]:
         return bind(eqn, values)
@@ -227,5 +272,6 @@ RULES: dict[Any, Callable[[Reading, JaxprEqn, list[Any]], list[Any]]] = {
     jex.remat_p: _remat,
     jex.convert_element_type_p: _cast,
     jex.reduce_precision_p: _rounding,
+    jex.stop_gradient_p: _stopped,
     oracle_p: _oracle,
 }

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import dropwhile, islice
 from pathlib import Path
+from traceback import walk_stack
 from types import CodeType
 from typing import Any
 
 import jax
 from jax.extend.core import JaxprEqn
+from jax.extend.core.primitives import stop_gradient_p
 
 _JAX = Path(jax.__file__).parent
 # What JAX raises where it cannot trace, differentiate or compute something: its errors have no class in common. A
@@ -83,12 +86,35 @@ def first_that_works(make: Callable[[tuple[type, ...]], Any]) -> Any:
 
 def is_cut(eqn: JaxprEqn) -> bool:
     """Whether the author stops a gradient here; JAX does so itself, in `jnp.linalg.solve` for one."""
-    if eqn.primitive.name != "stop_gradient":
+    if eqn.primitive is not stop_gradient_p:
         return False
     frames = eqn.source_info.traceback.frames if eqn.source_info.traceback else []
-    names = [frame.function_name for frame in frames]
-    caller = frames[names.index("stop_gradient") + 1 :][:1] if "stop_gradient" in names else []
-    return not any(Path(frame.file_name).is_relative_to(_JAX) for frame in caller)
+    return bool(_place_of_cut((frame.function_name, frame.file_name, frame.line_num) for frame in frames))
+
+
+@contextmanager
+def noting_cuts() -> Iterator[set[str]]:
+    """The places where the author of what is called inside stops a gradient."""
+    found, usual = set[str](), stop_gradient_p.bind
+
+    def bind(*args: Any, **params: Any) -> Any:
+        stack = ((frame.f_code.co_name, frame.f_code.co_filename, line) for frame, line in walk_stack(None))
+        found.update(filter(None, [_place_of_cut(stack)]))
+        return usual(*args, **params)
+
+    with _patching, _kept(object()):
+        stop_gradient_p.bind = bind
+        try:
+            yield found
+        finally:
+            del stop_gradient_p.bind
+
+
+def _place_of_cut(stack: Iterable[tuple[str, str, int]]) -> str:
+    """Where `stop_gradient` was called from, on a stack of (function, file, line) from the inside; "" in JAX."""
+    above = dropwhile(lambda frame: frame[0] != "stop_gradient", stack)
+    _, file, line = next(islice(above, 1, None), ("", "?", 0))
+    return "" if Path(file).is_relative_to(_JAX) else f"{Path(file).name}:{line}"
 
 
 def written(rule: Any) -> Written:

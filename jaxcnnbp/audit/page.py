@@ -81,7 +81,8 @@ def fragment_of(report: GradientReport) -> str:
 
 
 def _verdict(report: GradientReport) -> str:
-    kind, word = ("ok", "All right") if report.ok else ("wrong", "Wrong")
+    wrong = any(not row.ok and not row.unknown for row in (*report.rows, *report.outputs))
+    kind, word = ("ok", "All right") if report.ok else ("wrong", "Wrong" if wrong else "It cannot be told")
     return f'<p><span class="{kind}">{word}.</span> {escape(table.title(report))}.</p>'
 
 
@@ -103,7 +104,7 @@ def _leaves(rows: Sequence[Row], link: str = "") -> str:
 def _cell(column: table.Column, row: Row, target: str) -> str:
     text = escape(column.text(row))
     if column.heading == "":
-        kind, word = ("ok", "right") if row.ok else ("wrong", "wrong")
+        kind, word = ("ok", "right") if row.ok else ("wrong", "cannot tell" if row.unknown else "wrong")
         return f'<td data-value="{int(row.ok)}" class="{kind}">{word}</td>'
     if column.heading == "gradient of":
         name = escape(row.name)

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, subjaxprs
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxcnnbp.audit.interpreter import Reading
+from jaxcnnbp.audit.interpreter import Reading, has, holding
 from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.oracle import oracle_p, widened
-from jaxcnnbp.audit.own_rules import KINDS, first_that_works, is_cut, without_rules
+from jaxcnnbp.audit.own_rules import KINDS, REFUSALS, first_that_works, without_rules
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.modes import mode
 
@@ -104,8 +104,16 @@ class Oracle:
 
     @property
     def cuts(self) -> bool:
-        """Whether the function stops a gradient: then a difference is not what it means by its derivative."""
-        return has(self.closed.jaxpr, is_cut)
+        """Whether the function stops a gradient where no value can be held: then a difference is not what it means."""
+        return self._held is None
+
+    @cached_property
+    def _held(self) -> Callable[[], Reading] | None:
+        try:
+            with in_float64():
+                return holding(self.closed, *map(jnp.asarray, (*self._inputs, *self._others)))
+        except REFUSALS:
+            return None
 
     def gradients(
         self, sample: int | None = None, roundoff: Roundoff = unit_roundoff, cotangents: Arrays | None = None
@@ -141,19 +149,22 @@ class Oracle:
         """The contracted output, with `step` added to the input at `place`."""
         moved = [a if i != place else a + step for i, a in enumerate(self._inputs)]
         with in_float64():
-            outputs = self._run(Reading(), [jnp.asarray(a) for a in moved])
+            outputs = self._run(self._reading(), [jnp.asarray(a) for a in moved])
             rows = zip(map(np.asarray, outputs), self._names, strict=True)
             return float(sum(np.sum(y * self._cotangents[name]).real for y, name in rows))
 
     def outputs(self, *inputs: Any) -> dict[str, Any]:
         """The outputs at other inputs, to be called within `in_float64`."""
-        return dict(zip(self._names, self._run(Reading(), inputs), strict=True))
+        return dict(zip(self._names, self._run(self._reading(), inputs), strict=True))
 
     def ties(self) -> dict[str, int]:
         """How often the function is at a place without a unique derivative, by operation."""
         with counting() as counts:
             self.value()
         return dict(counts)
+
+    def _reading(self) -> Reading:
+        return Reading() if self._held is None else self._held()
 
     def _run(self, reading: Reading, inputs: Sequence[Any]) -> list[Any]:
         return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))
@@ -211,11 +222,6 @@ def lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, 
 def _runs_backward(jaxpr: Jaxpr) -> bool:
     """Whether a trace holds the backward pass of a NumPy oracle."""
     return has(jaxpr, lambda eqn: eqn.primitive is oracle_p and eqn.params["backward"])
-
-
-def has(jaxpr: Jaxpr, wanted: Callable[[JaxprEqn], bool]) -> bool:
-    """Whether a trace holds an equation that is `wanted`, however deep."""
-    return any(map(wanted, jaxpr.eqns)) or any(has(inner, wanted) for inner in subjaxprs(jaxpr))
 
 
 @contextmanager

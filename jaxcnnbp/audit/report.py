@@ -76,6 +76,7 @@ class Row:
       maps: the arrays themselves.
       complaint: what is wrong though every element is near the oracle's, such as a difference that says otherwise.
       excuse: why it is right though elements are off, such as a difference that agrees with it and not with the oracle.
+      doubt: why neither can be told, and what to pass so that it can; "" if it can.
     """
 
     name: str
@@ -93,19 +94,25 @@ class Row:
     maps: Maps = field(repr=False, compare=False)
     complaint: str = ""
     excuse: str = ""
+    doubt: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether every element is as near as rounding allows, and nothing else speaks against it."""
-        return not self.complaint and (self.wrong == 0 or bool(self.excuse))
+        return not self.complaint and not self.doubt and (self.wrong == 0 or bool(self.excuse))
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it cannot be told that it is right, nor that it is wrong."""
+        return bool(self.doubt) and not self.complaint
 
     def verdict(self) -> str:
         """One sentence on the worst element: leaf, index, three values, tolerance and its reason."""
         if self.worst is None:
             return f"`{self.name}` is empty."
         w = self.worst
-        if self.complaint:
-            return f"`{self.name}`: {self.complaint}."
+        if self.complaint or self.doubt:
+            return f"`{self.name}`: {self.complaint or f'cannot tell: {self.doubt}'}."
         of = f"{self.wrong} of {int(np.prod(self.shape))} elements"
         where = ", ".join(f"{n} {place}" for place, n in self.wrong_places.items())
         return (
@@ -225,7 +232,7 @@ class GradientReport:
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
-    kept = ("name", "shape", "dtype", "axes", "wrong", "reason", "hint", "complaint", "excuse")
+    kept = ("name", "shape", "dtype", "axes", "wrong", "reason", "hint", "complaint", "excuse", "doubt")
     parts = {key: None if (part := getattr(row, key)) is None else asdict(part) for key in _PARTS}
     return {key: getattr(row, key) for key in kept} | {"ok": row.ok, "wrong_places": dict(row.wrong_places)} | parts
 

@@ -61,7 +61,7 @@ def excess(row: Row) -> float:
 
 
 ERRORS = (
-    Column("", False, lambda row: "ok" if row.ok else "NO"),
+    Column("", False, lambda row: "ok" if row.ok else "?" if row.unknown else "NO"),
     Column("gradient of", False, lambda row: _name(row.name)),
     Column("shape", False, lambda row: "x".join(map(str, row.shape)) or "()"),
     Column("dtype", False, lambda row: SHORT.get(row.dtype, row.dtype)),
@@ -138,7 +138,8 @@ def title(report: GradientReport) -> str:
     right = sum(row.ok for row in report.rows)
     against = "a float64 oracle" if report.oracle else "autodiff"
     against = "finite differences" if report.no_oracle else against
-    count = f"{right} of {len(report.rows)} right"
+    unknown = sum(row.unknown for row in report.rows)
+    count = f"{right} of {len(report.rows)} right" + (f", of {unknown} it cannot be told" if unknown else "")
     if not report.rules:
         return f"No hand-written rule is called: autodiff against {against}, on {report.platform}: {count}"
     return f"Gradients by hand-written rules against {against}, on {report.platform}: {count}"

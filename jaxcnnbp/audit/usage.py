@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from jaxcnnbp.audit.interpreter import has
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of
-from jaxcnnbp.audit.passes import has
 
 # Primitives that hand their first operand on as it is.
 TRANSPARENT = ("convert_element_type", "copy", "copy_p", "optimization_barrier")

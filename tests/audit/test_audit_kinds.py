@@ -50,6 +50,7 @@ TOO_LARGE = rule(lambda x, delta: 1.5 * delta * jnp.cos(x), jnp.sin)
 TWO = rule(lambda x, delta: 1000 * delta[0], lambda x: (1000 * x, 1e-7 * x**2))
 SIGN = jvp_rule(jnp.cos, lambda p, t: jnp.sin(p[0]) * t[0])
 FORGOTTEN = jvp_rule(lambda a, b: a * jnp.exp(b), lambda p, t: t[0] * jnp.exp(p[1]))
+ONE_AT_0 = rule(lambda x, delta: delta * (x >= 0).astype(x.dtype), lambda x: jnp.maximum(x, 0))
 COMPLEX = jnp.asarray(0.3 + 0.4j, jnp.complex64)
 WRONG = {
     "tangent with the wrong sign": (SIGN, POINTS),
@@ -64,12 +65,14 @@ WRONG = {
     "conjugate of the cotangent": (rule(lambda x, delta: 2 * x * jnp.conj(delta), lambda x: x**2), COMPLEX),
     "a small output forgotten": (TWO, X),
     "a solver that is not transposed": (solver(lambda a: a), SQUARE, X[:3]),
+    "the same beside a cut": (lambda a, b: solver(lambda a: a)(a, b) * jax.lax.stop_gradient(b), SQUARE, X[:3]),
 }
 RIGHT = {
     "square": (rule(lambda x, delta: 2 * x * delta), X),
     "complex": (rule(lambda x, delta: 2 * x * delta, lambda x: x**2), COMPLEX),
     "two outputs": (rule(lambda x, d: 1000 * d[0] + 2e-3 * x * d[1], lambda x: (1000 * x, 1e-3 * x**2)), X),
     "tangent": (jvp_rule(jnp.cos, lambda p, t: -jnp.sin(p[0]) * t[0]), POINTS),
+    "at a kink beside a cut": (lambda x: ONE_AT_0(x) * jax.lax.stop_gradient(x + 1), POINTS),
     "stopped on purpose": (lambda x: x + jax.lax.stop_gradient(jnp.sin(x) - x), POINTS),
     "a solver that is transposed": (solver(lambda a: a.T), SQUARE, X[:3]),
     "JAX's own rules": (lambda x: (jax.nn.relu(x) + jax.nn.silu(x) + jax.scipy.special.expn(2, x + 2)).sum(), POINTS),

@@ -105,6 +105,15 @@ def not_differentiated(factor):
     return f
 
 
+def cut(x):
+    return lax.stop_gradient(x) * called_back(x)
+
+
+def in_loop(x):
+    step = lambda c: (c[0] + 1, x + jnp.sin(lax.stop_gradient(c[1])))  # noqa: E731
+    return lax.while_loop(lambda c: c[0] < 3, step, (0, x))[1]
+
+
 CASES = {
     "while_loop": ruled(looped, lambda x, d: d * (jnp.sin(x) ** 3 + 3 * x * jnp.sin(x) ** 2 * jnp.cos(x))),
     "pallas": sine(in_pallas),
@@ -118,13 +127,15 @@ CASES = {
     "linear_call": linear,
     "shard_map": sine(sharded(lambda x: lax.psum(jnp.sin(x).sum(), "i"))),
     "rule in shard_map": lambda k: sharded(lambda x: lax.psum(sine(jnp.sin)(k)(x).sum(), "i")),
+    "a cut": ruled(cut, lambda x, d: d * x * jnp.cos(x)),
+    "a cut inside jit": ruled(jax.jit(cut), lambda x, d: d * x * jnp.cos(x)),
     "NumPy": sine(lambda x: jnp.asarray(np.sin(np.asarray(x)))),
     "mask": masked,
     "mask within": ruled(lambda x: jnp.sin(x)[x > 0.8].sum(), lambda x, d: d * jnp.where(x > 0.8, jnp.cos(x), 0)),
 }
 
 
-QUICK = ["while_loop", "pure_callback", "scatter-multiply", "reference to an array", "shard_map", "NumPy"]
+QUICK = ["a cut", "while_loop", "pure_callback", "scatter-multiply", "reference to an array", "shard_map", "NumPy"]
 
 
 @pytest.mark.parametrize("name", slow_but(QUICK, CASES))
@@ -137,6 +148,22 @@ def test_outside_of_jit():
     with jax.disable_jit():
         assert compare_gradients(sine(jnp.sin)(1.0), X, timing=False).ok
         assert not compare_gradients(sine(jnp.sin)(1.5), X, timing=False).ok
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [lambda x: jnp.asarray(np.sin(np.asarray(lax.stop_gradient(x))) + np.asarray(x)), in_loop],
+    ids=["NumPy", "loop"],
+)
+def test_a_cut_that_cannot_be_held_leaves_it_open(stops):
+    report = compare_gradients(ruled(stops, lambda x, d: d)(1.0), X, timing=False)
+    assert not report.ok
+    assert "cannot tell" in report["x"].verdict()
+    assert "test_audit_no_oracle.py:" in report["x"].doubt
+    assert "pass `reference`" in report["x"].doubt
+    assert "of 1 it cannot be told" in title(report)
+    expected = report["x"].maps.manual
+    assert compare_gradients(ruled(stops, lambda x, d: d)(1.0), X, expected=expected, timing=False).ok
 
 
 def test_the_report_says_that_differences_are_weaker():
