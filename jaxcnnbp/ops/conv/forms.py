@@ -12,7 +12,9 @@ not mirrored. Sums are held in `wide` precision.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial, reduce
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,13 +36,14 @@ from jaxcnnbp.taps import Reader, gather, scatter, without_crop
 
 def forward_by_taps(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The meaning of a convolution: one matrix product a tap."""
-    terms = (mix_channels(p, kernel[t], geometry) for t, p in gather(x, geometry.window))
-    return sum(terms, start=jnp.zeros((), wide(x.dtype)))
+    patches = (p for _, p in gather(x, geometry.window))
+    return reduce(lax.add, map(partial(mix_channels, geometry=geometry), patches, at_each_tap(kernel)))
 
 
 def input_grad_by_taps(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The meaning of the input gradient: every tap sends `delta k^T` back to the cell it read."""
-    transposed = swap_group_channels(kernel, geometry.groups)
+    matrices = at_each_tap(swap_group_channels(kernel, geometry.groups))
+    transposed = dict(zip(geometry.window.tap_indices(), matrices, strict=True))
 
     def sent_back(tap: Ints, read: Reader) -> Array:
         return mix_channels(read(delta), transposed[tap], geometry)
@@ -144,6 +147,15 @@ def _convolved_with_delta(
     )
 
 
+# What follows is written out once a tap, in `lax`: an operator of `jnp` takes several times as long to trace.
+
+
+def at_each_tap(kernel: Array) -> list[Array]:
+    """k[t] for every tap, in row-major order."""
+    matrices = lax.reshape(kernel, (math.prod(kernel.shape[:-2]), *kernel.shape[-2:]))
+    return [lax.index_in_dim(matrices, t, 0, keepdims=False) for t in range(matrices.shape[0])]
+
+
 def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`[... x in] * [in / g x out] -> [... x out]`, each group of outputs from its group of inputs."""
     if geometry.groups == 1:
@@ -151,7 +163,7 @@ def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
         return lax.dot_general(p, kernel, numbers, geometry.precision, wide(p.dtype))
     groups, depth = geometry.groups, kernel.shape[0]
     if depth == 1:
-        return _scale_channels(p, kernel[0], groups)
+        return _scale_channels(p, kernel, groups)
     split = p.reshape(*p.shape[:-1], groups, depth)
     by_group = kernel.reshape(depth, groups, -1)
     numbers = (((split.ndim - 1,), (0,)), ((split.ndim - 2,), (1,)))
@@ -174,6 +186,10 @@ def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
 
 
 def _scale_channels(p: Array, weights: Array, groups: int) -> Array:
-    """Depthwise: `[... x g] * [g * m] -> [... x g * m]`."""
-    each = jnp.repeat(p, weights.shape[0] // groups, axis=-1) if weights.shape[0] != groups else p
-    return cast(each, wide(p.dtype)) * cast(lax.expand_dims(weights, range(p.ndim - 1)), wide(p.dtype))
+    """Depthwise: `[... x g] * [1 x g * m] -> [... x g * m]`."""
+    channels = weights.shape[-1]
+    if channels != groups:
+        each = lax.broadcast_in_dim(p, (*p.shape, channels // groups), range(p.ndim))
+        p = lax.reshape(each, (*p.shape[:-1], channels))
+    p, weights = cast(p, wide(p.dtype)), cast(weights, wide(p.dtype))
+    return lax.mul(p, lax.broadcast_in_dim(weights, p.shape, (0, p.ndim - 1)))
