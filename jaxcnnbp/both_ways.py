@@ -41,7 +41,7 @@ from jaxcnnbp._compat import (
     zero_of_type,
     zeros_of_type,
 )
-from jaxcnnbp.settings import Settings, Under, in_force
+from jaxcnnbp.settings import Settings, Under
 from jaxcnnbp.wanted import computed
 
 if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule what its class says
@@ -50,12 +50,16 @@ if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule wha
 Arrays = list[Any]
 
 
-def call(rule: hand_written, *args: Any) -> Any:
-    """`rule(*args)`, which forward mode may go through as well as reverse mode.
+def custom_jvp(
+    function: Callable[..., Any], rule: hand_written, settings: Settings, static: tuple[int, ...]
+) -> Callable[..., Any]:
+    """`function` by `rule`, which forward mode may go through as well as reverse mode.
 
     Args:
+      function: that of the rule.
       rule: the rule.
-      args: its operands, then what is static.
+      settings: what is in force where it is called.
+      static: which of its arguments are static.
 
     Example:
       >>> import jax
@@ -70,19 +74,13 @@ def call(rule: hand_written, *args: Any) -> Any:
       ...   jax.jvp(jax.jit(square), (3.,), (1.,))[1]
       Array(6., dtype=float32, weak_type=True)
     """
-    return _in_both_directions(rule, in_force(), len(args))(*args)
-
-
-@functools.cache
-def _in_both_directions(rule: hand_written, settings: Settings, num_args: int) -> Callable[..., Any]:
-    static_args = tuple(range(num_args - rule.num_static, num_args))
-    fwd, bwd = Under(settings, rule.fwd), Under(settings, rule.bwd)
-    both = jax.custom_jvp(rule.function, static_args)
+    fwd, bwd = Under(settings, rule.kept), Under(settings, rule.bwd)
+    both = jax.custom_jvp(function, static)
 
     def jvp(*args: Any) -> tuple[Any, Any]:
         *static, primals, tangents = args
-        y, kept = fwd(*primals, *static)
-        return y, _tangents(rule, bwd, tuple(static), rule.named(kept, primals, y), tangents, y)
+        y, kept = fwd(tuple(primals), tuple(static))
+        return y, _tangents(rule, bwd, tuple(static), kept, tangents, y)
 
     both.defjvp(jvp, symbolic_zeros=True)
     return both

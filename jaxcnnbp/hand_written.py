@@ -35,11 +35,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import Jaxpr, Var
 
 from jaxcnnbp.modes import mode
+from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.recording import recording
 from jaxcnnbp.settings import Settings, Under, in_force
 from jaxcnnbp.wanted import computed, read_by
@@ -99,11 +101,20 @@ class hand_written:
         RULES[source_of(self.function)] = self
 
     def __call__(self, *args: Any) -> Any:
+        count = len(args) - self.num_static
         if recording.value is not None:
-            recording.value.note(self.name, args[: len(args) - self.num_static], lambda: self._passes(*args))
+            recording.value.note(self.name, args[:count], lambda: self._passes(*args))
+        wire = _custom_vjp
         if mode.value == "both_ways":  # imported only where somebody asks for it
-            return importlib.import_module("jaxcnnbp.both_ways").call(self, *args)
-        return _noting(self, in_force(), len(args))(*args)
+            wire = importlib.import_module("jaxcnnbp.both_ways").custom_jvp
+        # What lax's functions do by themselves inside `shard_map`. Its transpose is the psum of a shared gradient.
+        arrays, tree = jax.tree.flatten(args[:count])
+        operands = tree.unflatten(unify_varying_axes(*arrays))
+        return _wired(self, wire, in_force(), len(args))(*operands, *args[count:])
+
+    def kept(self, operands: tuple[Any, ...], static: tuple[Any, ...]) -> tuple[Any, Any]:
+        """The output, and what is kept, with names: one dispatch if called eagerly."""
+        return _kept(self, static, operands)
 
     def named(self, kept: Any, operands: Any, y: Any) -> Any:
         """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
@@ -127,8 +138,7 @@ class hand_written:
         count = len(args) - self.num_static
         of_each, static = args[:count], args[count:]
         operands = [_each_primal(lambda p: p.value, a) for a in of_each]
-        y, kept = self.fwd(*operands, *static)
-        kept = self.named(kept, operands, y)
+        y, kept = self.kept(tuple(operands), static)
         perturbed = [_each_primal(lambda p: p.perturbed, a) for a in of_each]
         wanted = tuple(any(jax.tree.leaves(flags)) for flags in perturbed)
         unread = set() if all(wanted) else self._unread(kept, y, static, wanted)
@@ -150,12 +160,46 @@ class hand_written:
         return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
 
 
+Wire = Callable[[Callable[..., Any], "hand_written", Settings, tuple[int, ...]], Callable[..., Any]]
+
+
 @functools.cache
-def _noting(rule: hand_written, settings: Settings, num_args: int) -> Callable[..., Any]:
-    """`rule`, wired, whose passes run under the `settings` of its call also where they are traced after it."""
-    noted = jax.custom_vjp(rule.function, tuple(range(num_args - rule.num_static, num_args)))
-    noted.defvjp(Under(settings, rule._fwd), Under(settings, rule._bwd), symbolic_zeros=True)
-    return noted
+def _wired(rule: hand_written, wire: Wire, settings: Settings, num_args: int) -> Callable[..., Any]:
+    """`rule`, whose passes run under the `settings` of its call also where they are traced after it."""
+    static = tuple(range(num_args - rule.num_static, num_args))
+    function = jax.jit(rule.function, static_argnums=static, inline=True)
+    return one_dispatch(*static)(wire(function, rule, settings, static))
+
+
+def _custom_vjp(function: Callable[..., Any], rule: hand_written, settings: Settings, static: tuple[int, ...]) -> Any:
+    wired = jax.custom_vjp(function, static)
+    wired.defvjp(Under(settings, rule._fwd), Under(settings, rule._bwd), symbolic_zeros=True)
+    return wired
+
+
+def one_dispatch(*static_argnums: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A function as one dispatch where it is called with arrays, and as it is where it is traced.
+
+    Behind a `jax.jit` the function of a `jax.custom_vjp` is traced before it is known that `fwd` is wanted instead.
+    """
+
+    def decorate(fun: Callable[..., Any]) -> Callable[..., Any]:
+        jitted = jax.jit(fun, static_argnums=static_argnums)
+
+        @functools.wraps(fun)
+        def call(*args: Any) -> Any:
+            is_traced = any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
+            return fun(*args) if is_traced else jitted(*args)
+
+        return call
+
+    return decorate
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _kept(rule: hand_written, static: tuple[Any, ...], operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    y, kept = rule.fwd(*operands, *static)
+    return y, rule.named(kept, operands, y)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_by
+from jaxcnnbp.ops.devices import with_sharding_by
 from jaxcnnbp.ops.numerics import cast, wide
 
 
@@ -122,9 +122,7 @@ def one_hot_like(outputs: Array, targets: Array) -> Array:
 
 
 def _with_sharding(loss: Callable[..., Array], outputs: Array, targets: Array) -> Array:
-    return with_sharding_by(
-        lambda outputs, targets: loss(*unify_varying_axes(outputs, targets)), lambda *_: (), outputs, targets
-    )
+    return with_sharding_by(loss, lambda *_: (), outputs, targets)
 
 
 def _batch(outputs: Array) -> int:

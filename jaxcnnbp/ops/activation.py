@@ -33,9 +33,8 @@ class Rule:
 
     def __init__(self, f: Elementwise, slope: Elementwise, from_output: bool = True):
         self.f, self.slope, self.from_output = f, slope, from_output
-        wired = hand_written(jax.custom_vjp(self.value))
-        wired.defvjp(self.fwd, self.bwd)
-        self.op = jax.jit(wired, inline=True)
+        self.op = hand_written(jax.custom_vjp(self.value))
+        self.op.defvjp(self.fwd, self.bwd)
 
     def value(self, u: Array) -> Array:
         """f(u), computed wide and cast once."""

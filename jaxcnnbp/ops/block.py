@@ -41,7 +41,6 @@ from jaxcnnbp.ops.activation import Rule, rule_named
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pad import Border, pad_forward, pad_input_grad
 from jaxcnnbp.ops.pool.max import read_winners, send_to_winners, where_cells, winners
@@ -228,13 +227,6 @@ def _unpack_signs(bits: Array, like: Array) -> Array:
 def _packed_axis(u: Array) -> int:
     """The spatial axis that leaves the fewest bits unused; batch and channels may lie on several devices."""
     return min(range(1, u.ndim - 1), key=lambda axis: -(-u.shape[axis] // 8) * 8 / max(u.shape[axis], 1))
-
-
-@partial(jax.jit, static_argnums=3, inline=True)
-def block_op(x: Array, kernel: Array, bias: Array | None, plan: Block) -> Array:
-    """One dispatch; inside `shard_map` all operands differ from device to device as one of them does."""
-    present = unify_varying_axes(x, kernel) if bias is None else unify_varying_axes(x, kernel, bias)
-    return block(present[0], present[1], None if bias is None else present[2], plan)
 
 
 block.defvjp(block_fwd, block_bwd, shared=("kernel",))

@@ -19,7 +19,7 @@ from jaxcnnbp.ops.conv.api import check_operands
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import add_bias
-from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
 from jaxcnnbp.ops.pool.mean import spread_windows, sum_windows
@@ -68,11 +68,6 @@ _subsample.defvjp(subsample_fwd, subsample_bwd, shared=("beta",))
 
 def _subsample_over_symbols(x: Array, beta: Array, window: Window) -> Array:
     return _scale_maps(symbolic.sum_pool(x, window), beta)
-
-
-subsample_op = jax.jit(
-    lambda x, beta, window: _subsample(*unify_varying_axes(x, beta), window), static_argnums=2, inline=True
-)
 
 
 @takes_layout("x", window="window_shape")
@@ -124,7 +119,7 @@ def subsample(
             f"`window_shape` (={window.size}) must divide the spatial extents (={window.spatial}): cells at the edge"
             " would be lost; pad or crop, or pass ceil_mode=True for partial blocks."
         )
-    rule = _subsample_over_symbols if over_symbols(window) else subsample_op
+    rule = _subsample_over_symbols if over_symbols(window) else _subsample
     scaled = with_sharding_like(lambda x, beta: rule(x, beta, window), merged, beta)
     return split_batch(add_bias(scaled, bias), x, window.rank)
 
@@ -188,11 +183,6 @@ def _combine_over_symbols(x: Array, kernel: Array, logits: Array, geometry: Conv
     return symbolic.conv(x, _weighted(kernel, softmax_over_inputs(logits)), geometry)
 
 
-combine_op = jax.jit(
-    lambda x, k, c, geometry: _combine(*unify_varying_axes(x, k, c), geometry), static_argnums=3, inline=True
-)
-
-
 @takes_layout("x")
 @switchable
 def combine_maps(
@@ -238,7 +228,7 @@ def combine_maps(
         raise ValueError(f"`logits` (shape={logits.shape}) must be (in, out), here {kernel.shape[-2:]}.")
     window = window_of(x.shape[1:-1], kernel.shape[:-2], padding=padding, names={"size": "kernel"})
     geometry = ConvGeometry(require_output(window, "kernel"), mirrored=bool(true_convolution))
-    rule = _combine_over_symbols if over_symbols(window) else combine_op
+    rule = _combine_over_symbols if over_symbols(window) else _combine
     combined = with_sharding_like(lambda x, kernel, logits: rule(x, kernel, logits, geometry), x, kernel, logits)
     return add_bias(combined, bias)
 
@@ -270,7 +260,6 @@ def entropy_bwd(kept: tuple[Array, Array], delta: Array) -> tuple[Array]:
 
 
 _entropy.defvjp(entropy_fwd, entropy_bwd)
-_entropy_op = jax.jit(_entropy, inline=True)
 
 
 @switchable
@@ -299,4 +288,4 @@ def combination_entropy(logits: ArrayLike) -> Array:
     require_inexact(logits, "logits")
     if logits.ndim != 2:
         raise ValueError(f"`logits` (shape={logits.shape}) must be (in, out).")
-    return _entropy_op(logits)
+    return _entropy(logits)

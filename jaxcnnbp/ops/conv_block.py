@@ -16,7 +16,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.activation import FAMILIES, RULES
-from jaxcnnbp.ops.block import Block, Pool, block_op
+from jaxcnnbp.ops.block import Block, Pool, block
 from jaxcnnbp.ops.conv.api import bordered, check_operands, connect, conv_geometry
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import with_sharding_like
@@ -110,7 +110,7 @@ def conv_block(
     )
     plan = Block(geometry, bias is not None, *parse_activation(activation, activation_argument), pooled, border)
     operands = (x, kernel) if bias is None else (x, kernel, bias)
-    rule = _parts_in_turn if over_symbols(geometry.window) else block_op
+    rule = _parts_in_turn if over_symbols(geometry.window) else block
     return with_sharding_like(lambda x, kernel, bias=None: rule(x, kernel, bias, plan), *operands)
 
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_by, with_sharding_like
+from jaxcnnbp.ops.devices import with_sharding_by, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, require_same_dtype, wide
 
@@ -93,7 +93,7 @@ def dense(x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None = None) -> Ar
         raise ValueError(
             f"`weights` (shape={weights.shape}) must be (in, out) with in the last axis of `x` (shape={x.shape})."
         )
-    y = with_sharding_by(dense_op, lambda of_x, of_weights: (*of_x[:-1], of_weights[-1]), x, weights)
+    y = with_sharding_by(_dense, lambda of_x, of_weights: (*of_x[:-1], of_weights[-1]), x, weights)
     return y if bias is None else add_bias(y, jnp.asarray(bias))
 
 
@@ -144,12 +144,8 @@ def add_bias(y: ArrayLike, bias: ArrayLike, *, layout: str = "channels_last") ->
     require_same_dtype(bias, "bias", y, "y")
     if bias.shape != y.shape[-1:]:
         raise ValueError(f"`bias` (shape={bias.shape}) must be (channels,), here {y.shape[-1:]}.")
-    return with_sharding_like(add_bias_op, y, bias)
+    return with_sharding_like(_add_bias, y, bias)
 
 
 def _product(a: Array, b: Array, contracted: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
     return cast(lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=wide(a.dtype)), a.dtype)
-
-
-dense_op = jax.jit(lambda x, weights: _dense(*unify_varying_axes(x, weights)), inline=True)
-add_bias_op = jax.jit(lambda y, bias: _add_bias(*unify_varying_axes(y, bias)), inline=True)

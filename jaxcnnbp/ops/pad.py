@@ -179,7 +179,4 @@ pad.defvjp(pad_fwd, pad_bwd)
 
 def pad_op(x: Array, border: Border | None) -> Array:
     """`x` with its border, if there is one."""
-    return x if border is None else _pad_op(x, border)
-
-
-_pad_op = jax.jit(pad, static_argnums=1, inline=True)
+    return x if border is None else pad(x, border)

@@ -16,7 +16,7 @@ from jaxcnnbp.geometry.parse import over_symbols, require_count, require_output
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.rule import conv_op
+from jaxcnnbp.ops.conv.rule import conv
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import require_same_dtype
@@ -124,7 +124,7 @@ def _convolution(
         kernel = connect(kernel, connections, groups)
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, mirrored, connections)
     border, geometry = bordered(geometry, padding_mode)
-    rule = symbolic.conv if over_symbols(geometry.window) else conv_op
+    rule = symbolic.conv if over_symbols(geometry.window) else conv
     return with_sharding_like(lambda x, kernel: rule(pad_op(x, border), kernel, geometry), x, kernel)
 
 

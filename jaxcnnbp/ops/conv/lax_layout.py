@@ -17,7 +17,7 @@ from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.rule import conv_op
+from jaxcnnbp.ops.conv.rule import conv
 
 Spec = Sequence[int]  # lax's: (batch, feature, *spatial) or (out, in, *window)
 
@@ -36,7 +36,7 @@ class LaxConvolution:
 
     def __call__(self, lhs: Array, rhs: Array) -> Array:
         """The convolution in lax's layouts."""
-        return self.output_out(conv_op(self.input_in(lhs), self.kernel_in(rhs), self.geometry))
+        return self.output_out(conv(self.input_in(lhs), self.kernel_in(rhs), self.geometry))
 
     def input_in(self, x: Array) -> Array:
         """lax's input -> `(batch, *spatial, in)`."""

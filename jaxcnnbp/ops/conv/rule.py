@@ -26,7 +26,6 @@ from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.conv.connections import each_from_its_maps
 from jaxcnnbp.ops.conv.dispatch import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, flip
-from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.numerics import cast, common
 from jaxcnnbp.recording import recording
 from jaxcnnbp.wanted import Gradient
@@ -106,10 +105,6 @@ def _noted(name: str, op: Callable[..., Array]) -> Callable[[Array, Array, ConvG
     return call
 
 
-# Called eagerly a rule is one dispatch; inside another jit it is inlined.
-conv_op = jax.jit(
-    lambda x, kernel, geometry: conv(*unify_varying_axes(x, kernel), geometry), static_argnums=2, inline=True
-)
 input_grad_op = _noted("conv_input_grad", jax.jit(input_grad, static_argnums=2, inline=True))
 kernel_grad_op = _noted("conv_kernel_grad", jax.jit(kernel_grad, static_argnums=2, inline=True))
 

@@ -120,7 +120,6 @@ def _sizes(windows: Cover, axis: int, like: Array) -> Array:
 
 
 adaptive_mean.defvjp(adaptive_mean_fwd, adaptive_mean_bwd)
-adaptive_mean_op = jax.jit(adaptive_mean, static_argnums=1, inline=True)
 
 
 # --- max ------------------------------------------------------------------------------------------------------------
@@ -188,7 +187,6 @@ def _places(spatial: Ints) -> Array:
 
 
 adaptive_max.defvjp(adaptive_max_fwd, adaptive_max_bwd)
-adaptive_max_op = jax.jit(adaptive_max, static_argnums=1, inline=True)
 
 
 # --- by name --------------------------------------------------------------------------------------------------------
@@ -223,7 +221,7 @@ def adaptive_avg_pool(inputs: ArrayLike, output_shape: OutputShape, *, layout: s
     """
     x, outputs = parse_adaptive(inputs, output_shape)
     x = with_mean(x)
-    rule = symbolic.adaptive_mean if symbolic.has_symbols(x) else adaptive_mean_op
+    rule = symbolic.adaptive_mean if symbolic.has_symbols(x) else adaptive_mean
     return split_batch(with_sharding_like(lambda x: rule(x, outputs), x), inputs, len(outputs))
 
 
@@ -261,7 +259,7 @@ def adaptive_max_pool(
         symbolic.require_no_argmax(return_argmax)
         values = with_sharding_like(lambda x: symbolic.adaptive_max(x, outputs), x)
         return split_batch(values, inputs, len(outputs))
-    both = with_sharding_like(lambda x: adaptive_max_op(x, outputs), x)
+    both = with_sharding_like(lambda x: adaptive_max(x, outputs), x)
     values, argmax = (split_batch(a, inputs, len(outputs)) for a in both)
     return (values, argmax) if return_argmax else values
 

@@ -14,7 +14,7 @@ from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.pool.max import argmax_pool_op, extreme_pool_op
-from jaxcnnbp.ops.pool.mean import mean_pool_op
+from jaxcnnbp.ops.pool.mean import mean_pool
 from jaxcnnbp.ops.pool.parse import check_ties, parse_pool, require_ordered, split_batch, with_mean
 
 Shape = int | Sequence[int]
@@ -133,7 +133,7 @@ def avg_pool(
     """
     x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     x = with_mean(x)
-    rule = symbolic.mean_pool if over_symbols(window) else mean_pool_op
+    rule = symbolic.mean_pool if over_symbols(window) else mean_pool
     return split_batch(with_sharding_like(lambda x: rule(x, window, bool(count_include_pad)), x), inputs, window.rank)
 
 

@@ -44,8 +44,7 @@ class Folded(NamedTuple):
 def fold_windows(operands: Leaves, inits: Leaves, reducer: ClosedJaxpr, window: Window) -> Leaves:
     """`(batch, *spatial, channels)` each -> `(batch, *output, channels)` each."""
     parts = (operands, inits, tuple(map(jnp.asarray, reducer.consts)))
-    arrays, tree = jax.tree.flatten(parts)
-    return _fold_op(*tree.unflatten(unify_varying_axes(*arrays)), reducer.jaxpr, window)
+    return _fold(*parts, reducer.jaxpr, window)
 
 
 @hand_written
@@ -146,4 +145,3 @@ def _is_float(x: Array) -> bool:
 
 
 _fold.defvjp(fold_fwd, fold_bwd)
-_fold_op = jax.jit(_fold, static_argnums=(3, 4), inline=True)

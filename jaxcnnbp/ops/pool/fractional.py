@@ -27,9 +27,9 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool.cells import add_to_cells, first_largest, read_cells
@@ -101,10 +101,9 @@ def fractional_max_bwd(size: Ints, kept: Kept, delta: tuple[Array, Array]) -> tu
 fractional_max.defvjp(fractional_max_fwd, fractional_max_bwd)
 
 
-@partial(jax.jit, static_argnums=(2, 3), inline=True)
+@one_dispatch(2, 3)
 def fractional_max_op(x: Array, samples: Array, size: Ints, outputs: Ints) -> tuple[Array, Array]:
     """The maxima and their cells; what begins where is no number to differentiate by."""
-    x, samples = unify_varying_axes(x, samples)
     pooled: Any = fractional_max(x, window_starts(samples, x.shape[1:-1], size, outputs), size)
     return pooled
 

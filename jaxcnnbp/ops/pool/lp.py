@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import over_symbols
-from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import with_sharding_like
@@ -99,7 +99,7 @@ def power(x: Array, exponent: float) -> Array:
 lp_norms.defvjp(lp_pool_fwd, lp_pool_bwd)
 
 
-@partial(jax.jit, static_argnums=(1, 2), inline=True)
+@one_dispatch(1, 2)
 def lp_pool_op(x: Array, q: float, window: Window) -> Array:
     """The norms in the type of `x`."""
     return cast(lp_norms(x, q, window), x.dtype)

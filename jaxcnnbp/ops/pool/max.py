@@ -21,7 +21,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.hand_written import axis_in_front, hand_written
+from jaxcnnbp.hand_written import axis_in_front, hand_written, one_dispatch
 from jaxcnnbp.ops import tap_loop
 from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.devices import zeros_varying_like
@@ -260,14 +260,14 @@ def _inside(window: Window, tap: Ints) -> Array | None:
 extreme_pool.defvjp(extreme_pool_fwd, extreme_pool_bwd)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
+@one_dispatch(1, 2, 3)
 def extreme_pool_op(x: Array, window: Window, kind: str, ties: str) -> Array:
     """The values alone; the winners are not computed unless a gradient asks for them."""
     pooled: Any = extreme_pool(x, window, kind, ties)
     return pooled[0]
 
 
-@partial(jax.jit, static_argnums=(1, 2), inline=True)
+@one_dispatch(1, 2)
 def argmax_pool_op(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
     """The values and their flat indices."""
     pooled: Any = extreme_pool(x, window, kind, "first")

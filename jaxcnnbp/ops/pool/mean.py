@@ -142,8 +142,3 @@ def _divide_by_cells(y: Array, window: Window, count_padding: bool) -> Array:
         return y / jnp.asarray(counted.flat[0], y.dtype)
     m = jnp.asarray(np.maximum(counted, 1), y.dtype)[None, ..., None]
     return jnp.where(jnp.asarray(counted > 0)[None, ..., None], y / m, jnp.zeros((), y.dtype))
-
-
-mean_pool_op = jax.jit(mean_pool, static_argnums=(1, 2), inline=True)
-sum_pool_op = jax.jit(sum_pool, static_argnums=1, inline=True)
-copy_to_windows_op = jax.jit(copy_to_windows, static_argnums=1, inline=True)

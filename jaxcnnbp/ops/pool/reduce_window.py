@@ -24,7 +24,7 @@ from jaxcnnbp.ops.conv.lax_layout import sized_by_ints
 from jaxcnnbp.ops.devices import explicit_axes, with_sharding
 from jaxcnnbp.ops.pool.fold import fold_windows
 from jaxcnnbp.ops.pool.max import extreme_pool_op
-from jaxcnnbp.ops.pool.mean import sum_pool_op
+from jaxcnnbp.ops.pool.mean import sum_pool
 from jaxcnnbp.ops.pool.window_max import identity
 
 Rule = Callable[..., list[Array]]
@@ -252,7 +252,7 @@ def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], from_identity:
 
 
 def _pooled(kind: str, x: Array, window: Window) -> Array:
-    return sum_pool_op(x, window) if kind == "sum" else extreme_pool_op(x, window, kind, "first")
+    return sum_pool(x, window) if kind == "sum" else extreme_pool_op(x, window, kind, "first")
 
 
 def _started(kind: str, pooled: Array, init: Array) -> Array:

@@ -28,7 +28,7 @@ from jaxcnnbp.geometry import Padding, Window
 from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool.cells import first_largest
@@ -158,10 +158,6 @@ def weighted_mean_bwd(window: Window, kept: Weighted, delta: Array) -> tuple[Arr
 
 
 weighted_mean.defvjp(weighted_mean_fwd, weighted_mean_bwd)
-weighted_mean_op = jax.jit(weighted_mean, static_argnums=1, inline=True)
-stochastic_op = jax.jit(
-    lambda x, r, window: stochastic(*unify_varying_axes(x, r), window), static_argnums=2, inline=True
-)
 
 
 @takes_layout("inputs", "samples", window="window_shape")
@@ -209,9 +205,9 @@ def stochastic_pool(
     require_inexact(x, "inputs")
     require_ordered(x)
     if samples is None and key is None:
-        return split_batch(with_sharding_like(lambda x: weighted_mean_op(x, window), x), inputs, window.rank)
+        return split_batch(with_sharding_like(lambda x: weighted_mean(x, window), x), inputs, window.rank)
     r = stochastic_samples(x, np.shape(inputs), window, samples, key)
-    return split_batch(with_sharding_like(lambda x, r: stochastic_op(x, r, window), x, r), inputs, window.rank)
+    return split_batch(with_sharding_like(lambda x, r: stochastic(x, r, window), x, r), inputs, window.rank)
 
 
 def stochastic_samples(x: Array, shape: Any, window: Window, samples: ArrayLike | None, key: Array | None) -> Array:

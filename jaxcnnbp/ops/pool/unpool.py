@@ -14,12 +14,12 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import unify_varying_axes, with_sharding_like
+from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import cast
-from jaxcnnbp.ops.pool.mean import copy_to_windows_op
+from jaxcnnbp.ops.pool.mean import copy_to_windows
 from jaxcnnbp.ops.pool.parse import merge_batch, spatial_rank, split_batch
 
 
@@ -92,11 +92,11 @@ def _at(cell: Array) -> tuple[Array, Array, Array]:
 _unpool.defvjp(unpool_fwd, unpool_bwd)
 
 
-@partial(jax.jit, static_argnums=2, inline=True)
+@one_dispatch(2)
 def _unpool_op(values: Array, argmax: Array, spatial: Ints) -> Array:
     if values.size == 0 or 0 in spatial:
         return jnp.zeros((values.shape[0], *spatial, values.shape[-1]), values.dtype)
-    return _unpool(*unify_varying_axes(values, argmax), spatial)
+    return _unpool(values, argmax, spatial)
 
 
 @takes_layout("values", "argmax", window="spatial_shape")
@@ -182,7 +182,7 @@ def upsample(
     merged = merge_batch(delta, rank)
     blocks = _blocks(merged.shape[1:-1], window_shape, strides)
     numbers = cast(merged, jnp.int32) if merged.dtype == jnp.bool_ else merged
-    grown = with_sharding_like(lambda delta: copy_to_windows_op(delta, blocks), numbers)
+    grown = with_sharding_like(lambda delta: copy_to_windows(delta, blocks), numbers)
     return split_batch(grown if numbers is merged else grown != 0, delta, rank)
 
 
