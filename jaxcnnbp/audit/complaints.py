@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcnnbp.audit import table
-from jaxcnnbp.audit.differences import Differences, differences_in
+from jaxcnnbp.audit.differences import Differences
+from jaxcnnbp.audit.disputes import Hand, Told, jointly, told, trusted
 from jaxcnnbp.audit.formula import OF_ELEMENT, Wide
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.own_rules import REFUSALS
@@ -41,44 +42,58 @@ def weighed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> list[Row
         return list(rows)
     if yardstick.differences is not None:
         measured = [_along(row, place, yardstick.differences) for place, row in enumerate(rows)]
+        hands = [Hand(row.maps.manual, row.maps.allowed) for row in rows]
+        measured = _together(measured, range(len(rows)), hands, yardstick.differences, ALONG)
         cuts = ", ".join(sorted(yardstick.differences.numbers.cuts))
         return [row if row.ok or not cuts else replace(row, doubt=CUT.format(cuts), complaint="") for row in measured]
     wide = yardstick.wide
     if wide is None:
         return list(rows)
-    found = [_weighed(row, place, trial, yardstick, wide) for place, row in enumerate(rows)]
+    weighings = [_weighed(row, place, trial, yardstick, wide) for place, row in enumerate(rows)]
+    found, kinked = [row for row, _ in weighings], [place for place, (_, at_kink) in enumerate(weighings) if at_kink]
+    if kinked:
+        known = zip(rows, wide.judge.truth.gradients, strict=True)
+        hands = [trusted(by_hand(i, row.maps, yardstick), truth, wide) for i, (row, truth) in enumerate(known)]
+        found = _together(found, kinked, hands, wide.differences, OF_ELEMENT)
     checked = _each_output(found, trial, yardstick, wide)
     return checked if wide.judge.cuts or yardstick.by_reference else [_by_slope(row) for row in checked]
 
 
-def by_hand(place: int, maps: Maps, yardstick: Yardstick) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(place: int, maps: Maps, yardstick: Yardstick) -> Hand:
     """The gradient by the rules and what it may be off by: in float64 where they run there."""
     wide, rule = yardstick.wide, yardstick.rule_for(maps)
     if wide is None or rule is None or yardstick.formula is None:
-        return maps.manual, maps.allowed
-    return rule.gradients[place], yardstick.formula[place]
+        return Hand(maps.manual, maps.allowed)
+    return Hand(rule.gradients[place], yardstick.formula[place])
 
 
-def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wide) -> Row:
-    """A row by its formula, by differences where that is not the oracle's, and by what its own rounding explains."""
-    truth = wide.judge.truth.gradients[place]
-    hand, room = by_hand(place, row.maps, yardstick)
-    is_formula = hand is not row.maps.manual
-    disputed = ~(distance(hand, truth) <= room)
-    decided = disputed.any() and not wide.judge.cuts and not yardstick.by_reference
-    excuse = _excused(disputed, place, hand, room, wide) if decided else ""
-    if disputed.any() and not excuse:
-        return replace(row, complaint=_formula_words(disputed, hand, truth)) if is_formula and not row.wrong else row
+def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wide) -> tuple[Row, bool]:
+    """A row by its formula, by differences where that is not the oracle's, and by what its own rounding explains; and
+    whether it is at a kink.
+    """
+    truth, by_user = wide.judge.truth.gradients[place], yardstick.tolerance_of(row.name) is not None
+    hand = by_hand(place, row.maps, yardstick)
+    is_formula = hand.gradient is not row.maps.manual
+    gap, close = distance(hand.gradient, truth), trusted(hand, truth, wide)
+    disputed = ~(gap <= hand.room)
+    hidden = ~disputed & ~(gap <= close.room) if is_formula and not by_user else np.zeros_like(disputed)
+    open_ = not wide.judge.cuts and not yardstick.by_reference
+    of_disputed = told(disputed, place, hand, wide, truth) if open_ else Told()
+    of_hidden = told(hidden, place, close, wide, None) if open_ else Told()
+    at_kink = of_disputed.at_kink or of_hidden.at_kink
+    wrong = disputed if disputed.any() and not of_disputed.agrees else hidden if of_hidden.agrees is False else None
+    if wrong is not None:
+        words = _formula_words(wrong, hand.gradient, truth) if is_formula and not row.wrong else ""
+        return replace(row, complaint=words), at_kink
+    excuse = f"{int(disputed.sum())} elements {AGREE}{KINK * at_kink}" if disputed.any() else ""
     if not is_formula:
-        nothing = (
-            says_nothing(Measure(truth, row.maps.allowed, ""))
-            and not row.wrong
-            and yardstick.tolerance_of(row.name) is None
-        )
-        return replace(row, excuse=excuse, doubt=SAYS_NOTHING if nothing else "")
-    if not row.wrong:
-        return row
-    return replace(row, excuse=_rounding(row, place, np.where(disputed, hand, truth), hand, trial, wide, excuse))
+        nothing = says_nothing(Measure(truth, row.maps.allowed, "")) and not row.wrong and not by_user
+        return replace(row, excuse=excuse, doubt=SAYS_NOTHING if nothing else ""), at_kink
+    if row.wrong:
+        right = np.where(disputed, hand.gradient, truth)
+        excuse = _rounding(row, place, right, hand.gradient, trial, wide, excuse)
+        row = replace(row, excuse=excuse)
+    return row, at_kink
 
 
 def weighed_output(row: Row, yardstick: Yardstick) -> Row:
@@ -98,6 +113,8 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
     return replace(row, excuse=NO_BETTER) if near.all() else row
 
 
+AGREE = "are not the oracle's, but finite differences agree with the gradient"
+KINK = " (it has a kink there, and the gradient lies between both sides)"
 NO_BETTER = "the formula is right in float64, and autodiff rounds no better"
 CUT = (
     "there is no oracle, and `fun` stops a gradient ({}), which differences do not see; pass `reference` or `expected`"
@@ -114,34 +131,6 @@ def _formula_words(off: np.ndarray, hand: np.ndarray, truth: np.ndarray) -> str:
     says = f"{table.number(hand[worst].item())} instead of {table.number(truth[worst].item())}"
     count = f"{int(off.sum())} of {off.size} elements"
     return f"the formula is wrong, in float64: {count}, worst at {table.index(worst)}: {says}"
-
-
-def _excused(disputed: np.ndarray, place: int, hand: np.ndarray, room: np.ndarray, wide: Wide) -> str:
-    """What differences say for elements that are not the oracle's; "" if they speak against them."""
-    found = differences_in(wide.judge, wide.problem, wide.cotangents, wide.seed)
-    oracle = wide.judge.truth.gradients[place]
-    truth, error, width = found.gradient(place, hand, disputed)
-    near = error + OF_ELEMENT * np.abs(truth)
-    measured = np.isfinite(error)
-    # Differences that cannot tell the two apart leave it to the oracle.
-    for_oracle = (distance(oracle, truth) <= near) & (width == 0)
-    if (measured & (~(distance(hand, truth) <= near) | for_oracle)).any():
-        return ""
-    if not measured.any():
-        return ""
-    # Of a convex function, and of a concave one, the gradient lies between both sides along every direction; of a sum
-    # of both it may lie outside, by as much as the two are apart.
-    both = np.abs(width) if (width > 0).any() and (width < 0).any() else np.zeros(width.shape)
-    for direction in (found.inputs[place], *found.directions(place)):
-        along = found.along(place, direction)
-        slope = float(np.sum(hand * direction).real)
-        length = abs(slope) + float(np.linalg.norm(direction * np.where(disputed, hand, 0)))
-        off = np.where(np.isfinite(room), room, 0.0) + (0.0 if along.smooth else both)
-        allowed = 4 * along.error + OF_ELEMENT * length + float(np.sum(off * np.abs(direction)))
-        if not abs(slope - along.nearest(slope)) <= allowed:
-            return ""
-    kink = " (it has a kink there, and the gradient lies between both sides)" if width.any() else ""
-    return f"{int(disputed.sum())} elements are not the oracle's, but finite differences agree with the gradient{kink}"
 
 
 def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str) -> str:
@@ -205,13 +194,21 @@ def _by_slope(row: Row) -> Row:
     return row
 
 
+def _together(
+    rows: Sequence[Row], kinked: Sequence[int], hands: Sequence[Hand], differences: Differences, of_length: float
+) -> list[Row]:
+    """The rows at places that are `kinked` are wrong if all together are."""
+    says = jointly(hands, [row.name for row in rows], differences, of_length) if all(row.ok for row in rows) else ""
+    return [replace(row, complaint=says, excuse="") if says and i in kinked else row for i, row in enumerate(rows)]
+
+
 def _along(row: Row, place: int, differences: Differences) -> Row:
     """A row judged by differences of elements, of which there may be more than were measured, along directions."""
     manual = row.maps.manual
     if row.wrong or row.complaint or not manual.size:
         return row
-    for direction in differences.directions(place):
-        found, slope = differences.along(place, direction), float(np.sum(manual * direction).real)
+    for moves in differences.directions(place):
+        found, slope = differences.along(moves), float(np.sum(manual * moves[place]).real)
         length = float(np.linalg.norm(manual)) + abs(slope) + abs(found.value)
         if found.smooth and not abs(found.value - slope) <= 4 * found.error + ALONG * length:
             says = f"{table.number(found.value)}: the gradient says {table.number(slope)}"

@@ -27,6 +27,7 @@ from jaxcnnbp.modes import mode
 
 ELEMENTS, DIRECTIONS = 64, 4
 Inputs = Sequence[np.ndarray]
+Moves = Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Differences:
             for unit in (1.0, 1j) if np.iscomplexobj(manual) else (1.0,):
                 direction = np.zeros(manual.shape, manual.dtype)
                 direction[index] = unit
-                part = self.along(place, direction)
+                part = self.along({place: direction})
                 # Along i the value changes by the negative of the gradient's imaginary part.
                 found += part.nearest(float((manual[index] * unit).real)) * np.conj(unit)
                 error += 4 * part.error
@@ -97,17 +98,30 @@ class Differences:
             truth[index], allowed[index] = found, error
         return Measured(truth, allowed, width)
 
-    def along(self, place: int, direction: np.ndarray) -> Derivative:
-        """The derivative in one direction of the input at `place`."""
-        scale = max(scale_of(self.inputs[place]), 1e-3)
-        return derivative(lambda t: self._value(place, t * direction), scale, self.numbers.unit, self._magnitude)
+    def along(self, moves: Moves) -> Derivative:
+        """The derivative where the inputs at some places move at once, each in its direction."""
+        scale = max(*(scale_of(self.inputs[place]) for place in moves), 1e-3)
+        return derivative(lambda t: self._value(moves, t), scale, self.numbers.unit, self._magnitude)
 
-    def directions(self, place: int) -> Iterator[np.ndarray]:
-        """Random directions of an input, and the one in which all its elements grow."""
+    def directions(self, place: int) -> Iterator[Moves]:
+        """Directions of one input: all of it grows, as it is or by the same amount, and random ones."""
         shape, dtype = self.inputs[place].shape, self.inputs[place].dtype
-        yield np.ones(shape, dtype)
+        yield {place: np.ones(shape, dtype)}
+        yield {place: self.inputs[place]}
         for number in range(DIRECTIONS - 1):
-            yield normal(np.random.default_rng((self.seed, place, number)), shape, dtype)
+            yield {place: normal(np.random.default_rng((self.seed, place, number)), shape, dtype)}
+
+    def joint_directions(self) -> Iterator[Moves]:
+        """Directions in which inputs of the same shape move alike, so that those that are equal, or that are in the
+        same proportion, stay so.
+        """
+        for number in range(DIRECTIONS):
+            moves = [self._alike(a, number) for a in self.inputs]
+            yield dict(enumerate(moves))
+            yield {place: move * a for place, (move, a) in enumerate(zip(moves, self.inputs, strict=True))}
+
+    def _alike(self, a: np.ndarray, number: int) -> np.ndarray:
+        return normal(np.random.default_rng((self.seed, number, *a.shape)), a.shape, a.dtype) if number else 1 + 0 * a
 
     @cached_property
     def _magnitude(self) -> float:
@@ -123,8 +137,8 @@ class Differences:
         return [tuple(map(int, np.unravel_index(i, manual.shape))) for i in flat]
 
     @np.errstate(all="ignore")
-    def _value(self, place: int, step: Any) -> float:
-        moved = [a if i != place else a + step for i, a in enumerate(self.inputs)]
+    def _value(self, moves: Moves, step: float) -> float:
+        moved = [a + step * moves[i] if i in moves else a for i, a in enumerate(self.inputs)]
         outputs = self.numbers.run(moved)
         return float(sum(np.sum(outputs[name] * c).real for name, c in self.cotangents.items()))
 

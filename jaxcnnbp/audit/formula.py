@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from jaxcnnbp.audit.differences import Differences, differences_in
 from jaxcnnbp.audit.interpreter import Reading, wide_dtype
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
@@ -63,6 +64,11 @@ class Wide:
         return unit_roundoff(self.dtype) if is_wide else unit_roundoff(dtype)
 
     @cached_property
+    def differences(self) -> Differences:
+        """Of the function that the oracle has."""
+        return differences_in(self.judge, self.problem, self.cotangents, self.seed)
+
+    @cached_property
     def rule(self) -> Pass | None:
         """By the rules; None where they do not run in float64."""
         try:
@@ -101,12 +107,15 @@ class Wide:
 
     def _room(self, truth: np.ndarray, runs: list[np.ndarray]) -> np.ndarray:
         gaps = np.stack([distance(r, truth) for r in runs])
-        spread = np.max(np.where(np.isfinite(gaps), gaps, 0.0), axis=0)
+        return OF_NOISE * np.max(np.where(np.isfinite(gaps), gaps, 0.0), axis=0) + self.least_room(truth)
+
+    def least_room(self, truth: np.ndarray) -> np.ndarray:
+        """What each element of a right formula may be off by where noise moves nothing."""
         size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
         # Constants of a trace in the own dtypes are rounded.
         own = 0.0 if self.retraced else 16 * unit_roundoff(self.dtype)
         floor = 16 * FLOAT64 * largest(truth) + 4 * float(jnp.finfo(np.float64).tiny)
-        return OF_NOISE * spread + (OF_ELEMENT + own) * size + floor
+        return (OF_ELEMENT + own) * size + floor
 
 
 def wide_of(
