@@ -16,8 +16,8 @@ import numpy as np
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences
 from jaxcnnbp.audit.disputes import Hand, Told, jointly, told, trusted
-from jaxcnnbp.audit.formula import OF_ELEMENT, Wide
-from jaxcnnbp.audit.measure import distance, largest
+from jaxcnnbp.audit.formula import NOISE_RUNS, OF_ELEMENT, Wide
+from jaxcnnbp.audit.measure import distance, furthest_apart
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.tolerance import by_noise
 from jaxcnnbp.audit.yardstick import Measure, says_nothing
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 MOST_OUTPUTS = 8
 # How much further than autodiff's, in the same dtype, the roundings of a rule may be off whose formula is right.
 WORSE_THAN_AUTODIFF = 4.0
-RULE_RUNS = 4
 # A slope may be off by this much of the gradient's length, beyond the estimated error of the difference.
 ALONG = 1e-3
 
@@ -108,7 +107,7 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
         return row if row.wrong else replace(row, complaint=_formula_words(off, hand, truth))
     if not row.wrong or row.maps.autodiff is None:
         return row
-    room = row.maps.allowed + WORSE_THAN_AUTODIFF * largest(distance(row.maps.autodiff, truth))
+    room = row.maps.allowed + WORSE_THAN_AUTODIFF * furthest_apart(row.maps.autodiff, truth)
     near = (distance(row.maps.manual, truth) <= room) | (row.maps.manual == row.maps.autodiff)
     return replace(row, excuse=NO_BETTER) if near.all() else row
 
@@ -136,21 +135,21 @@ def _formula_words(off: np.ndarray, hand: np.ndarray, truth: np.ndarray) -> str:
 def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str) -> str:
     """What explains elements that are off, of a rule whose formula is right; "" if nothing does."""
     maps = row.maps
-    gap, room = distance(maps.manual, truth), maps.allowed
-    if not (gap > room).any():
+    off = ~(distance(maps.manual, truth) <= maps.allowed)
+    if not off.any():
         return excuse
+    gap, room = distance(maps.manual[off], truth[off]), maps.allowed[off]
     if maps.autodiff is not None:
-        by_jax = distance(maps.autodiff, truth)
-        same = distance(maps.manual, maps.autodiff) <= room
-        room = room + WORSE_THAN_AUTODIFF * largest(by_jax)
+        same = distance(maps.manual[off], maps.autodiff[off]) <= room
+        room = room + WORSE_THAN_AUTODIFF * furthest_apart(maps.autodiff, truth)
         if (same | (gap <= room)).all():
             return f"{excuse + '; ' if excuse else ''}{NO_BETTER}"
     try:
-        runs = [wide.by_rules(wide.cotangents, i + 1).gradients[place] for i in range(RULE_RUNS)]
+        spread = wide.own_spread.gradients[place]
     except REFUSALS:  # a rule that cannot be disturbed
         return ""
-    own, _ = by_noise(hand, runs, trial.dtypes[place])
-    if not (gap <= np.maximum(room, own)).all():
+    own, _ = by_noise(hand, spread, NOISE_RUNS, trial.dtypes[place])
+    if not (gap <= np.maximum(room, own[off])).all():
         return ""
     return f"{excuse + '; ' if excuse else ''}the formula is right in float64, and its own roundings explain the rest"
 

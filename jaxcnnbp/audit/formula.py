@@ -23,10 +23,10 @@ from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.differences import Differences, differences_in
 from jaxcnnbp.audit.interpreter import Reading, wide_dtype
-from jaxcnnbp.audit.measure import distance, largest
+from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.own_rules import KINDS, REFUSALS
-from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, in_float64, is_near, oracle_of, pull
+from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, furthest, in_float64, is_near, oracle_of, pull
 from jaxcnnbp.audit.problem import Problem, widened_problem
 
 # Of an element, what a right formula may be off by in float64: rules have constants of so many digits.
@@ -91,23 +91,29 @@ class Wide:
 
     def allowed(self, truth: Pass, cotangents: Arrays | None = None) -> list[np.ndarray]:
         """What each gradient by a right formula may be off by."""
-        runs = self._runs if cotangents is None else self._disturbed(cotangents)
-        return [self._room(true, [r.gradients[i] for r in runs]) for i, true in enumerate(truth.gradients)]
+        return list((self._rooms if cotangents is None else self._rooms_of(truth, cotangents)).gradients)
 
     def allowed_of_output(self, name: str) -> np.ndarray:
         """What the output `name` by a right formula may be off by."""
-        return self._room(self.judge.truth.outputs[name], [run.outputs[name] for run in self._runs])
+        return self._rooms.outputs[name]
 
     @cached_property
-    def _runs(self) -> list[Pass]:
-        return self._disturbed(None)
+    def _rooms(self) -> Pass:
+        return self._rooms_of(self.judge.truth, None)
 
-    def _disturbed(self, cotangents: Arrays | None) -> list[Pass]:
-        return [self.judge.gradients(i + 1, lambda _: FLOAT64, cotangents) for i in range(NOISE_RUNS)]
+    def _rooms_of(self, truth: Pass, cotangents: Arrays | None) -> Pass:
+        runs = (self.judge.gradients(i + 1, lambda _: FLOAT64, cotangents) for i in range(NOISE_RUNS))
+        rooms = furthest(runs, truth)
+        for true, room in rooms.beside(truth):  # in place: arrays may be large
+            room *= OF_NOISE
+            room += self.least_room(true)
+        return rooms
 
-    def _room(self, truth: np.ndarray, runs: list[np.ndarray]) -> np.ndarray:
-        gaps = np.stack([distance(r, truth) for r in runs])
-        return OF_NOISE * np.max(np.where(np.isfinite(gaps), gaps, 0.0), axis=0) + self.least_room(truth)
+    @cached_property
+    def own_spread(self) -> Pass:
+        """How far the gradients by the rules move where each of their own steps rounds as the function's dtype does."""
+        runs = (self.by_rules(self.cotangents, i + 1) for i in range(NOISE_RUNS))
+        return furthest(runs, self.rule or self.by_rules(self.cotangents))
 
     def least_room(self, truth: np.ndarray) -> np.ndarray:
         """What each element of a right formula may be off by where noise moves nothing."""

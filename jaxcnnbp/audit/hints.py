@@ -28,11 +28,11 @@ def hint_for(maps: Maps, wrong: np.ndarray, axes: Sequence[int], others: Mapping
     return _scaled(maps) or _localised(maps, wrong)
 
 
-def _slack(maps: Maps, changed: np.ndarray) -> np.ndarray:
+def _slack(maps: Maps, changed: np.ndarray) -> float:
     """What a changed gradient may be off by: the most that any element may, for elements have moved."""
     size = float(np.max(np.abs(maps.oracle), initial=0.0))
     ratio = float(np.max(np.abs(changed), initial=0.0)) / size if size else 1.0
-    return np.full(changed.shape, maps.allowed.max() * max(ratio, 1.0))
+    return float(maps.allowed.max()) * max(ratio, 1.0)
 
 
 def _changes(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp.audit.noise import unit_roundoff
+
+BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -33,26 +36,39 @@ class Errors:
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a - b|: 0 where both are the same infinity or both NaN, infinite where only one is."""
     with np.errstate(all="ignore"):
-        gap = np.abs(a - b)
-    gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, gap)
-    return np.where(np.isnan(gap), np.inf, gap)
+        gap = np.asarray(np.abs(a - b))
+    if not (unknown := np.isnan(gap)).any():
+        return gap
+    return np.where(unknown, np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.inf), gap)
 
 
 def errors_of(value: np.ndarray, truth: np.ndarray, dtype: np.dtype) -> Errors:
     """The distances of `value` from `truth`, both in float64 or complex128; `dtype` is what `value` was kept
     in.
     """
-    if value.size == 0:
-        return Errors(0.0, 0.0, 0.0, 1.0)
-    gap = distance(value, truth)
-    size = np.maximum(np.abs(truth), math.sqrt(2 * unit_roundoff(dtype)) * largest(truth))
-    return Errors(float(gap.max()), _ratio(gap, size), _ratio(gap, spacing(size, dtype)), _cosine(value, truth))
+    floor, found = math.sqrt(2 * unit_roundoff(dtype)) * largest(truth), np.zeros(3)
+    for own, true in _blocks(value, truth):
+        gap, size = distance(own, true), np.maximum(np.abs(true), floor)
+        found = np.maximum(found, [gap.max(), _ratio(gap, size), _ratio(gap, spacing(size, dtype))])
+    most, relative, in_ulp = found.tolist()
+    return Errors(most, relative, in_ulp, _cosine(value, truth))
+
+
+def furthest_apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest finite distance of two arrays."""
+    return max((largest(distance(*parts)) for parts in _blocks(a, b)), default=0.0)
 
 
 def largest(values: np.ndarray) -> float:
     """The largest finite magnitude, 0 if there is none."""
-    size = np.abs(values)
-    return float(np.max(size, where=np.isfinite(size), initial=0.0))
+    sizes = (np.abs(part) for (part,) in _blocks(values))
+    return max((float(np.max(size, where=np.isfinite(size), initial=0.0)) for size in sizes), default=0.0)
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one shape in flat parts of the same elements, so that what is computed of them takes little memory."""
+    flat = [a.reshape(-1) for a in arrays]
+    yield from (tuple(a[start : start + BLOCK] for a in flat) for start in range(0, flat[0].size, BLOCK))
 
 
 def spacing(size: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -69,8 +85,9 @@ def _ratio(gap: np.ndarray, scale: np.ndarray) -> float:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    finite = np.isfinite(a) & np.isfinite(b)
-    a, b = a[finite], b[finite]
+    if not (np.isfinite(a) & np.isfinite(b)).all():
+        finite = np.isfinite(a) & np.isfinite(b)
+        a, b = a[finite], b[finite]
     lengths = np.linalg.norm(a) * np.linalg.norm(b)
     if lengths == 0:
         return 1.0 if largest(a) == largest(b) else 0.0

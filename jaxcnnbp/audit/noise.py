@@ -65,8 +65,10 @@ class Noise:
         is_reference = not isinstance(jax.typeof(value), ShapedArray)
         if is_reference or not jnp.issubdtype(dtype, jnp.inexact) or not value.size:
             return value
-        factor = 1 + self.units * self.roundoff(dtype) * self.generator.uniform(-1, 1, value.shape)
-        return lax.mul(value, factor.astype(value.dtype))
+        factor = np.asarray(self.generator.uniform(-1, 1, value.shape))
+        factor *= self.units * self.roundoff(dtype)  # in place: arrays may be large
+        factor += 1
+        return lax.mul(value, factor.astype(value.dtype, copy=False))
 
 
 def dtype_of(atom: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxcnnbp.audit.interpreter import Reading, has, holding
-from jaxcnnbp.audit.measure import largest
+from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.oracle import oracle_p, widened
@@ -35,6 +35,11 @@ class Pass:
 
     outputs: dict[str, np.ndarray]
     gradients: tuple[np.ndarray, ...]
+
+    def beside(self, other: Pass) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each array of `other` with the one of this in its place."""
+        rows = [(array, self.outputs[name]) for name, array in other.outputs.items()]
+        return [*rows, *zip(other.gradients, self.gradients, strict=True)]
 
 
 def cotangents_of(shapes: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
@@ -185,6 +190,22 @@ def oracle_of(
         return oracle
 
     return first_that_works(of) if kinds else of(kinds)
+
+
+def furthest(runs: Iterable[Pass], truth: Pass) -> Pass:
+    """How far each element is from `truth` in any of the `runs`, of which one is kept at a time."""
+    start = {name: np.zeros(a.shape) for name, a in truth.outputs.items()}
+    most = Pass(start, tuple(np.zeros(a.shape) for a in truth.gradients))
+    for run in runs:
+        _add(run, most, truth)
+        del run  # before the next one is computed: arrays may be large
+    return most
+
+
+def _add(run: Pass, most: Pass, truth: Pass) -> None:
+    for (true, found), (_, far) in zip(run.beside(truth), most.beside(truth), strict=True):
+        gap = distance(found, true)
+        np.maximum(far, gap, out=far, where=np.isfinite(gap))
 
 
 def is_near(outputs: Arrays, own: Arrays, dtype: Any) -> bool:

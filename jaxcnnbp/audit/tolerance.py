@@ -20,12 +20,12 @@ that is missing, is off by a thousand times more.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnnbp.audit.measure import distance, largest
+from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.passes import NOISE_UNITS
 from jaxcnnbp.audit.problem import is_at
@@ -37,17 +37,17 @@ TYPICAL = 0.9
 BEYOND_SAMPLES = 2.0
 
 
-def by_noise(truth: np.ndarray, disturbed: Sequence[np.ndarray], dtype: np.dtype) -> tuple[np.ndarray, str]:
-    """What each element may be off by, measured from runs with noise; and why."""
-    gaps = np.stack([distance(d, truth) for d in disturbed])
-    spread = np.max(np.where(np.isfinite(gaps), gaps, 0.0), axis=0)
+def by_noise(truth: np.ndarray, spread: np.ndarray, runs: int, dtype: np.dtype) -> tuple[np.ndarray, str]:
+    """What each element may be off by that `runs` with noise move by `spread`; and why."""
     typical = np.quantile(spread, TYPICAL) if spread.size else 0.0
     reason = (
         f"rounding noise of {NOISE_UNITS:g} units of the dtypes in use, in each step of the float64 oracle,"
-        f" moves it by half of that in one of {len(disturbed)} runs, or that is"
+        f" moves it by half of that in one of {runs} runs, or that is"
         f" {ROUNDINGS_BEYOND_NOISE:g} units of {dtype} of the largest entry"
     )
-    return BEYOND_SAMPLES * np.maximum(spread, typical) + _roundings(truth, dtype), reason
+    allowed = _roundings(truth, dtype)
+    allowed += BEYOND_SAMPLES * np.maximum(spread, typical)
+    return allowed, reason
 
 
 def by_terms(truth: np.ndarray, terms: int, dtype: np.dtype) -> tuple[np.ndarray, str]:
@@ -77,9 +77,13 @@ def _roundings(truth: np.ndarray, dtype: np.dtype) -> np.ndarray:
     info = jnp.finfo(dtype)
     # Compilers flush subnormal numbers to zero, except in float16, which they compute in float32.
     smallest = info.smallest_subnormal if dtype == jnp.float16 else info.tiny
-    rounded = unit_roundoff(dtype) * (_size(truth) + largest(truth))
-    return ROUNDINGS_BEYOND_NOISE * np.maximum(rounded, float(smallest))
+    rounded = _size(truth)
+    rounded += largest(truth)
+    rounded *= unit_roundoff(dtype)
+    return ROUNDINGS_BEYOND_NOISE * np.maximum(rounded, float(smallest), out=rounded)
 
 
 def _size(truth: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(truth), np.abs(truth), 0.0)
+    size = np.asarray(np.abs(truth))
+    size[~np.isfinite(size)] = 0.0
+    return size

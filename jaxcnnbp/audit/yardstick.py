@@ -13,7 +13,7 @@ from jaxcnnbp.audit.differences import Differences, differences_of
 from jaxcnnbp.audit.formula import Wide, wide_of
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.own_rules import REFUSALS
-from jaxcnnbp.audit.passes import Arrays, Oracle, Pass
+from jaxcnnbp.audit.passes import Arrays, Oracle, Pass, furthest
 from jaxcnnbp.audit.place import Layout, layout_of
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.audit.report import Maps
@@ -125,38 +125,46 @@ class Yardstick:
         """Of the gradient of the input at `place`."""
         dtype, manual, name = self._trial.dtypes[place], self._trial.manual.gradients[place], self._names[place]
         if self.expected is not None:
-            return self._allowed(name, self.expected[place], [], dtype, "")
+            return self._allowed(name, self.expected[place], None, dtype, "")
         if self.differences is not None:
             return self._measured(self.differences, place, manual)
         truth = self.truth.gradients[place]
-        return self._allowed(name, truth, [d.gradients[place] for d in self._disturbed], dtype)
+        return self._allowed(name, truth, self._spread and self._spread.gradients[place], dtype)
 
     def output(self, name: str) -> Measure:
         """Of the output `name`."""
         dtype = self._trial.cotangents[name].dtype
         truth = self.truth.outputs[name]
-        return self._allowed(name, truth, [d.outputs[name] for d in self._disturbed], dtype)
+        return self._allowed(name, truth, self._spread and self._spread.outputs[name], dtype)
 
     def allowed_for(self, truth: Pass, cotangents: Arrays, wide: Wide) -> list[np.ndarray]:
         """What gradients of other `cotangents` may be off by: as formulas where there are, else as rounding allows."""
         dtypes = self._trial.dtypes
         if self._trial.foreign and self.formula is not None and self._tolerance is None:
             return wide.allowed(truth, cotangents)
-        runs = range(NOISE_RUNS if self._tolerance is None else 0)
-        disturbed = [wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in runs]
-        rows = enumerate(zip(self._names, truth.gradients, dtypes, strict=True))
-        return [self._allowed(n, true, [d.gradients[i] for d in disturbed], dtype)[1] for i, (n, true, dtype) in rows]
+        spreads = [None] * len(dtypes) if self._is_given else self._moved(wide, truth, cotangents).gradients
+        rows = zip(self._names, truth.gradients, spreads, dtypes, strict=True)
+        return [self._allowed(*row)[1] for row in rows]
 
     def layout(self, name: str, shape: tuple[int, ...], place: int | None = None) -> Layout:
         """Where the elements of the array `name` lie, which is the input at `place` if it is one."""
         usage, axes = None if place is None else self._usages.get(place), self._spatial.get(name)
         return layout_of(name, shape, axes if self._windows or axes else (), usage, self._shapes)
 
+    @property
+    def _is_given(self) -> bool:
+        """Whether the user says of every leaf what it may be off by."""
+        return isinstance(self._tolerance, (int, float))
+
     @cached_property
-    def _disturbed(self) -> list[Pass]:
-        if self.wide is None or isinstance(self._tolerance, (int, float)):
-            return []
-        return [self.wide.judge.gradients(i + 1, self.wide.own_roundoff) for i in range(NOISE_RUNS)]
+    def _spread(self) -> Pass | None:
+        if self.wide is None or self._is_given:
+            return None
+        return self._moved(self.wide, self.wide.judge.truth)
+
+    def _moved(self, wide: Wide, truth: Pass, cotangents: Arrays | None = None) -> Pass:
+        runs = (wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in range(NOISE_RUNS))
+        return furthest(runs, truth)
 
     def _measured(self, differences: Differences, place: int, manual: np.ndarray) -> Measure:
         truth, error, _ = differences.gradient(place, manual)
@@ -168,13 +176,13 @@ class Yardstick:
         return Measure(truth, allowed, f"finite differences in {differences.numbers.dtype} of {counted}")
 
     def _allowed(
-        self, name: str, truth: np.ndarray, disturbed: list[np.ndarray], dtype: np.dtype, why: str = "no oracle, so "
+        self, name: str, truth: np.ndarray, spread: np.ndarray | None, dtype: np.dtype, why: str = "no oracle, so "
     ) -> Measure:
         given = self.tolerance_of(name)
         if given is not None:
             return Measure(truth, *tolerances.by_user(truth, given))
-        if disturbed:
-            return Measure(truth, *tolerances.by_noise(truth, disturbed, dtype))
+        if spread is not None:
+            return Measure(truth, *tolerances.by_noise(truth, spread, NOISE_RUNS, dtype))
         allowed, reason = tolerances.by_terms(truth, self._terms, dtype)
         return Measure(truth, allowed, why + reason)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from marks import slow_but
 from own_rules import changed, rule, rule_of_many
 
 from jaxcnnbp.audit import compare_gradients
+from jaxcnnbp.audit.passes import Pass, furthest
 
 
 def draw(*shape, dtype="float32", size=1.0):
@@ -105,3 +108,21 @@ def test_roundings_of_a_right_rule_are_its_own():
     report.assert_close()
     assert "the formula is right in float64" in report.rows[0].excuse
     assert report.rows[0].wrong
+
+
+def test_of_runs_with_noise_one_is_kept_at_a_time():
+    alive = []
+
+    def runs():
+        for number in range(4):
+            assert not any(one() is not None for one in alive)
+            array = np.full(3, number + 1.0)
+            alive.append(weakref.ref(array))
+            made = Pass({"y": np.ones(2)}, (array,))
+            del array
+            yield made
+            del made
+
+    most = furthest(runs(), Pass({"y": np.ones(2)}, (np.ones(3),)))
+    np.testing.assert_array_equal(most.gradients[0], 3.0)
+    np.testing.assert_array_equal(most.outputs["y"], 0.0)

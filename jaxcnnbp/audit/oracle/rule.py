@@ -57,8 +57,8 @@ def widened(array: Any) -> np.ndarray:
     """`array` in NumPy, floats as float64, complex numbers as complex128."""
     array = np.asarray(array)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        return array.astype(np.complex128)
-    return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+        return array.astype(np.complex128, copy=False)
+    return array.astype(np.float64, copy=False) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def register(function: Callable[..., Any]) -> Callable[..., Any]:
