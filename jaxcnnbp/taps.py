@@ -33,7 +33,7 @@ def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
     if not any(low or high for low, high in window.reach) and all(i == 1 for i in window.input_dilation):
         return x
     gaps = [(low, high, i - 1) for (low, high), i in zip(window.reach, window.input_dilation, strict=True)]
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
+    padded = lax.pad(x, np.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
     # Fused into its many readers, a pad would put a branch into each of their inner loops.
     return lax.optimization_barrier(padded)
 
@@ -105,7 +105,15 @@ def take_reached(x: Array, window: Window, tap: Ints, spans: Spans) -> Array:
 def lay(p: Array, window: Window, spans: Spans, fill: float | int | bool = 0) -> Array:
     """`p`, known for the outputs in `spans`, over all outputs."""
     edges = [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)]
-    return lax.pad(p, jnp.asarray(fill, p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    if not any(low or high for low, high, _ in edges):
+        return p
+    return lax.pad(p, np.asarray(fill, p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def at_outputs(y: Array, spans: Spans) -> Array:
+    """The outputs in `spans`."""
+    starts, stops = zip(*spans, strict=True)
+    return lax.slice(y, (0, *starts, 0), (y.shape[0], *stops, y.shape[-1]))
 
 
 def scatter(
@@ -132,7 +140,7 @@ def crop_to_input(positions: Array, window: Window) -> Array:
     rows = zip(window.padding, window.dilated, positions.shape[1:-1], strict=True)
     crop = [(-low, low + n - p, 0) for (low, _), n, p in rows]
     if any(low or high for low, high, _ in crop):
-        positions = lax.pad(positions, jnp.zeros((), positions.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+        positions = lax.pad(positions, np.zeros((), positions.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
     return lax.slice(positions, (0,) * positions.ndim, positions.shape, (1, *window.input_dilation, 1))
 
 
@@ -167,7 +175,7 @@ class _Phases:
         if id(array) not in self._padded:
             highs = [max(m - o, 0) for m, o in zip(self.count, self.window.output, strict=True)]
             pads = [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)]
-            padded = lax.pad(array, jnp.zeros((), array.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+            padded = lax.pad(array, np.zeros((), array.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
             # Read by several taps, the pad is worth making once; see `pad_to_reach`.
             padded = lax.optimization_barrier(padded) if any(self.farthest) else padded
             self._padded[id(array)] = (array, padded)

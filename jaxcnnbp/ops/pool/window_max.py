@@ -30,7 +30,7 @@ from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import cast, cast_exact, wide
 from jaxcnnbp.ops.pool.joining import Operation, join_windows
-from jaxcnnbp.taps import lay, pad_to_reach, reached, take_reached
+from jaxcnnbp.taps import at_outputs, lay, pad_to_reach, reached, take_reached
 
 # With more taps than this each axis is folded for itself, and so it is where every tap of a window is one of the next:
 # then the fold of one axis serves many windows.
@@ -145,17 +145,16 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
         who = jnp.zeros(best.shape, numbers.dtype)
         for tap, spans in taps:
             p, *found = (take_reached(a, window, tap, spans) for a in read)
-            at_spans = (slice(None), *(slice(*span) for span in spans))
-            held = lay(holds(p, best[at_spans]), window, spans, False)
-            number = numbers[tap] + (lay(found[0], window, spans) if found else 0)
-            who = jnp.where(held, number, who)
+            held = lay(holds(p, at_outputs(best, spans)), window, spans, False)
+            number = lax.full_like(who, numbers[tap])
+            who = lax.select(held, lax.add(number, lay(found[0], window, spans)) if found else number, who)
         return who
 
     taps = list(reached(window))
-    first = partial(last_where, lambda p, own: p == own, taps[::-1])
+    first = partial(last_where, lax.eq, taps[::-1])
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return compute_once(first, best, x, *below)
-    last_nan = partial(last_where, lambda p, _: p != p, taps)
+    last_nan = partial(last_where, lambda p, _: lax.ne(p, p), taps)
 
     def with_nans(best: Array, *read: Array) -> Array:
         return jnp.where(best != best, last_nan(best, *read), first(best, *read))

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window, keep_axes
@@ -60,13 +61,14 @@ def input_grad_sent_back(delta: Array, kernel: Array, geometry: ConvGeometry) ->
     """The same, fused into whoever reads it."""
     flat = delta.reshape(-1, delta.shape[-1])
     sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
-    by_tap = sent.reshape(*delta.shape[:-1], *geometry.window.size, kernel.shape[-2])
+    size, channels = geometry.window.size, kernel.shape[-2]
+    if geometry.window.taps > 25:  # as many additions in a fraction of the operations
+        return _scattered_by_axis(sent.reshape(*delta.shape[:-1], *size, channels), geometry.window)
+    by_tap = sent.reshape(*delta.shape[:-1], geometry.window.taps, channels)
 
     def sent_back(tap: Ints, read: Reader) -> Array:
-        return read(by_tap[(..., *tap, slice(None))])
+        return read(lax.index_in_dim(by_tap, int(np.ravel_multi_index(tap, size)), by_tap.ndim - 2, keepdims=False))
 
-    if geometry.window.taps > 25:  # as many additions in a fraction of the operations
-        return _scattered_by_axis(by_tap, geometry.window)
     return scatter(sent_back, geometry.window)
 
 
