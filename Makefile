@@ -20,6 +20,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
 
+# Where Python must not write bytecode, every process of the tests would compile this package and theirs anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow test-all gpu docs lint format typecheck wheel clean

@@ -33,7 +33,7 @@ def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
     if not any(low or high for low, high in window.reach) and all(i == 1 for i in window.input_dilation):
         return x
     gaps = [(low, high, i - 1) for (low, high), i in zip(window.reach, window.input_dilation, strict=True)]
-    padded = lax.pad(x, np.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
+    padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
     # Fused into its many readers, a pad would put a branch into each of their inner loops.
     return lax.optimization_barrier(padded)
 
@@ -112,8 +112,7 @@ def lay(p: Array, window: Window, spans: Spans, fill: float | int | bool = 0) ->
 
 def at_outputs(y: Array, spans: Spans) -> Array:
     """The outputs in `spans`."""
-    starts, stops = zip(*spans, strict=True)
-    return lax.slice(y, (0, *starts, 0), (y.shape[0], *stops, y.shape[-1]))
+    return lax.slice(y, (0, *(u for u, _ in spans), 0), (y.shape[0], *(v for _, v in spans), y.shape[-1]))
 
 
 def scatter(

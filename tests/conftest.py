@@ -1,5 +1,6 @@
 """A strict session: no quiet promotion of dtypes or ranks; warnings are errors by `pyproject.toml`."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Tracing makes a million objects that stay; to look through them all again and again takes a tenth of the time.
+    gc.set_threshold(50_000, 20, 20)
     config.addinivalue_line("filterwarnings", f"ignore:{HALF_WRITTEN}:UserWarning")
 
 

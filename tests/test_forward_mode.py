@@ -299,7 +299,7 @@ SHARING = (
 )
 
 
-@pytest.mark.parametrize("case", SHARING, ids=str)
+@pytest.mark.parametrize("case", slow_but(SHARING[:2], SHARING))
 def test_members_with_the_same_weights_are_one_batch(case):
     """Summed where their derivative is taken, not made for each member: the text holds no stack of them."""
     x, *weights = case.arrays()
@@ -320,7 +320,7 @@ def test_members_with_the_same_weights_are_one_batch(case):
         assert not re.search(rf"tensor<{members}x{'x'.join(map(str, weights[0].shape))}x", text)
 
 
-@pytest.mark.parametrize("mapped", [(0, 0), (0, None), (None, 0)], ids=str)
+@pytest.mark.parametrize("mapped", slow_but([(0, 0)], [(0, 0), (0, None), (None, 0)]))
 def test_frozen_members(mapped):
     """What is frozen may be mapped: then the members are no batch."""
     x, k = X[:1], K

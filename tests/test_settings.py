@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import ALL, BLOCKS, CONVOLUTIONS, LAX_CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_OF_CELLS, TIE_POOLS, Case, named
 from jax import lax
-from marks import slow_but
+from marks import one_in, slow_but
 
 import jaxcnnbp
 from jaxcnnbp import manual_backward, mode
@@ -47,11 +47,8 @@ def gradients(fun, case):
     return jax.grad(fun, tuple(range(len(case.shapes))))
 
 
-@pytest.mark.parametrize(
-    "case, wrap",
-    [*((case, jax.jit) for case in SOME), *((case, lambda fun: fun) for case in SOME[:2])],
-    ids=[*map(str, SOME), *(f"{case} eager" for case in SOME[:2])],
-)
+@pytest.mark.parametrize("case", one_in(2, SOME))
+@pytest.mark.parametrize("wrap", [jax.jit, pytest.param(lambda fun: fun, marks=pytest.mark.slow)], ids=["jit", "eager"])
 def test_wide_types(case, wrap):
     """Inside a function that is differentiated outside: under `jit` both passes are traced after the call."""
     arrays = case.arrays("float32")
@@ -164,7 +161,7 @@ def _both(one, other):
         yield
 
 
-@pytest.mark.parametrize("case", slow_but(map(_EACH.get, ("correlate", "max_pool", "conv_block", "gelu")), DEBUGGED))
+@pytest.mark.parametrize("case", slow_but(map(_EACH.get, ("correlate", "max_pool")), DEBUGGED))
 def test_flags_for_debugging(case):
     """What JAX has to look for mistakes finds none, and changes nothing."""
 

@@ -38,6 +38,7 @@ def walk(weights: dict[str, Path]) -> explain.Walk:
     return explain.model("lenet5", 3, weights=weights["lenet5"])
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_algorithm(walk, weights):
     data = weighing.enlarged(digits(), 28)
     model, image = MODELS["lenet5"].build(), jnp.asarray(data.test.images[3:4], jnp.float32) / 255
