@@ -25,7 +25,7 @@ from jaxcnnbp.audit.differences import Differences, differences_in
 from jaxcnnbp.audit.interpreter import Reading, wide_dtype
 from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
-from jaxcnnbp.audit.own_rules import KINDS, REFUSALS
+from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, furthest, in_float64, is_near, oracle_of, pull
 from jaxcnnbp.audit.problem import Problem, widened_problem
 
@@ -130,12 +130,14 @@ def wide_of(
     reference: Callable[..., Any] | None,
     cotangents: Arrays,
     own: Pass,
+    kinds: tuple[type, ...],
     seed: int,
 ) -> Wide:
     """The function, or its `reference`, in float64, with an oracle.
 
     Args:
       own: what the function gives in its own dtypes.
+      kinds: of the rules that are taken away.
 
     Raises:
       Exception: JAX's, if there is no oracle.
@@ -143,16 +145,23 @@ def wide_of(
     with suppress(*REFUSALS):  # of float64
         wide = widened_problem(problem)
         with in_float64():
-            found = _wide(wide, problem, fun, reference, cotangents, seed, True)
+            found = _wide(wide, problem, fun, reference, cotangents, kinds, seed, True)
         if is_near(found.judge.truth.outputs, own.outputs, found.dtype):
             return found
-    return _wide(problem, problem, fun, reference, cotangents, seed, False)
+    return _wide(problem, problem, fun, reference, cotangents, kinds, seed, False)
 
 
 def _wide(
-    wide: Problem, problem: Problem, fun: Callable, reference: Callable | None, given: Arrays, seed: int, retraced: bool
+    wide: Problem,
+    problem: Problem,
+    fun: Callable,
+    reference: Callable | None,
+    given: Arrays,
+    kinds: tuple[type, ...],
+    seed: int,
+    retraced: bool,
 ) -> Wide:
-    judge = oracle_of(wide.outputs_of(reference or fun), wide, given, seed, () if reference else KINDS)
+    judge = oracle_of(wide.outputs_of(reference or fun), wide, given, seed, kinds)
     dtype = max((a.dtype for a in problem.inputs), key=unit_roundoff)
     shapes = jax.eval_shape(wide.outputs_of(fun), wide.inputs, wide.others)
     cotangents = {name: given[name].astype(a.dtype) for name, a in shapes.items()}

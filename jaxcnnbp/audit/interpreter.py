@@ -12,7 +12,7 @@ author's are not in the trace any more (`own_rules`), except where JAX cannot di
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -43,10 +43,12 @@ class Reading:
     Attributes:
       noise: what imitates the rounding of the original precision.
       hold: gives what takes the place of a value at which the author stops the gradient.
+      compiled: by equation what takes long to compile, for all readings of one trace.
     """
 
     noise: Noise | None = None
     hold: Callable[[Any], Any] | None = None
+    compiled: dict[int, Callable[..., Any]] = field(default_factory=dict)
 
     def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
         """The outputs of `closed` at `args`, differentiable by JAX."""
@@ -122,9 +124,11 @@ def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
         if len(held) < cuts:
             raise NotImplementedError("`fun` stops a gradient inside a kernel.")
 
+    compiled: dict[int, Callable[..., Any]] = {}
+
     def reading() -> Reading:
         kept = iter(held)
-        return Reading(hold=lambda _: next(kept))
+        return Reading(hold=lambda _: next(kept), compiled=compiled)
 
     return reading
 
@@ -168,7 +172,9 @@ def wide_dtype(dtype: Any) -> Any:
 
 def _widen(value: Any) -> Any:
     dtype = wide_dtype(value.dtype)
-    return value if dtype == value.dtype else lax.convert_element_type(value, dtype)
+    if dtype == value.dtype:  # rules of JAX's that run backward index what they are given by tracers
+        return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+    return lax.convert_element_type(value, dtype)
 
 
 def _narrow(value: Any, aval: Any) -> Any:
@@ -191,7 +197,8 @@ def _custom_vjp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     atoms = (*eqn.invars, *eqn.outvars, *eqn.params["call_jaxpr"].jaxpr.constvars)
     same = all(wide_dtype(dtype_of(a)) == dtype_of(a) for a in atoms)
     if same and not is_of_this_package(eqn):
-        outputs = bind(eqn, values)
+        call = reading.compiled.setdefault(id(eqn), jax.jit(partial(bind, eqn)))
+        outputs = call(values)
         return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
     return reading.run(eqn.params["call_jaxpr"], *values)
 
@@ -228,6 +235,8 @@ def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     branches = [reading.inner(b) for b in eqn.params["branches"]]
+    if not isinstance(values[0], Tracer):  # the one that is taken, instead of compiling all of them
+        return branches[min(max(int(values[0]), 0), len(branches) - 1)](*values[1:])
     return list(lax.switch(values[0], branches, *values[1:]))
 
 

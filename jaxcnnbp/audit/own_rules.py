@@ -53,9 +53,11 @@ class Noted(dict[Written, str]):
 
     Attributes:
       foreign: whether one of them is not of this package.
+      kinds: the kinds that may have to be taken away.
     """
 
     foreign = False
+    kinds: tuple[type, ...] = KINDS[:1]
 
 
 @contextmanager
@@ -66,6 +68,7 @@ def noting() -> Iterator[Noted]:
     def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_of_jax(rule) and (key := written(rule)) not in found:
             found[key] = getattr(rule, "__name__", type(rule).__name__)
+            found.kinds = KINDS if isinstance(rule, jax.custom_jvp) else found.kinds
             found.foreign |= module_of(rule) != __name__.partition(".")[0]
         return usual(rule, *args, **kwargs)
 
@@ -73,11 +76,15 @@ def noting() -> Iterator[Noted]:
         yield found
 
 
-def first_that_works(make: Callable[[tuple[type, ...]], Any]) -> Any:
-    """`make` without the author's rules; with each `jax.custom_jvp` where JAX cannot differentiate what it is of."""
+def first_that_works(make: Callable[[tuple[type, ...]], Any], kinds: tuple[type, ...]) -> Any:
+    """`make` without the author's rules of `kinds`; with each `jax.custom_jvp` where JAX cannot differentiate what it
+    is of.
+    """
     try:
-        return make(KINDS)
+        return make(kinds)
     except REFUSALS as error:
+        if jax.custom_jvp not in kinds:
+            raise
         try:
             return make((jax.custom_vjp,))
         except REFUSALS:

@@ -98,6 +98,7 @@ class Oracle:
             self.closed, shape = _oracle_trace(flat, problem)
         self._names = sorted(shape)
         self._seed = seed
+        self._compiled: dict[int, Callable[..., Any]] = {}
         self._inputs = [widened(a) for a in problem.inputs]
         self._others = jax.tree.leaves(problem.others)
         self._cotangents = {name: widened(cotangents[name]) for name in self._names}
@@ -131,7 +132,8 @@ class Oracle:
           cotangents: what outputs are contracted with.
         """
         generator = np.random.default_rng((self._seed, sample or 0))
-        reading = Reading(None if sample is None else Noise(generator, NOISE_UNITS, roundoff))
+        noise = None if sample is None else Noise(generator, NOISE_UNITS, roundoff)
+        reading = Reading(noise, compiled=self._compiled)
         given = self._cotangents if cotangents is None else {n: widened(c) for n, c in cotangents.items()}
         with in_float64():
             outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))
@@ -169,14 +171,14 @@ class Oracle:
         return dict(counts)
 
     def _reading(self) -> Reading:
-        return Reading() if self._held is None else self._held()
+        return Reading(compiled=self._compiled) if self._held is None else self._held()
 
     def _run(self, reading: Reading, inputs: Sequence[Any]) -> list[Any]:
         return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))
 
 
 def oracle_of(
-    flat: Callable[..., Any], problem: Problem, cotangents: Arrays, seed: int, kinds: tuple[type, ...] = KINDS
+    flat: Callable[..., Any], problem: Problem, cotangents: Arrays, seed: int, kinds: tuple[type, ...]
 ) -> Oracle:
     """The oracle of `flat`, which has its gradients, without the rules of `kinds`.
 
@@ -189,7 +191,7 @@ def oracle_of(
         _ = oracle.truth  # or the error that says why there is none
         return oracle
 
-    return first_that_works(of) if kinds else of(kinds)
+    return first_that_works(of, kinds)
 
 
 def furthest(runs: Iterable[Pass], truth: Pass) -> Pass:

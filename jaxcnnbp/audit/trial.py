@@ -34,6 +34,7 @@ class Trial:
       cost: time and memory.
       dtypes: of the inputs.
       rules: names of the functions with a rule that were called.
+      kinds: of these rules, those that are taken away for the oracle and autodiff.
       foreign: whether one of them is not of this package.
       again: the manual gradients of other cotangents.
       alone: for each rule by its name the gradients with it and without all others, to be called.
@@ -47,6 +48,7 @@ class Trial:
     cost: Cost | None
     dtypes: tuple[np.dtype, ...]
     rules: tuple[str, ...]
+    kinds: tuple[type, ...]
     foreign: bool
     again: Callable[[dict[str, np.ndarray]], Pass]
     alone: dict[str, Callable[[], Pass]]
@@ -68,7 +70,8 @@ def trial_of(
     given = (problem.inputs, problem.others, contracted)
     with noting() as rules:
         by_rules, eager, first = _manual(pull(own), given)
-    by_autodiff, without = _or_reason(other, given)
+    kinds = rules.kinds if reference is None else ()
+    by_autodiff, without = _or_reason(other, given, kinds)
     autodiff = None if by_autodiff is None else _pass(by_autodiff(*given))
     timed = timing and by_autodiff is not None and not eager
     cost = cost_of(by_rules, by_autodiff, given) if timed else None
@@ -83,7 +86,7 @@ def trial_of(
 
     names = tuple(dict.fromkeys(rules.values()))
     alone = {name: partial(by_one, rule) for name, rule in _told_apart(rules).items()}
-    return Trial(first, autodiff, without, eager, contracted, cost, dtypes, names, rules.foreign, again, alone)
+    return Trial(first, autodiff, without, eager, contracted, cost, dtypes, names, kinds, rules.foreign, again, alone)
 
 
 def _told_apart(rules: Noted) -> dict[str, Written]:
@@ -147,10 +150,10 @@ def _compiled(function: Callable, given: Given) -> Any:
     return jax.jit(function).lower(*given).compile()
 
 
-def _or_reason(function: Callable, given: Given) -> tuple[Any, str]:
+def _or_reason(function: Callable, given: Given, kinds: tuple[type, ...]) -> tuple[Any, str]:
     """JAX's own gradient of `function`, compiled, and ""; or None and the reason where an operation has none."""
     try:
-        return first_that_works(lambda kinds: _compiled(pull(stripped(function, kinds)), given)), ""
+        return first_that_works(lambda kinds: _compiled(pull(stripped(function, kinds)), given), kinds), ""
     except REFUSALS as error:
         return None, first_line(error)
 
