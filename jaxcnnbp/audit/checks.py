@@ -70,8 +70,8 @@ def _differs(row: Row, found: Any, wanted: Any, words: str) -> Row:
     if row.wrong or row.complaint or not off.any():
         return row
     place = tuple(map(int, np.argwhere(off)[0]))
-    says = f"{table.number(found[place].item())} instead of {table.number(wanted[place].item())}"
-    return replace(row, complaint=f"{words} {says} at {table.index(place)}")
+    says = " instead of ".join(table.apart(found[place].item(), wanted[place].item()))
+    return replace(row, complaint=f"{words} {says}{f' at {table.index(place)}' if place else ''}")
 
 
 def _linear(rows: list[Row], case: Case) -> list[Row]:

@@ -22,7 +22,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.differences import Differences, differences_in
-from jaxcnnbp.audit.interpreter import Reading, wide_dtype
+from jaxcnnbp.audit.interpreter import Kept, Reading, wide_dtype
 from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.own_rules import REFUSALS
@@ -64,6 +64,10 @@ class Wide:
         return unit_roundoff(self.dtype) if is_wide else unit_roundoff(dtype)
 
     @cached_property
+    def _kept(self) -> Kept:
+        return {}
+
+    @cached_property
     def differences(self) -> Differences:
         """Of the function that the oracle has."""
         return differences_in(self.judge, self.problem, self.cotangents, self.seed)
@@ -84,7 +88,7 @@ class Wide:
         noise = None if sample is None else Noise(generator, NOISE_UNITS, lambda _: unit_roundoff(self.dtype))
         leaves = jax.tree.leaves((self.problem.inputs, self.problem.others, cotangents))
         with in_float64():
-            found = Reading(noise).run(self.closed, *map(jnp.asarray, leaves))
+            found = Reading(noise, kept=self._kept).run(self.closed, *map(jnp.asarray, leaves))
         arrays = [np.asarray(a) for a in found]
         names = sorted(cotangents)
         return Pass(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))

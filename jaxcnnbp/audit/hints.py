@@ -69,16 +69,18 @@ def _scaled(maps: Maps) -> str:
 def _localised(maps: Maps, wrong: np.ndarray) -> str:
     """Where the wrong elements lie if they fill most of some slices, or of one side of a diagonal; what is there."""
     share, where = max((*_slices(wrong), *_sides_of_diagonals(wrong)), default=(0.0, ""), key=lambda region: region[0])
-    return f"the right gradient but for {where}: {_what_is(maps, wrong)}" if share > 0.5 else ""
+    what = _what_is(maps, wrong)
+    return f"the right gradient but for {where}{f': {what}' if what else ''}" if share > 0.5 else ""
 
 
 def _slices(wrong: np.ndarray) -> Iterator[tuple[float, str]]:
     """The slices that hold all wrong elements, and the share of their elements that is wrong."""
     places = [np.flatnonzero(wrong.any(tuple(b for b in range(wrong.ndim) if b != axis))) for axis in range(wrong.ndim)]
-    confined = {axis: at for axis, at in enumerate(places) if len(at) < wrong.shape[axis]}
+    confined = {axis: at for axis, at in enumerate(places) if len(at) < wrong.shape[axis] and _listed(at)}
     if confined:
         where = ", ".join(f"axis {axis} {_listed(at)}" for axis, at in confined.items())
-        yield float(wrong.sum() / np.prod([len(at) for at in places])), where
+        extents = [len(confined[axis]) if axis in confined else wrong.shape[axis] for axis in range(wrong.ndim)]
+        yield float(wrong.sum() / np.prod(extents)), where
 
 
 def _listed(places: np.ndarray) -> str:
@@ -87,7 +89,7 @@ def _listed(places: np.ndarray) -> str:
         return f"in {places.tolist()}"
     if step == {1}:
         return f"in {places[0]} .. {places[-1]}"
-    return f"in {places[0]}, {places[1]} .. {places[-1]}" if len(step) == 1 else f"at {len(places)} places"
+    return f"in {places[0]}, {places[1]} .. {places[-1]}" if len(step) == 1 else ""
 
 
 def _sides_of_diagonals(wrong: np.ndarray) -> Iterator[tuple[float, str]]:
@@ -104,4 +106,4 @@ def _what_is(maps: Maps, wrong: np.ndarray) -> str:
     found, right, allowed = (a[wrong] for a in (maps.manual, maps.oracle, maps.allowed))
     if not found.any():
         return "all 0 there"
-    return _scaled(Maps(found, None, right, allowed)).replace("gradient", "one there") or "wrong there"
+    return _scaled(Maps(found, None, right, allowed)).replace("gradient", "one there")

@@ -31,9 +31,10 @@ from jaxcnnbp.audit.oracle.rule import apply, oracle_p
 from jaxcnnbp.audit.own_rules import is_cut
 from jaxcnnbp.audit.ties import record_ties
 from jaxcnnbp.transform.custom import is_of_this_package
-from jaxcnnbp.transform.interpreter import bind, evaluate
+from jaxcnnbp.transform.interpreter import bind, evaluate, inner_traces
 
 Values = Sequence[Any]
+Kept = dict[Any, tuple[JaxprEqn, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Reading:
     Attributes:
       noise: what imitates the rounding of the original precision.
       hold: gives what takes the place of a value at which the author stops the gradient.
-      compiled: by equation what takes long to compile, for all readings of one trace.
+      kept: by equation what takes long to compile, for all readings of one trace.
     """
 
     noise: Noise | None = None
     hold: Callable[[Any], Any] | None = None
-    compiled: dict[int, Callable[..., Any]] = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)
 
     def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
         """The outputs of `closed` at `args`, differentiable by JAX."""
@@ -79,7 +80,18 @@ class Reading:
         outputs = bind(eqn, values, self._params(eqn))
         return outputs if self.noise is None else self.noise.on_outputs(eqn, outputs)
 
+    def once(self, eqn: JaxprEqn, make: Callable[[], Any]) -> Any:
+        """What `make` gives for this equation, made once for readings of one trace with noise of the same size."""
+        key = id(eqn), self.noise and self.noise.size
+        if key not in self.kept:
+            self.kept[key] = eqn, make()  # with the equation, so that no other one gets its place
+        return self.kept[key][1]
+
     def _params(self, eqn: JaxprEqn) -> dict[str, Any]:
+        holds_traces = any(True for _ in inner_traces(eqn))
+        return self.once(eqn, partial(self._new_params, eqn)) if holds_traces else self._new_params(eqn)
+
+    def _new_params(self, eqn: JaxprEqn) -> dict[str, Any]:
         return {key: self._param(key, value, eqn) for key, value in eqn.params.items()}
 
     def _param(self, key: str, value: Any, eqn: JaxprEqn) -> Any:
@@ -124,11 +136,11 @@ def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
         if len(held) < cuts:
             raise NotImplementedError("`fun` stops a gradient inside a kernel.")
 
-    compiled: dict[int, Callable[..., Any]] = {}
+    compiled: Kept = {}
 
     def reading() -> Reading:
-        kept = iter(held)
-        return Reading(hold=lambda _: next(kept), compiled=compiled)
+        values = iter(held)
+        return Reading(hold=lambda _: next(values), kept=compiled)
 
     return reading
 
@@ -197,8 +209,7 @@ def _custom_vjp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     atoms = (*eqn.invars, *eqn.outvars, *eqn.params["call_jaxpr"].jaxpr.constvars)
     same = all(wide_dtype(dtype_of(a)) == dtype_of(a) for a in atoms)
     if same and not is_of_this_package(eqn):
-        call = reading.compiled.setdefault(id(eqn), jax.jit(partial(bind, eqn)))
-        outputs = call(values)
+        outputs = reading.once(eqn, lambda: jax.jit(partial(bind, eqn)))(values)
         return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
     return reading.run(eqn.params["call_jaxpr"], *values)
 
@@ -219,18 +230,24 @@ def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    p = eqn.params
+    """Compiled once: noise is told a number in each step."""
+    p, noise = eqn.params, reading.noise
     num_consts, num_carry = scan_counts(eqn)
-    consts, carry, xs = np.split(np.arange(len(values)), [num_consts, num_consts + num_carry])
-    body = reading.inner(p["jaxpr"])
 
-    def step(state: Values, x: Values) -> tuple[list[Any], list[Any]]:
-        outputs = body(*(values[i] for i in consts), *state, *x)
-        return outputs[:num_carry], outputs[num_carry:]
+    def run(seed: Any, values: Values) -> list[Any]:
+        consts, start, rows = values[:num_consts], values[num_consts:][:num_carry], values[num_consts + num_carry :]
 
-    start, rows = [values[i] for i in carry], [values[i] for i in xs]
-    last, ys = lax.scan(step, start, rows, length=p["length"], reverse=p["reverse"], unroll=p["unroll"])
-    return [*last, *ys]
+        def step(state: Values, x: tuple[Any, Values]) -> tuple[list[Any], list[Any]]:
+            inner = reading if noise is None else replace(reading, noise=noise.inside(x[0]))
+            outputs = inner.run(p["jaxpr"], *consts, *state, *x[1])
+            return outputs[:num_carry], outputs[num_carry:]
+
+        numbered = (seed + jnp.arange(p["length"]), rows)
+        last, ys = lax.scan(step, start, numbered, length=p["length"], reverse=p["reverse"], unroll=p["unroll"])
+        return [*last, *ys]
+
+    compiled = reading.once(eqn, lambda: jax.jit(run))
+    return compiled(0.0 if noise is None else noise.number(), list(values))
 
 
 def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:

@@ -9,8 +9,10 @@ last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -43,11 +45,34 @@ class Noise:
       generator: NumPy's generator; the order of the primitives makes a run repeatable.
       units: largest disturbance, in units of the rounding error of the dtype that the trace names.
       roundoff: the rounding error of a dtype, where a trace in float64 stands for one in another.
+      seed: inside of what is compiled once for many runs a number, in each step of a loop another one.
+      places: counts the uses of `seed`.
     """
 
     generator: np.random.Generator
     units: float
     roundoff: Callable[[Any], float]
+    seed: Any = None
+    places: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def size(self) -> tuple[float, ...]:
+        """What does not differ between runs."""
+        return (self.units, *(self.roundoff(dtype) for dtype in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)))
+
+    def inside(self, seed: Any) -> Noise:
+        """The noise of what is compiled once, told `seed`."""
+        return replace(self, seed=seed, places=itertools.count())
+
+    def number(self) -> Any:
+        """A number to seed with."""
+        return self.generator.uniform(0, 1e3) if self.seed is None else 500 * (1 + self._hash(()))
+
+    def _hash(self, shape: tuple[int, ...]) -> Any:
+        """Numbers between -1 and 1 that look random, in few operations, for they are compiled at every use."""
+        element = jnp.arange(math.prod(shape), dtype=jnp.float64).reshape(shape)
+        many = 43758.5453 * jnp.sin(12.9898 * element + 78.233 * (1 + next(self.places)) + 37.719 * self.seed)
+        return 2 * (many - jnp.floor(many)) - 1
 
     def on_inputs(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
         """Disturbs the operands of a sum."""
@@ -65,6 +90,9 @@ class Noise:
         is_reference = not isinstance(jax.typeof(value), ShapedArray)
         if is_reference or not jnp.issubdtype(dtype, jnp.inexact) or not value.size:
             return value
+        if self.seed is not None:
+            factor = 1 + self.units * self.roundoff(dtype) * self._hash(value.shape)
+            return lax.mul(value, factor.astype(value.dtype))
         factor = np.asarray(self.generator.uniform(-1, 1, value.shape))
         factor *= self.units * self.roundoff(dtype)  # in place: arrays may be large
         factor += 1

@@ -171,7 +171,7 @@ def _excess(row: Row) -> np.ndarray:
 def _details(row: Row, name: str) -> str:
     facts = [
         row.verdict() if not row.ok else _worst_sentence(row),
-        f"What rounding allows here: {row.reason}." if row.ok else "",
+        f"What is allowed here: {row.reason}.",
         "" if row.slope is None else _slope_sentence(row),
     ]
     words = "".join(f"<p>{escape(fact)}</p>" for fact in facts if fact)
@@ -187,7 +187,7 @@ def _worst_sentence(row: Row) -> str:
         return "It is empty."
     w = row.worst
     where = f" ({w.place})" if w.place else ""
-    values = f"manual {table.number(w.manual)}, autodiff {table.autodiff(w)}, oracle {table.number(w.oracle)}"
+    values = "manual {}, autodiff {}, oracle {}".format(*table.three(w))
     return f"The element furthest off, {table.index(w.index)}{where}: {values}; allowed ±{w.allowed:.1e}."
 
 

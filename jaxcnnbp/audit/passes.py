@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxcnnbp.audit.interpreter import Reading, has, holding
+from jaxcnnbp.audit.interpreter import Kept, Reading, has, holding
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
@@ -98,7 +98,7 @@ class Oracle:
             self.closed, shape = _oracle_trace(flat, problem)
         self._names = sorted(shape)
         self._seed = seed
-        self._compiled: dict[int, Callable[..., Any]] = {}
+        self._kept: Kept = {}
         self._inputs = [widened(a) for a in problem.inputs]
         self._others = jax.tree.leaves(problem.others)
         self._cotangents = {name: widened(cotangents[name]) for name in self._names}
@@ -133,7 +133,7 @@ class Oracle:
         """
         generator = np.random.default_rng((self._seed, sample or 0))
         noise = None if sample is None else Noise(generator, NOISE_UNITS, roundoff)
-        reading = Reading(noise, compiled=self._compiled)
+        reading = Reading(noise, kept=self._kept)
         given = self._cotangents if cotangents is None else {n: widened(c) for n, c in cotangents.items()}
         with in_float64():
             outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))
@@ -171,7 +171,7 @@ class Oracle:
         return dict(counts)
 
     def _reading(self) -> Reading:
-        return Reading(compiled=self._compiled) if self._held is None else self._held()
+        return Reading(kept=self._kept) if self._held is None else self._held()
 
     def _run(self, reading: Reading, inputs: Sequence[Any]) -> list[Any]:
         return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))

@@ -107,20 +107,19 @@ class Row:
         return bool(self.doubt) and not self.complaint
 
     def verdict(self) -> str:
-        """One sentence on the worst element: leaf, index, three values, tolerance and its reason."""
+        """One sentence on the worst element: leaf, index, three values and tolerance; and what it all looks like."""
         if self.worst is None:
             return f"`{self.name}` is empty."
         w = self.worst
         if self.complaint or self.doubt:
             return f"`{self.name}`: {self.complaint or f'cannot tell: {self.doubt}'}."
-        of = f"{self.wrong} of {int(np.prod(self.shape))} elements"
+        of = table.some(self.wrong, int(np.prod(self.shape)))
         where = ", ".join(f"{n} {place}" for place, n in self.wrong_places.items())
+        at = f", worst at {table.index(w.index)}{f' ({w.place})' if w.place else ''}" if w.index else ""
+        manual, autodiff, oracle = table.three(w)
         return (
-            f"`{self.name}`: {of} are wrong{f' ({where})' if where else ''}, worst at {table.index(w.index)}"
-            f"{f' ({w.place})' if w.place else ''}: manual {table.number(w.manual)}, autodiff"
-            f" {table.autodiff(w)}, oracle {table.number(w.oracle)}; allowed +-{w.allowed:.2g}:"
-            f" {self.reason}."
-            f"{f' It looks like {self.hint}.' if self.hint else ''}"
+            f"`{self.name}`: {of} wrong{f' ({where})' if where else ''}{at}: manual {manual}, autodiff {autodiff},"
+            f" oracle {oracle}; allowed +-{w.allowed:.2g}.{f' It looks like {self.hint}.' if self.hint else ''}"
         )
 
 
@@ -172,7 +171,7 @@ class GradientReport:
         """Raises `GradientMismatch`, with a sentence a wrong array, unless the report is `ok`."""
         wrong = [row.verdict() for row in (*self.outputs, *self.rows) if not row.ok]
         if wrong:
-            raise GradientMismatch("\n".join(filter(None, (*wrong, table.blame(self)))))
+            raise GradientMismatch("\n".join(filter(None, (*wrong, *table.reasons(self), table.blame(self)))))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, numbers and strings; without the whole arrays."""

@@ -39,9 +39,18 @@ def number(value: complex, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
-def autodiff(worst: Worst) -> str:
-    """The value by autodiff, "-" where there is none."""
-    return "-" if worst.autodiff is None else number(worst.autodiff)
+def apart(*values: complex) -> list[str]:
+    """Numbers in as many digits as show that the first is not the last."""
+    digits = next((d for d in range(4, 17) if number(values[0], d) != number(values[-1], d)), 4)
+    return [number(value, digits) for value in values]
+
+
+def three(worst: Worst) -> tuple[str, str, str]:
+    """The values by hand, by autodiff ("-" where there is none) and by the oracle."""
+    far = not abs(worst.manual - worst.oracle) <= worst.allowed
+    known = (worst.manual, *(() if worst.autodiff is None else (worst.autodiff,)), worst.oracle)
+    texts = apart(*known) if far else [number(value) for value in known]
+    return texts[0], "-" if worst.autodiff is None else texts[1], texts[-1]
 
 
 def index(place: Sequence[int]) -> str:
@@ -75,9 +84,9 @@ WORST = (
     Column("worst of", False, lambda row: _name(row.name)),
     Column("index", False, lambda row: index(row.worst.index) if row.worst else "-"),
     Column("where", False, lambda row: (row.worst.place if row.worst else "") or "-"),
-    Column("manual", True, lambda row: number(row.worst.manual) if row.worst else "-"),
-    Column("autodiff", True, lambda row: autodiff(row.worst) if row.worst else "-"),
-    Column("oracle", True, lambda row: number(row.worst.oracle) if row.worst else "-"),
+    Column("manual", True, lambda row: three(row.worst)[0] if row.worst else "-"),
+    Column("autodiff", True, lambda row: three(row.worst)[1] if row.worst else "-"),
+    Column("oracle", True, lambda row: three(row.worst)[2] if row.worst else "-"),
     Column("allowed", True, lambda row: f"{row.worst.allowed:.1e}" if row.worst else "-"),
 )
 
@@ -151,6 +160,7 @@ def notes(report: GradientReport) -> list[str]:
     excused = [f"`{row.name}`: {row.excuse}." for row in report.rows if row.ok and row.excuse]
     found = [
         *wrong,
+        *reasons(report),
         blame(report),
         *excused,
         _oracle_note(report),
@@ -161,6 +171,18 @@ def notes(report: GradientReport) -> list[str]:
         _cost_note(report.cost),
     ]
     return [note for note in found if note]
+
+
+def reasons(report: GradientReport) -> list[str]:
+    """What the wrong elements were allowed to be off by, once."""
+    off = (row.reason for row in (*report.outputs, *report.rows) if row.wrong and not row.ok and not row.unknown)
+    return [f"Allowed: {reason}." for reason in dict.fromkeys(off)]
+
+
+def some(count: int, size: int) -> str:
+    """So many of the elements of an array are, or is."""
+    whole = "it" if size == 1 else f"{count} of {size} elements"
+    return f"{whole} {'is' if count == 1 else 'are'}"
 
 
 def blame(report: GradientReport) -> str:

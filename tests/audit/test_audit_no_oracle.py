@@ -204,3 +204,41 @@ def test_the_rules_of_jax_stay():
     report.assert_close()
     assert not report.no_oracle
     assert not compare_gradients(ruled(solved, lambda x, d: d / (1 + x) ** 2)(1.5), X, timing=False).ok
+
+
+@pytest.mark.slow
+def test_a_rough_rule_of_jax_decides_nothing():
+    """The adjoint of a loose solution is no derivative of it, and differs from what is meant by as much."""
+
+    def loose(x):
+        return odeint(lambda y, t: -y * y, x, jnp.array([0.0, 1.0]), rtol=1e-3, atol=1e-3)[-1]
+
+    of = ruled(loose, lambda x, d: d / (1 + x) ** 2)
+    assert "`rtol`" in compare_gradients(of(1.0), X, timing=False)["x"].doubt
+    assert "wrong" in compare_gradients(of(1.5), X, timing=False)["x"].verdict()
+
+
+def test_primitives_that_bring_their_own_rule():
+    hijax = pytest.importorskip("jax.experimental.hijax")
+
+    class Sine(hijax.VJPHiPrimitive):
+        def __init__(self, aval, factor):
+            self.in_avals, self.out_aval, self.params = (aval,), aval, {"factor": factor}
+            super().__init__()
+
+        def expand(self, x):
+            return jnp.sin(x)
+
+        def vjp_fwd(self, _, x):
+            return self(x), x
+
+        def vjp_bwd_retval(self, x, delta):
+            return (self.factor * delta * jnp.cos(x),)
+
+    def sine_of(factor):
+        return lambda x: Sine(jax.typeof(x), factor)(x)
+
+    assert compare_gradients(sine_of(1.0), X, timing=False).ok
+    assert not compare_gradients(sine_of(1.5), X, timing=False).ok
+    assert compare_gradients(sine(sine_of(1.0))(1.0), X, timing=False).ok
+    assert not compare_gradients(sine(sine_of(1.0))(1.5), X, timing=False).ok
