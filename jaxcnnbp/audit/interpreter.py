@@ -217,16 +217,23 @@ def _custom_vjp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if is_of_this_package(eqn):
         return reading.run(eqn.params["call_jaxpr"], *values)
-    function = jax.custom_jvp(reading.inner(eqn.params["call_jaxpr"]))
+    noise = reading.noise
 
+    def told(seed: Any) -> Reading:  # as an argument: JAX loses sight of what a derivative closes over in a loop
+        return reading if noise is None or noise.seed is None else replace(reading, noise=noise.inside(seed))
+
+    @jax.custom_jvp
+    def function(seed: Any, *values: Any) -> list[Any]:
+        return told(seed).run(eqn.params["call_jaxpr"], *values)
+
+    @function.defjvp
     def jvp(primals: Values, tangents: Values) -> tuple[list[Any], list[Any]]:
-        derivative, zero = jvp_of(eqn, [False] * len(primals))
-        outputs = reading.run(derivative, *primals, *tangents)
+        derivative, zero = jvp_of(eqn, [False] * len(values))
+        outputs = told(primals[0]).run(derivative, *primals[1:], *tangents[1:])
         primal, rest = outputs[: len(zero)], iter(outputs[len(zero) :])
         return primal, [jnp.zeros_like(p) if z else next(rest) for p, z in zip(primal, zero, strict=True)]
 
-    function.defjvp(jvp)
-    return list(function(*values))
+    return list(function(0.0 if noise is None or noise.seed is None else noise.number(), *values))
 
 
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:

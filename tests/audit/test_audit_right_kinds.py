@@ -70,6 +70,10 @@ def exponential(a):
     return jnp.trace(vectors @ jnp.diag(jnp.exp(values)) @ vectors.T)
 
 
+def summed(x):
+    return jax.lax.scan(lambda c, v: (jnp.logaddexp(c, v), jax.nn.relu(c * v)), x[0], x)
+
+
 def drawn(draws):
     return lambda x: rule(jnp.tanh, lambda x, d: d * (1 - jnp.tanh(x) ** 2))(draws(jax.random.key(0), x)).sum()
 
@@ -107,6 +111,10 @@ RIGHT = {
     "solve by its rule": (rule_of_many(solved, solved_back), ILL, draw(5)),
     "underflow": (changed(underflowing, lambda dx: (dx,)), draw(6)),
     "equal eigenvalues": (rule(exponential, lambda a, d: d * jax.scipy.linalg.expm((a + a.T) / 2)), jnp.eye(3)),
+    "JAX's own rule in a loop": (
+        rule(summed, lambda x, d: jax.vjp(summed, x)[1](d)[0]),
+        X,
+    ),
     "normal draws": (drawn(lambda key, x: x * jax.random.normal(key, (5,))), X + 2),
     "dropout": (drawn(lambda key, x: jnp.where(jax.random.bernoulli(key, 0.5, (5,)), x, 0.0)), X + 2),
     "flash attention": (rule_of_many(attention, flash_back), draw(8, 4, size=6), draw(4, 8).T * 6, draw(8, 4)),
