@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, furthest, in_float64, is_near, oracle_of, pull
 from jaxcnnbp.audit.problem import Problem, widened_problem
+from jaxcnnbp.audit.trial import Trial
 
 # Of an element, what a right formula may be off by in float64: rules have constants of so many digits.
 OF_ELEMENT = 1e-6
@@ -129,46 +130,29 @@ class Wide:
 
 
 def wide_of(
-    problem: Problem,
-    fun: Callable[..., Any],
-    reference: Callable[..., Any] | None,
-    cotangents: Arrays,
-    own: Pass,
-    kinds: tuple[type, ...],
-    seed: int,
+    problem: Problem, fun: Callable[..., Any], reference: Callable[..., Any] | None, trial: Trial, seed: int
 ) -> Wide:
-    """The function, or its `reference`, in float64, with an oracle.
-
-    Args:
-      own: what the function gives in its own dtypes.
-      kinds: of the rules that are taken away.
+    """The function, or its `reference`, in float64, with an oracle; `trial` is what it gives in its own dtypes.
 
     Raises:
       Exception: JAX's, if there is no oracle.
     """
+    make = partial(_wide, problem, fun, reference, trial, seed)
     with suppress(*REFUSALS):  # of float64
-        wide = widened_problem(problem)
         with in_float64():
-            found = _wide(wide, problem, fun, reference, cotangents, kinds, seed, True)
-        if is_near(found.judge.truth.outputs, own.outputs, found.dtype):
+            found = make(widened_problem(problem), True)
+        if is_near(found.judge.truth.outputs, trial.manual.outputs, found.dtype):
             return found
-    return _wide(problem, problem, fun, reference, cotangents, kinds, seed, False)
+    return make(problem, False)
 
 
 def _wide(
-    wide: Problem,
-    problem: Problem,
-    fun: Callable,
-    reference: Callable | None,
-    given: Arrays,
-    kinds: tuple[type, ...],
-    seed: int,
-    retraced: bool,
+    problem: Problem, fun: Callable, reference: Callable | None, trial: Trial, seed: int, wide: Problem, retraced: bool
 ) -> Wide:
-    judge = oracle_of(wide.outputs_of(reference or fun), wide, given, seed, kinds)
+    judge = oracle_of(wide.outputs_of(reference or fun), wide, trial.cotangents, seed, trial.kinds)
     dtype = max((a.dtype for a in problem.inputs), key=unit_roundoff)
     shapes = jax.eval_shape(wide.outputs_of(fun), wide.inputs, wide.others)
-    cotangents = {name: given[name].astype(a.dtype) for name, a in shapes.items()}
+    cotangents = {name: trial.cotangents[name].astype(a.dtype) for name, a in shapes.items()}
     try:
         closed = jax.make_jaxpr(pull(wide.outputs_of(fun)))(wide.inputs, wide.others, cotangents)
     except REFUSALS:  # rules that insist on a dtype

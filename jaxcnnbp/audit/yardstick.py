@@ -66,7 +66,7 @@ class Yardstick:
         self._trial, self._spatial = trial, spatial
         if oracle:
             try:
-                self.wide = wide_of(problem, fun, reference, trial.cotangents, trial.manual, trial.kinds, seed)
+                self.wide = wide_of(problem, fun, reference, trial, seed)
             except REFUSALS as error:  # whatever JAX cannot trace or differentiate
                 self.no_oracle = first_line(error)
                 outputs = problem.outputs_of(reference or fun)
