@@ -8,6 +8,7 @@ from cases import CONVOLUTIONS, LAYERS, MAX_POOLS, MEAN_POOLS, Case, named
 from check import assert_same, delta_like, value_and_pullback
 
 import jaxcnnbp
+from jaxcnnbp.hand_written import hand_written
 
 pytestmark = pytest.mark.usefixtures("quick", "x64")
 
@@ -107,3 +108,28 @@ def test_one_array_in_both_places():
     both = jax.grad(lambda x: jnp.sum(jaxcnnbp.correlate(x, x) ** 2))(x)
     apart = jax.grad(lambda x, k: jnp.sum(jaxcnnbp.correlate(x, k) ** 2), argnums=(0, 1))(x, x)
     assert_same(both, sum(apart))
+
+
+def test_only_the_pass_that_is_wanted_is_traced():
+    """Under a gradient `fwd` serves, and the function itself is not traced for nothing."""
+    passes = []
+
+    @hand_written
+    @jax.custom_vjp
+    def square(x):
+        passes.append("function")
+        return x * x
+
+    def fwd(x):
+        passes.append("forward")
+        return x * x, x
+
+    def bwd(x, delta):
+        passes.append("backward")
+        return (2 * x * delta,)
+
+    square.defvjp(fwd, bwd)
+    jax.jit(jax.value_and_grad(square)).lower(3.0)
+    assert passes == ["forward", "backward"]
+    jax.jit(square).lower(3.0)
+    assert passes == ["forward", "backward", "function"]
