@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.devices import with_sharding_by
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.numerics import as_array, cast, wide
 
 
 @hand_written
@@ -55,7 +55,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
 
     Source: Bouvrie (2006), section 2: the last delta is f'(u) o (y - t).
     """
-    outputs = jnp.asarray(outputs)
+    outputs = as_array(outputs)
     return _with_sharding(_squared, outputs, one_hot_like(outputs, targets))
 
 
@@ -104,13 +104,13 @@ def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
 
     Source: Bishop, *Pattern Recognition and Machine Learning* (2006), section 4.3.4: delta = softmax(y) - t.
     """
-    outputs = jnp.asarray(outputs)
+    outputs = as_array(outputs)
     return _with_sharding(_cross_entropy, outputs, one_hot_like(outputs, targets))
 
 
 def one_hot_like(outputs: Array, targets: Array) -> Array:
     """`targets` as `(batch, classes)` in the dtype of `outputs`."""
-    targets = jnp.asarray(targets)
+    targets = as_array(targets)
     if targets.shape == outputs.shape[:-1] and jnp.issubdtype(targets.dtype, jnp.integer):
         return jax.nn.one_hot(targets, outputs.shape[-1], dtype=outputs.dtype)
     if targets.shape != outputs.shape:

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.numerics import cast, require_inexact, wide
+from jaxcnnbp.ops.numerics import as_array, cast, require_inexact, wide
 
 Elementwise = Callable[[Array], Array]
 
@@ -145,7 +145,7 @@ def rule_named(name: str, argument: float | bool | None = None) -> Rule:
 
 
 def _floats(x: ArrayLike) -> Array:
-    x = jnp.asarray(x)
+    x = as_array(x)
     require_inexact(x, "x")
     return x
 

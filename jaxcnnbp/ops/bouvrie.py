@@ -21,7 +21,7 @@ from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, require_inexact, require_same_dtype, wide
+from jaxcnnbp.ops.numerics import as_array, cast, require_inexact, require_same_dtype, wide
 from jaxcnnbp.ops.pool.mean import spread_windows, sum_windows
 from jaxcnnbp.ops.pool.parse import parse_pool, split_batch
 
@@ -105,7 +105,7 @@ def subsample(
 
     Source: Bouvrie (2006), section 3.2: dbeta = sum(delta o down(x)).
     """
-    beta = jnp.asarray(beta)
+    beta = as_array(beta)
     merged, window = parse_pool(x, window_shape, window_shape, "VALID", None, ceil_mode)
     require_inexact(merged, "x")
     require_same_dtype(beta, "beta", merged, "x")
@@ -220,7 +220,7 @@ def combine_maps(
 
     Source: Bouvrie (2006), section 3.3: dc_i = alpha_i (dalpha_i - sum_k dalpha_k alpha_k).
     """
-    x, kernel, logits = jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(logits)
+    x, kernel, logits = as_array(x), as_array(kernel), as_array(logits)
     check_operands(x, kernel, 1)
     require_inexact(x, "x")
     require_same_dtype(logits, "logits", x, "x")
@@ -284,7 +284,7 @@ def combination_entropy(logits: ArrayLike) -> Array:
 
     Source: in place of Bouvrie (2006), section 3.3.1.
     """
-    logits = jnp.asarray(logits)
+    logits = as_array(logits)
     require_inexact(logits, "logits")
     if logits.ndim != 2:
         raise ValueError(f"`logits` (shape={logits.shape}) must be (in, out).")

@@ -21,7 +21,7 @@ from jaxcnnbp.ops.conv.api import bordered, check_operands, connect, conv_geomet
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import require_inexact, require_same_dtype
+from jaxcnnbp.ops.numerics import as_array, require_inexact, require_same_dtype
 
 Shape = int | Sequence[int]
 
@@ -91,10 +91,10 @@ def conv_block(
 
     Source: `ops.block`; Bouvrie (2006), section 3, for the rules that it joins.
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = as_array(x), as_array(kernel)
     check_operands(x, kernel, groups)
     _require_real(x)
-    bias = None if bias is None else _checked_bias(jnp.asarray(bias), kernel)
+    bias = None if bias is None else _checked_bias(as_array(bias), kernel)
     kernel = kernel if connections is None else connect(kernel, connections, groups)
     geometry = conv_geometry(x, kernel, stride, padding, dilation, groups, bool(true_convolution), connections)
     border, geometry = bordered(geometry, padding_mode)

@@ -13,7 +13,7 @@ from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import with_sharding_by, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, require_same_dtype, wide
+from jaxcnnbp.ops.numerics import as_array, cast, require_same_dtype, wide
 
 
 class DenseResiduals(NamedTuple):
@@ -87,14 +87,14 @@ def dense(x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None = None) -> Ar
 
     Source: Bouvrie (2006), section 2: delta_l = W^T delta_{l+1} o f'(u).
     """
-    x, weights = jnp.asarray(x), jnp.asarray(weights)
+    x, weights = as_array(x), as_array(weights)
     require_same_dtype(weights, "weights", x, "x")
     if x.ndim < 1 or weights.ndim != 2 or x.shape[-1] != weights.shape[0]:
         raise ValueError(
             f"`weights` (shape={weights.shape}) must be (in, out) with in the last axis of `x` (shape={x.shape})."
         )
     y = with_sharding_by(_dense, lambda of_x, of_weights: (*of_x[:-1], of_weights[-1]), x, weights)
-    return y if bias is None else add_bias(y, jnp.asarray(bias))
+    return y if bias is None else add_bias(y, as_array(bias))
 
 
 @hand_written
@@ -140,7 +140,7 @@ def add_bias(y: ArrayLike, bias: ArrayLike, *, layout: str = "channels_last") ->
 
     Source: Bouvrie (2006), section 3.1.
     """
-    y, bias = jnp.asarray(y), jnp.asarray(bias)
+    y, bias = as_array(y), as_array(bias)
     require_same_dtype(bias, "bias", y, "y")
     if bias.shape != y.shape[-1:]:
         raise ValueError(f"`bias` (shape={bias.shape}) must be (channels,), here {y.shape[-1:]}.")

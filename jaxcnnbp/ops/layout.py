@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnnbp.ops.numerics import as_array
+
 Op = TypeVar("Op", bound=Callable[..., Any])
 
 LAST, FIRST = "channels_last", "channels_first"
@@ -76,5 +78,5 @@ def _spatial_rank(arguments: dict[str, Any], array: str, window: str | None) -> 
 
 def _move(array: Any, source: int, target: int) -> Any:
     """`array` with an axis moved; one that has too few is left to the function to refuse."""
-    array = jnp.asarray(array)
+    array = as_array(array)
     return jnp.moveaxis(array, source, target) if array.ndim >= max(-source, -target) else array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 
 def wide(dtype: DTypeLike) -> np.dtype:
@@ -24,6 +24,11 @@ def common(a: DTypeLike, b: DTypeLike) -> np.dtype:
     if a == b:
         return a
     return wide(a) if wide(a) != a and wide(b) != b else np.promote_types(a, b)
+
+
+def as_array(x: ArrayLike) -> Array:
+    """`x` as an array. `jnp.asarray` differentiates a conversion to the type that a traced array has already."""
+    return x if isinstance(x, Array) else jnp.asarray(x)
 
 
 def cast(x: Array, dtype: DTypeLike) -> Array:

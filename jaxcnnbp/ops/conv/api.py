@@ -19,7 +19,7 @@ from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import conv
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import require_same_dtype
+from jaxcnnbp.ops.numerics import as_array, require_same_dtype
 from jaxcnnbp.ops.pad import Border, border_of, pad_op
 
 
@@ -118,7 +118,7 @@ def _convolution(
     connections: ArrayLike | None,
     mirrored: bool,
 ) -> Array:
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = as_array(x), as_array(kernel)
     check_operands(x, kernel, groups)
     if connections is not None:
         kernel = connect(kernel, connections, groups)
@@ -180,7 +180,7 @@ def check_operands(x: Array, kernel: Array, groups: int) -> None:
 
 def connect(kernel: Array, connections: ArrayLike, groups: int) -> Array:
     """The kernel with zero where the table `connections`, `(in, out)`, has no connection."""
-    table = jnp.asarray(connections)
+    table = as_array(connections)
     if table.dtype != jnp.bool_:
         raise TypeError(f"`connections` (dtype={table.dtype}) must be a table of bool.")
     if groups != 1:

@@ -15,7 +15,7 @@ from jaxcnnbp.ops.conv.lax_layout import LaxConvolution, checked_by_lax, lax_con
 from jaxcnnbp.ops.conv.rule import input_grad_op, kernel_grad_op
 from jaxcnnbp.ops.dense import sum_to_channels
 from jaxcnnbp.ops.devices import with_sharding_by
-from jaxcnnbp.ops.numerics import require_inexact
+from jaxcnnbp.ops.numerics import as_array, require_inexact
 
 
 def conv_input_grad(
@@ -56,7 +56,7 @@ def conv_input_grad(
 
     Source: Bouvrie (2006), section 3.1; for stride 1 the full convolution of delta with the flipped kernel.
     """
-    delta, kernel = jnp.asarray(delta), jnp.asarray(kernel)
+    delta, kernel = as_array(delta), as_array(kernel)
     plan = _gradient_plan(
         delta,
         tuple(input_shape),
@@ -116,7 +116,7 @@ def conv_kernel_grad(
 
     Source: Bouvrie (2006), section 3.1.
     """
-    x, delta = jnp.asarray(x), jnp.asarray(delta)
+    x, delta = as_array(x), as_array(delta)
     plan = _gradient_plan(
         delta,
         x.shape,
@@ -158,7 +158,7 @@ def conv_bias_grad(delta: ArrayLike, feature_axis: int = -1) -> Array:
 
     Source: Bouvrie (2006), section 3.1.
     """
-    delta = jnp.asarray(delta)
+    delta = as_array(delta)
     require_inexact(delta, "delta")
     last = jnp.moveaxis(delta, feature_axis, -1)
     return with_sharding_by(sum_to_channels, lambda of_delta: of_delta[-1:], last)

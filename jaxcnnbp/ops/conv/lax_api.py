@@ -16,6 +16,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops.conv.lax_layout import checked_by_lax, lax_convolution, padding_in_numbers, sized_by_ints
 from jaxcnnbp.ops.devices import with_sharding
+from jaxcnnbp.ops.numerics import as_array
 
 
 @switchable
@@ -66,7 +67,7 @@ def conv_general_dilated(
 
     Source: the relation n * lhs_dilation = u * stride + t * rhs_dilation - low and its transpose, `ops.conv.rule`.
     """
-    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    lhs, rhs = as_array(lhs), as_array(rhs)
     padding = padding_in_numbers(
         lhs.shape, rhs.shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
     )
@@ -199,7 +200,7 @@ def conv_transpose(
 
     Source: Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), section 4.
     """
-    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    lhs, rhs = as_array(lhs), as_array(rhs)
     parameters: dict[str, Any] = dict(
         strides=strides,
         padding=padding,

@@ -31,7 +31,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.numerics import as_array, cast, wide
 from jaxcnnbp.ops.pool.parse import merge_batch, require_ordered, spatial_rank, split_batch, with_mean
 from jaxcnnbp.ops.pool.window_max import with_places
 
@@ -266,7 +266,7 @@ def adaptive_max_pool(
 
 def parse_adaptive(inputs: ArrayLike, output_shape: OutputShape) -> tuple[Array, Ints]:
     """The inputs as `(batch, *spatial, channels)` and the extents of the output."""
-    x = jnp.asarray(inputs)
+    x = as_array(inputs)
     if output_shape is None:
         raise TypeError("`output_shape` (=None) must be an int, or one int or None a spatial axis.")
     each = np.iterable(output_shape)

@@ -31,7 +31,7 @@ from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.numerics import as_array, cast, wide
 from jaxcnnbp.ops.pool.cells import add_to_cells, first_largest, read_cells
 from jaxcnnbp.ops.pool.parse import require_ordered, split_batch, with_one_batch_axis
 
@@ -161,7 +161,7 @@ def parse_fractional(
     inputs: ArrayLike, window_shape: Any, output_shape: Any, output_ratio: Any
 ) -> tuple[Array, Ints, Ints]:
     """The inputs with one batch axis, the window and the output's extents."""
-    x = jnp.asarray(inputs)
+    x = as_array(inputs)
     require_ordered(x)
     merged = with_one_batch_axis(x, window_shape)
     size = per_axis(window_shape, merged.ndim - 2, "window_shape")

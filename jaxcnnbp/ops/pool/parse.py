@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
 from jaxcnnbp.ops.devices import with_sharding_by
-from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.ops.numerics import as_array, cast
 
 TIES = ("first", "all", "split")
 
@@ -30,7 +30,7 @@ def parse_pool(
 
     As in `flax.linen`, `inputs` are `(*batch, *spatial, channels)` with as many spatial axes as `window_shape` has.
     """
-    merged = with_one_batch_axis(jnp.asarray(inputs), window_shape)
+    merged = with_one_batch_axis(as_array(inputs), window_shape)
     window = window_of(
         merged.shape[1:-1],
         window_shape,
@@ -72,7 +72,7 @@ def merge_batch(x: Array, rank: int) -> Array:
 
 def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
     """`(batch, *output, channels)` with the batch axes that `inputs` had."""
-    x = jnp.asarray(inputs)
+    x = as_array(inputs)
     count = x.ndim - rank - 1
     if count == 1:
         return y

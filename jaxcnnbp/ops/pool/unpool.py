@@ -18,7 +18,7 @@ from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.ops.numerics import as_array, cast
 from jaxcnnbp.ops.pool.mean import copy_to_windows
 from jaxcnnbp.ops.pool.parse import merge_batch, spatial_rank, split_batch
 
@@ -126,7 +126,7 @@ def max_unpool(
 
     Source: the document's `up` for max pooling; PyTorch's `max_unpool2d`.
     """
-    values, argmax = jnp.asarray(values), jnp.asarray(argmax)
+    values, argmax = as_array(values), as_array(argmax)
     if not jnp.issubdtype(argmax.dtype, jnp.integer):
         raise TypeError(f"`argmax` (dtype={argmax.dtype}) must be integers, as `max_pool_with_argmax` gives them.")
     if argmax.shape != values.shape:
@@ -175,7 +175,7 @@ def upsample(
 
     Source: Bouvrie (2006), section 3.2: up(x) = x (x) 1.
     """
-    delta = jnp.asarray(delta)
+    delta = as_array(delta)
     rank = spatial_rank(window_shape, delta)
     if delta.ndim < rank + 1:
         raise ValueError(f"`delta` (shape={delta.shape}) must be (*batch, *pooled, channels) with {rank} pooled axes.")
