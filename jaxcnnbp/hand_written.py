@@ -14,8 +14,9 @@ A rule file reads
 and what runs is such a `jax.custom_vjp`. Its bodies are made of what JAX differentiates, so that `jax.hessian` (forward
 over reverse) and gradients of gradients go through them. `defvjp` adds three things: residuals get names for the
 policies of `jax.checkpoint`, what only a frozen operand's gradient reads is not kept, and the rule is registered. A
-call adds one: both passes run under what was in force at it (`settings`). Pure forward mode is what `jax.custom_vjp`
-refuses; `mode("both_ways")` is the way out.
+call adds three: without a trace around it, it is one dispatch; both passes run under what was in force at it
+(`settings`); and inside `shard_map` all operands differ from device to device as one of them does. Pure forward mode is
+what `jax.custom_vjp` refuses; `mode("both_ways")` is the way out.
 
 Inside loops JAX forgets the `custom_jvp`s of a body when it differentiates once more, so a body must have the right
 derivative without them too.
@@ -40,8 +41,8 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.dtypes import float0
 from jax.extend.core import Jaxpr, Var
 
+from jaxcnnbp._compat import varying_axes
 from jaxcnnbp.modes import mode
-from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.recording import recording
 from jaxcnnbp.settings import Settings, Under, in_force
 from jaxcnnbp.wanted import computed, read_by
@@ -107,7 +108,6 @@ class hand_written:
         wire = _custom_vjp
         if mode.value == "both_ways":  # imported only where somebody asks for it
             wire = importlib.import_module("jaxcnnbp.both_ways").custom_jvp
-        # What lax's functions do by themselves inside `shard_map`. Its transpose is the psum of a shared gradient.
         arrays, tree = jax.tree.flatten(args[:count])
         operands = tree.unflatten(unify_varying_axes(*arrays))
         return _wired(self, wire, in_force(), len(args))(*operands, *args[count:])
@@ -275,6 +275,17 @@ def _inputs_read(jaxpr: Jaxpr) -> list[bool]:
         if not read.isdisjoint(eqn.outvars):
             read.update(atom for atom in eqn.invars if isinstance(atom, Var))
     return [var in read for var in jaxpr.invars]
+
+
+def unify_varying_axes(*arrays: Array) -> tuple[Array, ...]:
+    """Casts operands to the union of their varying mesh axes (`lax.pcast`).
+
+    Its transpose is the psum of a shared kernel's gradient. lax does this itself, `jax.custom_vjp` does not.
+    """
+    axes = [varying_axes(a) for a in arrays]
+    every = frozenset().union(*axes)
+    missing = [tuple(sorted(every - own)) for own in axes]
+    return tuple(lax.pcast(a, m, to="varying") if m else a for a, m in zip(arrays, missing, strict=True))
 
 
 def axis_in_front(*arrays: Any) -> tuple[Any, ...]:

@@ -11,21 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnnbp._compat import varying_axes
-
-
-def unify_varying_axes(*arrays: Array) -> tuple[Array, ...]:
-    """Casts operands to the union of their varying mesh axes (`lax.pcast`).
-
-    Its transpose is the psum of a shared kernel's gradient. lax does this itself, `jax.custom_vjp` does not.
-    """
-    axes = [varying_axes(a) for a in arrays]
-    every = frozenset().union(*axes)
-    missing = [tuple(sorted(every - own)) for own in axes]
-    return tuple(lax.pcast(a, m, to="varying") if m else a for a, m in zip(arrays, missing, strict=True))
+from jaxcnnbp.hand_written import unify_varying_axes
 
 
 def zeros_varying_like(shape: jax.ShapeDtypeStruct, *arrays: Array) -> Array:

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import unpadded
-from jaxcnnbp.ops.devices import unify_varying_axes
+from jaxcnnbp.hand_written import unify_varying_axes
 from jaxcnnbp.taps import crop_to_input, pad_to_reach
 
 Reader = Callable[[Array], Array]

@@ -22,9 +22,8 @@ from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.hand_written import hand_written, unify_varying_axes
 from jaxcnnbp.ops import tap_loop
-from jaxcnnbp.ops.devices import unify_varying_axes
 from jaxcnnbp.ops.numerics import cast, wide
 
 Leaves = tuple[Array, ...]

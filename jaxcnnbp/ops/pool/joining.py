@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import unpadded
-from jaxcnnbp.ops.devices import unify_varying_axes
+from jaxcnnbp.hand_written import unify_varying_axes
 
 
 class Operation(NamedTuple):
