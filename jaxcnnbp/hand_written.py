@@ -114,7 +114,13 @@ class hand_written:
 
     def kept(self, operands: tuple[Any, ...], static: tuple[Any, ...]) -> tuple[Any, Any]:
         """The output, and what is kept, with names: one dispatch if called eagerly."""
-        return _kept(self, static, operands)
+        y, kept = _kept(self, static, operands)
+        given = jax.tree.leaves(operands)
+
+        def taken(a: Any) -> Any:
+            return given[a.place] if type(a) is Operand else a
+
+        return y, jax.tree.map(taken, kept, is_leaf=lambda a: type(a) is Operand)
 
     def named(self, kept: Any, operands: Any, y: Any) -> Any:
         """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
@@ -199,7 +205,9 @@ def one_dispatch(*static_argnums: int) -> Callable[[Callable[..., Any]], Callabl
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _kept(rule: hand_written, static: tuple[Any, ...], operands: tuple[Any, ...]) -> tuple[Any, Any]:
     y, kept = rule.fwd(*operands, *static)
-    return y, rule.named(kept, operands, y)
+    # An operand is no output: one that is infinite on purpose would be a fault under `jax_debug_infs`.
+    places = {id(a): Operand(place) for place, a in enumerate(jax.tree.leaves(operands))}
+    return y, jax.tree.map(lambda a: places.get(id(a), a), rule.named(kept, operands, y))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
@@ -224,6 +232,14 @@ def source_of(function: Callable[..., Any]) -> str:
     """What a trace calls `function`: `name at file:line`."""
     code = inspect.unwrap(function).__code__
     return f"{function.__name__} at {code.co_filename}:{code.co_firstlineno}"
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Operand:
+    """Stands for an operand that is kept."""
+
+    place: int
 
 
 @jax.tree_util.register_static
