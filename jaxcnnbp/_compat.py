@@ -92,7 +92,7 @@ def zero_of_type(aval: Any) -> Any:
     return ad.Zero(aval)
 
 
-def as_array(tangent: Any) -> Array:
+def tangent_array(tangent: Any) -> Array:
     """A tangent, or a delta, as an array, whether it is zero in no array or not."""
     return ad.instantiate_zeros(tangent)
 

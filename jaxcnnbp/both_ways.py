@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 from jax.custom_derivatives import SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import Primitive, Var
+from jax.extend.core import Primitive
 
 from jaxcnnbp._compat import (
-    as_array,
     batch_by,
     in_front,
     is_linear,
@@ -35,6 +34,7 @@ from jaxcnnbp._compat import (
     lower_as,
     mapped_type,
     sum_of_tangents,
+    tangent_array,
     tangent_type,
     transpose_by,
     vmap_over,
@@ -42,7 +42,7 @@ from jaxcnnbp._compat import (
     zeros_of_type,
 )
 from jaxcnnbp.settings import Settings, Under
-from jaxcnnbp.wanted import computed
+from jaxcnnbp.wanted import computed, inputs_read
 
 if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule what its class says
     from jaxcnnbp.hand_written import hand_written
@@ -113,11 +113,7 @@ def _field(path: tuple[Any, ...]) -> str | None:
 def _needless(at: Derivative, residuals: Arrays, deltas: Arrays) -> list[int]:
     """Indices of residuals that no requested gradient reads, e.g. `x` when the kernel is frozen."""
     jaxpr = pull.trace(at, residuals, deltas).jaxpr.jaxpr
-    read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
-    for eqn in reversed(jaxpr.eqns):
-        if not read.isdisjoint(eqn.outvars):
-            read.update(atom for atom in eqn.invars if isinstance(atom, Var))
-    return [i for i, var in enumerate(jaxpr.invars[: len(residuals)]) if var not in read]
+    return [i for i, is_read in enumerate(inputs_read(jaxpr)[: len(residuals)]) if not is_read]
 
 
 class Linear(Protocol):
@@ -243,7 +239,7 @@ def _types(*_: Any, at: Linear) -> Arrays:
 
 def _transpose(deltas: Arrays, *args: Any, at: Linear) -> Arrays:
     kept, ts = _split(at, args)
-    found = pull(at, kept, list(map(as_array, deltas)))
+    found = pull(at, kept, list(map(tangent_array, deltas)))
     return [None] * len(kept) + [d if is_linear(t) else None for d, t in zip(found, ts, strict=True)]
 
 
@@ -252,7 +248,7 @@ def _jvp(primals: Sequence[Any], dots: Sequence[Any], *, at: Linear) -> tuple[Ar
     (kept, ts), (kept_dots, t_dots) = _split(at, primals), _split(at, dots)
     found = [zero_of_type(a) for a in at.types]
     if any(not is_zero(t) for t in t_dots):
-        found = tangent_p.bind(*kept, *map(as_array, t_dots), at=at)
+        found = tangent_p.bind(*kept, *map(tangent_array, t_dots), at=at)
     moving = {i: dot for i, dot in enumerate(kept_dots) if not is_zero(dot)}
 
     def along(some: dict[int, Any]) -> Arrays:

@@ -39,13 +39,12 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.dtypes import float0
-from jax.extend.core import Jaxpr, Var
 
 from jaxcnnbp._compat import varying_axes
 from jaxcnnbp.modes import mode
 from jaxcnnbp.recording import recording
 from jaxcnnbp.settings import Settings, Under, in_force
-from jaxcnnbp.wanted import computed, read_by
+from jaxcnnbp.wanted import computed, inputs_read, read_by
 
 # Every rule of this package, under the name that a trace has for its function (`source_of`).
 RULES: dict[str, hand_written] = {}
@@ -162,7 +161,7 @@ class hand_written:
         delta = jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else Zero(a.shape, float0), y)
         # What has no element to begin with, as in an empty batch, is one of those that `pull` fills.
         kept = jax.tree.map(lambda a: a if jnp.size(a) else _emptied(a, wanted), kept)
-        read = _inputs_read(_read_by_gradients.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
+        read = inputs_read(_read_by_gradients.trace(self.bwd, static, wanted, kept, delta).jaxpr.jaxpr)
         return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
 
 
@@ -282,15 +281,6 @@ def _wanted_by(kept: Any) -> tuple[bool, ...] | None:
 
 def _each_primal(part: Callable[[CustomVJPPrimal], Any], operand: Any) -> Any:
     return jax.tree.map(part, operand, is_leaf=lambda a: type(a) is CustomVJPPrimal)
-
-
-def _inputs_read(jaxpr: Jaxpr) -> list[bool]:
-    """Which inputs of `jaxpr` its outputs are computed from."""
-    read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
-    for eqn in reversed(jaxpr.eqns):
-        if not read.isdisjoint(eqn.outvars):
-            read.update(atom for atom in eqn.invars if isinstance(atom, Var))
-    return [var in read for var in jaxpr.invars]
 
 
 def unify_varying_axes(*arrays: Array) -> tuple[Array, ...]:

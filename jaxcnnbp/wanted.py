@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from jax import Array
+from jax.extend.core import Jaxpr, Var
 
 Gradient = partial[Array]
 
@@ -23,3 +24,12 @@ def computed(gradient: Any) -> Any:
 def read_by(gradient: Any) -> Any:
     """The arrays that it is computed from, or itself where it is computed already."""
     return [a for a in gradient.args if isinstance(a, Array)] if isinstance(gradient, partial) else gradient
+
+
+def inputs_read(jaxpr: Jaxpr) -> list[bool]:
+    """Which inputs of `jaxpr` its outputs are computed from."""
+    read = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+    for eqn in reversed(jaxpr.eqns):
+        if not read.isdisjoint(eqn.outvars):
+            read.update(atom for atom in eqn.invars if isinstance(atom, Var))
+    return [var in read for var in jaxpr.invars]

@@ -63,13 +63,13 @@ def test_a_primitive_with_rules():
     def jvp(primals, tangents):
         (x, y), (dx, dy) = primals, tangents
         told.append((_compat.is_zero(dx), _compat.is_zero(dy)))
-        along = triple_p.bind(_compat.as_array(dx), y)[0]
+        along = triple_p.bind(_compat.tangent_array(dx), y)[0]
         nothing = _compat.zero_of_type(_compat.tangent_type(along))
         return triple_p.bind(x, y), [_compat.sum_of_tangents(nothing, along)]
 
     def transpose(deltas, x, y):
         told.append((_compat.is_linear(x), _compat.is_linear(y)))
-        return [triple_p.bind(_compat.as_array(deltas[0]), y)[0], None]
+        return [triple_p.bind(_compat.tangent_array(deltas[0]), y)[0], None]
 
     def batch(over, args, axes):
         x, y = (_compat.in_front(over, a, axis) for a, axis in zip(args, axes, strict=True))
