@@ -9,7 +9,7 @@ Arrays are `(batch, *spatial, channels)`. With `n` the position that tap `t` of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -71,8 +71,7 @@ def take_tap(padded: Array, window: Window, tap: Ints) -> Array:
     """What every window reads from `padded` with `tap`, `(batch, *output, channels)`."""
     starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
     limits = [a + (o - 1) * s + 1 for a, o, s in zip(starts, window.output, window.stride, strict=True)]
-    batch, channels = padded.shape[0], padded.shape[-1]
-    return lax.slice(padded, (0, *starts, 0), (batch, *limits, channels), (1, *window.stride, 1))
+    return _cut(padded, starts, limits, window.stride)
 
 
 Spans = tuple[tuple[int, int], ...]
@@ -99,20 +98,35 @@ def take_reached(x: Array, window: Window, tap: Ints, spans: Spans) -> Array:
     first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
     starts = [a + u * s for a, s, (u, _) in zip(first, window.stride, spans, strict=True)]
     stops = [a + (v - 1) * s + 1 for a, s, (_, v) in zip(first, window.stride, spans, strict=True)]
-    return lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *window.stride, 1))
+    return _cut(x, starts, stops, window.stride)
 
 
 def lay(p: Array, window: Window, spans: Spans, fill: float | int | bool = 0) -> Array:
     """`p`, known for the outputs in `spans`, over all outputs."""
-    edges = [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)]
-    if not any(low or high for low, high, _ in edges):
-        return p
-    return lax.pad(p, np.asarray(fill, p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return _pad(p, [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)], fill)
 
 
 def at_outputs(y: Array, spans: Spans) -> Array:
     """The outputs in `spans`."""
-    return lax.slice(y, (0, *(u for u, _ in spans), 0), (y.shape[0], *(v for _, v in spans), y.shape[-1]))
+    return _cut(y, [u for u, _ in spans], [v for _, v in spans])
+
+
+# Written out once a tap, what changes nothing would be most of the time that it takes to trace a small program.
+
+
+def _cut(a: Array, starts: Sequence[int], stops: Sequence[int], strides: Sequence[int] | None = None) -> Array:
+    """`a[:, start:stop:stride, ..., :]` on every spatial axis."""
+    strides = strides or (1,) * len(starts)
+    if not any(starts) and tuple(stops) == a.shape[1:-1] and all(s == 1 for s in strides):
+        return a
+    return lax.slice(a, (0, *starts, 0), (a.shape[0], *stops, a.shape[-1]), (1, *strides, 1))
+
+
+def _pad(a: Array, edges: Sequence[tuple[int, int, int]], fill: float | int | bool = 0) -> Array:
+    """`a` with cells before, behind and between its own on every spatial axis."""
+    if not any(map(any, edges)):
+        return a
+    return lax.pad(a, np.asarray(fill, a.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
 
 
 def scatter(
@@ -137,10 +151,8 @@ def scatter(
 def crop_to_input(positions: Array, window: Window) -> Array:
     """What lies at padded positions `n * input_dilation + low`, for every input cell n."""
     rows = zip(window.padding, window.dilated, positions.shape[1:-1], strict=True)
-    crop = [(-low, low + n - p, 0) for (low, _), n, p in rows]
-    if any(low or high for low, high, _ in crop):
-        positions = lax.pad(positions, np.zeros((), positions.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
-    return lax.slice(positions, (0,) * positions.ndim, positions.shape, (1, *window.input_dilation, 1))
+    positions = _pad(positions, [(-low, low + n - p, 0) for (low, _), n, p in rows])
+    return _cut(positions, (0,) * window.rank, positions.shape[1:-1], window.input_dilation)
 
 
 def phase_counts(window: Window) -> Ints:
@@ -173,8 +185,7 @@ class _Phases:
     def _read(self, array: Array, tap: Ints) -> Array:
         if id(array) not in self._padded:
             highs = [max(m - o, 0) for m, o in zip(self.count, self.window.output, strict=True)]
-            pads = [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)]
-            padded = lax.pad(array, np.zeros((), array.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+            padded = _pad(array, [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)])
             # Read by several taps, the pad is worth making once; see `pad_to_reach`.
             padded = lax.optimization_barrier(padded) if any(self.farthest) else padded
             self._padded[id(array)] = (array, padded)
@@ -182,7 +193,7 @@ class _Phases:
         offsets = (t * d // s for t, d, s in zip(tap, self.window.dilation, self.window.stride, strict=True))
         starts = [far - q for far, q in zip(self.farthest, offsets, strict=True)]
         stops = [a + m for a, m in zip(starts, self.count, strict=True)]
-        return lax.slice(padded, (0, *starts, 0), (padded.shape[0], *stops, padded.shape[-1]))
+        return _cut(padded, starts, stops)
 
 
 def interleave(phase_of: Callable[[Ints], Array | None], window: Window) -> Array:
@@ -210,8 +221,9 @@ def _merge_phases(parts: list[Array | None], axis: int) -> Array | None:
     shape, pieces = present.shape, list[Array]()
     for is_gap, run in itertools.groupby(parts, lambda p: p is None):  # one array of zeros for each gap between taps
         phases = list(run)
-        gap = jnp.zeros((*shape[:axis], shape[axis], len(phases), *shape[axis + 1 :]), present.dtype)
-        pieces += [gap] if is_gap else [lax.expand_dims(p, [axis + 1]) for p in phases if p is not None]
+        if is_gap:
+            pieces.append(jnp.zeros((*shape[:axis], shape[axis], len(phases), *shape[axis + 1 :]), present.dtype))
+        pieces += [lax.expand_dims(p, [axis + 1]) for p in phases if p is not None]
     stacked = lax.concatenate(pieces, axis + 1)
     return stacked.reshape(*shape[:axis], shape[axis] * len(parts), *shape[axis + 1 :])
 

@@ -17,7 +17,7 @@ from jaxcnnbp.ops.conv import measured as tables
 from jaxcnnbp.ops.conv import tuning as tunings
 from jaxcnnbp.ops.conv.api import conv_geometry
 from jaxcnnbp.ops.conv.dispatch import passes
-from jaxcnnbp.ops.conv.measured import Measured, Table
+from jaxcnnbp.ops.conv.measured import Expected, Measured, Table, soonest_of_the_fast
 from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.conv.tuning import Tuned, key_of
 from jaxcnnbp.tune import autotune as autotuning
@@ -202,20 +202,19 @@ def test_neighbours_decide():
     table = Table.of(
         [row_of(near, xla=2.0, patches=1.0), row_of(far, xla=1.0, patches=3.0), row_of(depthwise, xla=9.0)]
     )
-    seconds, nearest = table.estimate(PROBLEM, ("xla", "patches", "winograd"))
+    expected, nearest = table.estimate(PROBLEM, ("xla", "patches", "winograd"))
     assert nearest is table.rows[0]
-    assert set(seconds) == {"xla", "patches"}
-    assert seconds["patches"] < seconds["xla"]
-    seconds, nearest = table.estimate(problem_of((2, 56, 56, 48), (3, 3, 48, 64)), ("xla", "patches"))
+    assert set(expected) == {"xla", "patches"}
+    assert expected["patches"].seconds < expected["xla"].seconds
+    expected, nearest = table.estimate(problem_of((2, 56, 56, 48), (3, 3, 48, 64)), ("xla", "patches"))
     assert nearest is table.rows[1]
-    assert seconds["xla"] < seconds["patches"]
+    assert expected["xla"].seconds < expected["patches"].seconds
     assert table.estimate(PROBLEM, ("winograd",))[0] == {}
 
 
 def test_compiling_has_a_price():
-    slow = Measured("forward", PROBLEM, {"xla": 1.1e-4, "patches": 1e-4}, {"xla": 0.1, "patches": 0.9})
-    seconds, _ = Table.of([slow]).estimate(PROBLEM, ("xla", "patches"))
-    assert seconds["xla"] < seconds["patches"]
+    assert soonest_of_the_fast({"xla": Expected(1.05, 0.1), "patches": Expected(1.0, 0.9)}) == "xla"
+    assert soonest_of_the_fast({"xla": Expected(1.5, 0.1), "patches": Expected(1.0, 0.9)}) == "patches"
 
 
 def test_rows_of_tables_are_read_as_they_are_written():

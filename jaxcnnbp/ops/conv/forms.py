@@ -13,6 +13,7 @@ not mirrored. Sums are held in `wide` precision.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
@@ -150,10 +151,10 @@ def _convolved_with_delta(
 # What follows is written out once a tap, in `lax`: an operator of `jnp` takes several times as long to trace.
 
 
-def at_each_tap(kernel: Array) -> list[Array]:
+def at_each_tap(kernel: Array) -> Sequence[Array]:
     """k[t] for every tap, in row-major order."""
-    matrices = lax.reshape(kernel, (math.prod(kernel.shape[:-2]), *kernel.shape[-2:]))
-    return [lax.index_in_dim(matrices, t, 0, keepdims=False) for t in range(matrices.shape[0])]
+    taps, (rows, columns) = math.prod(kernel.shape[:-2]), kernel.shape[-2:]
+    return lax.split(lax.reshape(kernel, (taps * rows, columns)), (rows,) * taps)
 
 
 def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:

@@ -130,7 +130,7 @@ def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
 
 def _send_one_step(delta: Array, taps: Array, window: Window, weight: int) -> Array:
     def to_winner(tap: Ints, read: Reader) -> Array:
-        return jnp.where(_won_by(tap, read(taps), window, weight), read(delta), jnp.zeros((), delta.dtype))
+        return _where_won(_won_by(tap, read(taps), window, weight), read(delta))
 
     return scatter(to_winner, window)
 
@@ -139,9 +139,9 @@ def _left_over(taps: Array, window: Window, weight: int) -> Array:
     """Winner index within the remaining axes; outputs meeting in one cell agree on it, so `max` merges them."""
 
     def to_winner(tap: Ints, read: Reader) -> Array:
-        first = jnp.asarray(_number(tap, window, weight), taps.dtype)
-        won = _won_by(tap, read(taps), window, weight)
-        return jnp.where(won, read(taps) - first, jnp.zeros((), taps.dtype))
+        number = read(taps)
+        below = lax.sub(number, lax.full_like(number, _number(tap, window, weight)))
+        return _where_won(_won_by(tap, number, window, weight), below)
 
     return scatter(to_winner, window, lax.max)
 
@@ -150,8 +150,13 @@ def _won_by(tap: Ints, taps: Array, window: Window, weight: int) -> Array:
     """Whether `taps` are those of `tap`, which counts in units of `weight`."""
     first = _number(tap, window, weight)
     if weight == 1:
-        return taps == jnp.asarray(first, taps.dtype)
-    return (taps >= jnp.asarray(first, taps.dtype)) & (taps <= jnp.asarray(first + weight - 1, taps.dtype))
+        return lax.eq(taps, lax.full_like(taps, first))
+    last = lax.full_like(taps, first + weight - 1)
+    return lax.bitwise_and(lax.ge(taps, lax.full_like(taps, first)), lax.le(taps, last))
+
+
+def _where_won(won: Array, value: Array) -> Array:
+    return lax.select(won, value, lax.full_like(value, 0))
 
 
 def _number(tap: Ints, window: Window, weight: int) -> int:

@@ -18,6 +18,7 @@ from functools import partial, reduce
 from math import prod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -151,13 +152,13 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
         return who
 
     taps = list(reached(window))
-    first = partial(last_where, lax.eq, taps[::-1])
+    first = jax.jit(partial(last_where, lax.eq, taps[::-1]))  # traced once for both branches of the condition
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return compute_once(first, best, x, *below)
     last_nan = partial(last_where, lambda p, _: lax.ne(p, p), taps)
 
     def with_nans(best: Array, *read: Array) -> Array:
-        return jnp.where(best != best, last_nan(best, *read), first(best, *read))
+        return lax.select(lax.ne(best, best), last_nan(best, *read), first(best, *read))
 
     if best.size == 0 or may_be_partitioned(x):
         return with_nans(best, x, *below)
