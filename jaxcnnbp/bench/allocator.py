@@ -11,8 +11,6 @@ import ctypes
 
 from jaxcnnbp.errors import InputError
 
-__all__ = ["keep_freed_memory"]
-
 # malloc.h: what a process may keep free at the top of its heap, what it fetches beyond a request, blocks by mmap.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 

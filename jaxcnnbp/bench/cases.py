@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CASES", "PASSES", "Case", "select"]
-
 PASSES = ("forward", "input grad", "kernel grad", "together")
 
 

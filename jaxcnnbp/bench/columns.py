@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from jaxcnnbp.bench.results import LOOP, LOSS, STEP, Results, Row, geometric_mean, losses, speedups
 from jaxcnnbp.timing import Timing
 
-__all__ = ["COLUMNS", "MEANS", "Column", "Mean", "factor", "headline", "loss_lines", "means", "milliseconds", "verdict"]
-
 NOISY = 0.1  # quartiles further apart than this fraction of the median are marked
 OTHERS = {"autodiff": "autodiff", "torch": "PyTorch"}
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from jaxcnnbp.bench.results import Results, Row, geometric_mean
 
-__all__ = ["Change", "changed", "changes"]
-
 # Two runs do not share their moments as two sides of one row do: less than this may be the machine.
 NOTEWORTHY = 0.10
 

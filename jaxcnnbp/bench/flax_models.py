@@ -11,8 +11,6 @@ import jax.numpy as jnp
 
 from jaxcnnbp.bench import networks as spec
 
-__all__ = ["FlaxModel"]
-
 
 class FlaxModel(nn.Module):
     """The layers of a network, one after the other, while training.

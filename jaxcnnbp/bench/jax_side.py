@@ -15,8 +15,6 @@ from jax import lax
 import jaxcnnbp
 from jaxcnnbp.bench.cases import Case
 
-__all__ = ["Program", "arrays", "autodiff_layer", "manual_layer", "programs"]
-
 _AXES = {1: "H", 2: "HW", 3: "HWD"}
 
 

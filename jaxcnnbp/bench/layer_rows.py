@@ -19,8 +19,6 @@ from jaxcnnbp.bench.torch_side import torch_calls
 from jaxcnnbp.timing import Clock, Plan, call_of, side_by_side
 from jaxcnnbp.transform import explain_choice
 
-__all__ = ["measure_layer"]
-
 Operands = tuple[jax.Array, jax.Array, jax.Array]  # x, kernel, delta
 
 

@@ -13,8 +13,6 @@ import numpy as np
 from jaxcnnbp.bench.torch_side import device_of, synchronised, torch_module
 from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, call_of, side_by_side
 
-__all__ = ["Limit", "measure_limit"]
-
 # Rows of a square matrix and bytes of an array: beyond the caches, and some ten milliseconds.
 _SIZES = {"cpu": (2048, 2**27), "gpu": (8192, 2**30)}
 

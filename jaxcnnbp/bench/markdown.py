@@ -9,8 +9,6 @@ from typing import Any
 from jaxcnnbp.bench.columns import COLUMNS, MEANS, Column, headline, loss_lines, means, verdict
 from jaxcnnbp.bench.results import load
 
-__all__ = ["markdown"]
-
 _SHAPES = Column("shapes", False, lambda row: row.layer)
 
 

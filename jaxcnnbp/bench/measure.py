@@ -11,8 +11,6 @@ import jax
 from jaxcnnbp.bench.self_check import TOLERANCE
 from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, Timing, call_of, side_by_side
 
-__all__ = ["Comparison", "measure"]
-
 
 @dataclass(frozen=True)
 class Comparison:

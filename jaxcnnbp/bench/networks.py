@@ -5,24 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-__all__ = [
-    "NETWORKS",
-    "Concat",
-    "LARGE",
-    "Conv",
-    "Dense",
-    "Flatten",
-    "Layer",
-    "Layers",
-    "MaxPool",
-    "MeanGlobal",
-    "Network",
-    "Norm",
-    "Relu",
-    "Residual",
-    "Up",
-]
-
 
 @dataclass(frozen=True)
 class Conv:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from jaxcnnbp.timing import Call, Clock, Plan, Timing
 
-__all__ = ["Opponent", "better_layout", "blocks"]
-
 _TRIALS = 3
 
 

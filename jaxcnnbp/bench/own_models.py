@@ -8,8 +8,6 @@ from typing import Any
 from jaxcnnbp import nn
 from jaxcnnbp.bench import networks as spec
 
-__all__ = ["own_model"]
-
 
 def own_model(network: spec.Network) -> nn.Sequential | None:
     """The network in `nn`, or None if it has a layer that `nn` has not.

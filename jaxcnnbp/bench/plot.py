@@ -9,8 +9,6 @@ from typing import Any
 from jaxcnnbp.bench.results import Results, Row
 from jaxcnnbp.errors import InputError, require
 
-__all__ = ["plot_speedups"]
-
 _SIDES = {"autodiff": ("JAX autodiff", "#4269d0", "o"), "torch": ("PyTorch", "#d1495b", "D")}
 _ROW_INCHES = 0.16
 

@@ -11,8 +11,6 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-__all__ = ["Compiled", "compile_cold", "residual_bytes", "temporary"]
-
 
 @dataclass(frozen=True)
 class Compiled:

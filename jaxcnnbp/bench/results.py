@@ -14,8 +14,6 @@ from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.self_check import SelfCheck
 from jaxcnnbp.timing import Timing
 
-__all__ = ["LOOP", "LOSS", "SIDES", "STEP", "Results", "Row", "geometric_mean", "load", "losses", "save", "speedups"]
-
 # "alone" is this package in a block of its own, as PyTorch is: beside another program a call finds other things in the
 # caches, and other pages in the allocator, than after itself.
 SIDES = ("jaxcnnbp", "autodiff", "nn", "alone", "torch")

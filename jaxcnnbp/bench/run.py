@@ -19,8 +19,6 @@ from jaxcnnbp.bench.torch_side import why_no_torch
 from jaxcnnbp.machine import cores, machine, versions
 from jaxcnnbp.timing import SYSTEM, Clock
 
-__all__ = ["run"]
-
 Watch = Callable[[Results], None]
 
 

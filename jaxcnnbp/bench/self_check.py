@@ -11,8 +11,6 @@ from jaxcnnbp.bench.jax_side import arrays, autodiff_layer
 from jaxcnnbp.bench.torch_side import torch_calls
 from jaxcnnbp.timing import SYSTEM, Call, Clock, Plan, call_of, side_by_side
 
-__all__ = ["TOLERANCE", "SelfCheck", "check_instrument", "check_of"]
-
 TOLERANCE = 0.03
 # Some milliseconds on two cores, in all of their threads.
 _LAYER = Case("self-check", "conv", (8, 28, 28, 64), (3, 3), 64, padding=1)

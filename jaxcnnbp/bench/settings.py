@@ -8,8 +8,6 @@ from jaxcnnbp.bench.cases import CASES, PASSES, Case
 from jaxcnnbp.bench.networks import NETWORKS, Network
 from jaxcnnbp.bench.torch_side import why_no_torch
 
-__all__ = ["DTYPES", "Settings"]
-
 DTYPES = ("float32", "bfloat16", "float64")
 
 

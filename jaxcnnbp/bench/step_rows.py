@@ -15,8 +15,6 @@ from jaxcnnbp.bench.torch_side import layouts, synchronised
 from jaxcnnbp.bench.training import RATE, jax_steps
 from jaxcnnbp.timing import Call, Clock, Plan, side_by_side
 
-__all__ = ["measure_step"]
-
 
 def measure_step(network: Network, settings: Settings, clock: Clock) -> Row:
     """Gradients and update of one network, by each side that has it."""

@@ -8,8 +8,6 @@ from typing import Any
 from jaxcnnbp.bench import networks as spec
 from jaxcnnbp.bench.torch_side import device_of, layouts, torch_module
 
-__all__ = ["torch_step"]
-
 Forward = Callable[[Any], Any]
 Shape = tuple[int, ...]  # (channels, height, width), or (features,)
 Built = tuple[Forward, Shape, list[Any]]  # the function, the shape of what it returns, its modules

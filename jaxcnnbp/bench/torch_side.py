@@ -15,8 +15,6 @@ import numpy as np
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.timing import Call, Queued
 
-__all__ = ["device_of", "layouts", "synchronised", "to_torch", "torch_calls", "torch_layer", "why_no_torch"]
-
 
 def why_no_torch() -> str:
     """Why PyTorch is not measured, or nothing if it can be."""

@@ -18,8 +18,6 @@ from jaxcnnbp.bench.program_facts import Compiled, compile_cold, residual_bytes
 from jaxcnnbp.errors import require
 from jaxcnnbp.timing import Call, waited_for
 
-__all__ = ["RATE", "Step", "jax_steps"]
-
 # Next to nothing: a network that knows its images by heart has gradients of denormal numbers, one that diverges has
 # NaN, and both take another time than training does.
 RATE = 1e-6

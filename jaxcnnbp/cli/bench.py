@@ -18,8 +18,6 @@ from jaxcnnbp.bench.table import WIDTH, tables
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.plots import check_output, check_picture
 
-__all__ = ["bench"]
-
 _EPILOG = f"""\b
 Layers:   {CASES[0].name}, {CASES[1].name}, ... (--list shows all {len(CASES)})
 Networks: {", ".join(network.name for network in NETWORKS)}

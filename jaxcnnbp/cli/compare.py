@@ -21,8 +21,6 @@ from rich.console import Console
 from jaxcnnbp.audit import GradientReport, compare_gradients
 from jaxcnnbp.nn.models import MODELS, ModelSpec
 
-__all__ = ["compare"]
-
 CLASSES = 10
 PIPED_WIDTH = 120
 

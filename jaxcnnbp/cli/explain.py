@@ -17,8 +17,6 @@ from jaxcnnbp.cli.compare import check_folders
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.ops.pool.parse import TIES
 
-__all__ = ["explain"]
-
 
 class _Numbers(click.ParamType):
     """Ints along the axes, `6x6`; one alone stands for all axes."""

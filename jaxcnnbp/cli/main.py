@@ -7,8 +7,6 @@ import importlib.metadata
 
 import click
 
-__all__ = ["main"]
-
 _COMMANDS = {
     "bench": "Time layers and training steps against autodiff, PyTorch and the limit.",
     "compare": "Compare hand-written gradients with autodiff and a float64 oracle.",

@@ -28,8 +28,6 @@ from jaxcnnbp.train.processes import LOST_EXIT_CODE, heeded
 from jaxcnnbp.train.watch.bar import Bar
 from jaxcnnbp.train.watch.confusion import confusion_summary
 
-__all__ = ["train"]
-
 _EPILOG = """\b
 Recipes:
 {recipes}

@@ -22,8 +22,6 @@ from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.tune.autotune import autotune
 from jaxcnnbp.tune.regret import PASSES, Regret, measured_problems, regret_of
 
-__all__ = ["tune"]
-
 _EPILOG = """\b
 Without a target: --table adds random problems to a file for as long as --seconds, --regret measures so many and says
 how far the choice without a tuning is from the best."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxcnnbp.nn.models import MODELS, ModelSpec
 from jaxcnnbp.train import Data, InputError, Options, Split, load_params, save_params, train
-from jaxcnnbp.train.data import digits, mnist_folder, pixel_statistics
+from jaxcnnbp.train.data import digits, mnist_folder
+from jaxcnnbp.train.data.split import pixel_statistics
 
 SEEN = 1000  # test images that the error rate is taken from
 BORDER = 4  # pixels around an enlarged digit, as MNIST has them

@@ -23,18 +23,6 @@ from jaxcnnbp.nn import (
 )
 from jaxcnnbp.nn.layer import he_normal
 
-__all__ = [
-    "LENET_TABLE",
-    "MODELS",
-    "ModelSpec",
-    "bouvrie",
-    "compact",
-    "digits",
-    "lenet5",
-    "lenet5_classic",
-    "toolbox",
-]
-
 
 def _lenet_table() -> tuple[tuple[bool, ...], ...]:
     """Table I of the LeNet-5 paper: which of the 6 maps feed each of the 16."""

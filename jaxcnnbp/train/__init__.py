@@ -2,11 +2,13 @@
 
 from jaxcnnbp.errors import DataError, Diverged, InputError, Lost, SaveFailed, Stopped
 from jaxcnnbp.train.checkpoints.npz import load_params, save_params
-from jaxcnnbp.train.data import Data, Split, load, read_idx
-from jaxcnnbp.train.data.split import Batch, take_batch
+from jaxcnnbp.train.data import load
+from jaxcnnbp.train.data.mnist import read_idx
+from jaxcnnbp.train.data.split import Batch, Data, Split, take_batch
 from jaxcnnbp.train.loop import Result, train
 from jaxcnnbp.train.options import RECIPES, Options, Run
-from jaxcnnbp.train.step import Program, TrainState, initial_state, make_step, train_step
+from jaxcnnbp.train.program import Program
+from jaxcnnbp.train.step import TrainState, initial_state, make_step, train_step
 from jaxcnnbp.train.watch.events import Watch
 from jaxcnnbp.train.watch.lines import JsonLines, Lines
 from jaxcnnbp.train.watch.tensorboard import TensorBoard

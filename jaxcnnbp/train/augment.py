@@ -20,8 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Augment", "affine_matrices", "draw_shifts", "resample", "shift_images"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Augment:

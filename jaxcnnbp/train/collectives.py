@@ -15,8 +15,6 @@ import jax.numpy as jnp
 
 from jaxcnnbp.train.layout import DATA
 
-__all__ = ["Axes", "gather_parts", "sum_over_devices"]
-
 Axes = tuple[int | None, ...]  # of each leaf the axis it is split along, None for whole ones; missing ones are None
 
 

@@ -20,8 +20,6 @@ from jaxcnnbp.train.program import Program, one_hot_targets, scaled_images
 from jaxcnnbp.train.run_state import RunState
 from jaxcnnbp.train.step import TrainState, mean_loss
 
-__all__ = ["Anchor", "explain", "first_fault", "gradient_report", "is_finite"]
-
 # The rules of each kind of layer: what makes its output, the gradient of each parameter, and the delta of its input.
 _RULES = {
     "Conv": {"output": "conv.forward", "kernel": "conv.kernel_grad", "input": "conv.input_grad"},

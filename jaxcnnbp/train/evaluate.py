@@ -18,8 +18,6 @@ from jaxcnnbp.train.layout import DATA, ONE_DEVICE, Layout
 from jaxcnnbp.train.program import Program, predicted_class, scaled_images
 from jaxcnnbp.train.step import mean_loss, same_bits
 
-__all__ = ["EVALUATION_BATCH", "Score", "evaluate", "make_score"]
-
 EVALUATION_BATCH = 1000
 
 

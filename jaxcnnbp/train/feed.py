@@ -16,8 +16,6 @@ import numpy as np
 from jaxcnnbp.train.data.split import Batch, Split, read_images
 from jaxcnnbp.train.layout import Layout
 
-__all__ = ["ahead", "batches", "feed", "host_batch", "in_order"]
-
 _Item = TypeVar("_Item")
 _DEPTH = 2  # batches that wait on the devices: one would do, if reading never took longer than a step
 _END = object()

@@ -15,8 +15,6 @@ from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.data.split import Batch
 from jaxcnnbp.train.options import Run
 
-__all__ = ["DATA", "HEIGHT", "Layout", "ONE_DEVICE", "make_layout"]
-
 DATA, HEIGHT = "data", "height"  # the axes of the mesh
 
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxcnnbp.errors import Diverged, InputError, Lost, SaveFailed, Stopped
 from jaxcnnbp.modes import mode
 from jaxcnnbp.train.checkpoints.store import Checkpoints
-from jaxcnnbp.train.data import Data, held_out, load
-from jaxcnnbp.train.data.split import Split
+from jaxcnnbp.train.data import load
+from jaxcnnbp.train.data.split import Data, Split, held_out
 from jaxcnnbp.train.diagnose import Anchor, explain, is_finite
 from jaxcnnbp.train.evaluate import EVALUATION_BATCH, Score, evaluate
 from jaxcnnbp.train.feed import feed, in_order
@@ -28,8 +28,6 @@ from jaxcnnbp.train.program import Program
 from jaxcnnbp.train.run_state import Best, RunningMean, RunState
 from jaxcnnbp.train.step import Figures, TrainState
 from jaxcnnbp.train.watch.events import Ending, Epoch, Together, Watch
-
-__all__ = ["Result", "train"]
 
 _ALONE = Run()
 _AGREE_AFTER = 8  # steps until processes act on each other's wish to stop: none waits for the newest figures

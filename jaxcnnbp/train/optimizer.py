@@ -25,8 +25,6 @@ import optax
 
 from jaxcnnbp.train.options import Options
 
-__all__ = ["Extension", "extended_schedule", "make_optimizer", "make_schedule", "same_rates"]
-
 _START = 1 / 25  # rate of the first warm-up step as a share of the peak, as in Smith's one-cycle policy
 _ONECYCLE_WARMUP = 0.3
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from jaxcnnbp.errors import InputError
 
-__all__ = ["EXTENSIONS", "LEARNING_RATES", "RECIPES", "Options", "Recipe", "Run", "describe", "recipe_options"]
-
 LEARNING_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 5e-3, "adamw": 5e-3}
 EXTENSIONS = ("hold", "stretch", "restart")
 

@@ -13,8 +13,6 @@ import numpy as np
 from jaxcnnbp.errors import InputError, require
 from jaxcnnbp.train.watch.events import Epoch
 
-__all__ = ["check_output", "check_picture", "first_kernels", "plot_curves", "plot_kernels"]
-
 _COLOURS = {"train": "#4269d0", "validation": "#3ca951", "test": "#d1495b"}
 
 

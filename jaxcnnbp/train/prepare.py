@@ -12,8 +12,7 @@ import jax
 from jaxcnnbp.errors import InputError, SaveFailed
 from jaxcnnbp.train.checkpoints.identity import identity_of
 from jaxcnnbp.train.checkpoints.store import Checkpoints
-from jaxcnnbp.train.data import Data, Images
-from jaxcnnbp.train.data.split import Batch
+from jaxcnnbp.train.data.split import Batch, Data, Images
 from jaxcnnbp.train.evaluate import make_score
 from jaxcnnbp.train.feed import batches, feed
 from jaxcnnbp.train.layout import Layout, make_layout
@@ -25,8 +24,6 @@ from jaxcnnbp.train.program import Program, build_program, choose_model, steps_p
 from jaxcnnbp.train.run_state import RunState
 from jaxcnnbp.train.step import TrainState, initial_state, make_step
 from jaxcnnbp.train.watch.events import Beginning, Watch
-
-__all__ = ["Job", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,6 @@ import jax
 from jaxcnnbp.errors import Lost
 from jaxcnnbp.train.options import Run
 
-__all__ = ["LOST_EXIT_CODE", "Watchdog", "Wish", "heeded", "is_lost", "joined"]
-
 LOST_EXIT_CODE = 69  # EX_UNAVAILABLE of sysexits.h
 _MARKS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 _HEARTBEAT = 100  # seconds without a sign of life after which JAX's coordinator gives a process up

@@ -15,8 +15,6 @@ import jax
 
 from jaxcnnbp.errors import InputError
 
-__all__ = ["Profiler", "named_program", "place_of", "places_in"]
-
 _FIRST, _STEPS = 10, 5  # steps before the trace: the first ones compile and fill the caches; steps in it
 _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*?metadata=\{[^}]*op_name=\"([^\"]+)\"")
 _ANY_INSTRUCTION = re.compile(r"^ *(?:ROOT )?%?([\w.-]+) = \w+\[([\d,]*)\]\S* ([\w-]+)\((.*?)\)", re.MULTILINE)

@@ -18,17 +18,6 @@ from jaxcnnbp.train.data.split import Data, pixel_statistics
 from jaxcnnbp.train.optimizer import make_optimizer
 from jaxcnnbp.train.options import Options
 
-__all__ = [
-    "LOSSES",
-    "Program",
-    "build_program",
-    "choose_model",
-    "one_hot_targets",
-    "predicted_class",
-    "scaled_images",
-    "steps_per_epoch",
-]
-
 _UNCHANGED = Augment()
 
 

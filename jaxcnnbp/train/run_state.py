@@ -14,8 +14,6 @@ from jaxcnnbp.train.optimizer import Extension
 from jaxcnnbp.train.step import Figures
 from jaxcnnbp.train.watch.events import Epoch, Progress
 
-__all__ = ["Best", "RunState", "RunningMean"]
-
 _REPORT_EVERY = 0.1  # seconds: reading a figure waits for the device, so it is not done at every step
 _HOPELESS = 1e6  # a mean over images that begins at about 2 does not come back from here; nor does a NaN
 _IN_FLIGHT = 64  # steps that may run ahead of their figures, so that the device need not wait for Python

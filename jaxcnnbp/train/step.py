@@ -31,17 +31,6 @@ from jaxcnnbp.train.data.split import Batch
 from jaxcnnbp.train.layout import DATA, ONE_DEVICE, Layout
 from jaxcnnbp.train.program import Program, one_hot_targets, predicted_class, scaled_images
 
-__all__ = [
-    "Figures",
-    "Program",
-    "TrainState",
-    "initial_state",
-    "loss_and_gradients",
-    "make_step",
-    "mean_loss",
-    "train_step",
-]
-
 
 class TrainState(NamedTuple):
     """All that changes during training: what a checkpoint has to hold."""

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from jaxcnnbp.train import Data, DataError, Options, load, read_idx
-from jaxcnnbp.train.data import digits, openml, pixel_statistics
+from jaxcnnbp.train.data import digits, openml
+from jaxcnnbp.train.data.split import pixel_statistics
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 PACKED_IMAGES, PACKED_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"

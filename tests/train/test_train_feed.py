@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from jaxcnnbp.train import Data, DataError, Options, Run, Watch, load, train
-from jaxcnnbp.train.data import fingerprint, npz_file, picture_folder, pixel_statistics
+from jaxcnnbp.train.data import npz_file, picture_folder
+from jaxcnnbp.train.data.split import fingerprint, pixel_statistics
 from jaxcnnbp.train.feed import ahead, batches, feed, host_batch
 from jaxcnnbp.train.layout import ONE_DEVICE
 

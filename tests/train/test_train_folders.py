@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from jaxcnnbp.train import Data, DataError, InputError, Options, load
-from jaxcnnbp.train.data import held_out
 from jaxcnnbp.train.data.pictures import decode
+from jaxcnnbp.train.data.split import held_out
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)  # of what each mode holds, as shares of its white
 BYTES = np.round(255 * RAMP).astype(np.uint8)

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_sums", "flatten", "unflatten"]
-
 _SEEDS = (0x9E3779B9, 0x85EBCA6B)  # two sums of 32 bits with multipliers of their own
 
 

@@ -10,13 +10,11 @@ from typing import Any
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.machine import versions
 from jaxcnnbp.ops.conv.tuning import in_force
-from jaxcnnbp.train.data import Data, fingerprint
+from jaxcnnbp.train.data.split import Data, fingerprint
 from jaxcnnbp.train.optimizer import Extension, same_rates
 from jaxcnnbp.train.options import EXTENSIONS, Options
 from jaxcnnbp.train.program import LOSSES, choose_model, steps_per_epoch
 from jaxcnnbp.train.run_state import RunState
-
-__all__ = ["FORMAT", "Identity", "identity_of"]
 
 FORMAT = 1  # of what a checkpoint holds; counted up when an older one can no longer be read
 _WHERE = ("data", "data_dir")  # where the data lie may change, as long as they are the same

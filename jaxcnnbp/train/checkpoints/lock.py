@@ -13,8 +13,6 @@ from typing import IO, Any
 
 from jaxcnnbp.errors import InputError
 
-__all__ = ["first_line", "hush", "locked"]
-
 _OURS = ("orbax", "tensorstore", "TensorStore")
 _CLOSED = "Event loop is closed"  # what TensorStore's threads come upon after a save was given up
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from jaxcnnbp.errors import InputError
 
-__all__ = ["load_params", "save_params"]
-
 
 def save_params(path: Path | str, params: dict[str, dict[str, Any]]) -> None:
     """Write parameters; the file appears whole or not at all.

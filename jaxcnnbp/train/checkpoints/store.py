@@ -39,8 +39,6 @@ from jaxcnnbp.train.layout import Layout
 from jaxcnnbp.train.processes import is_lost
 from jaxcnnbp.train.run_state import RunState
 
-__all__ = ["Checkpoints", "Restored"]
-
 # Orbax raises the bare class where a damaged file makes TensorStore fail, and whatever its parsers come upon elsewhere.
 _UNREADABLE: tuple[type[Exception], ...] = (Exception,)
 _UNWRITABLE = (OSError, ValueError, RuntimeError)

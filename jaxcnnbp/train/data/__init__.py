@@ -6,30 +6,12 @@ from pathlib import Path
 
 from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.arrays import kind_of, npz_file
-from jaxcnnbp.train.data.mnist import is_mnist, mnist_folder, read_idx
+from jaxcnnbp.train.data.mnist import is_mnist, mnist_folder
 from jaxcnnbp.train.data.pictures import picture_folder
 from jaxcnnbp.train.data.scikit import digits, openml
-from jaxcnnbp.train.data.split import Data, Images, Split, fingerprint, held_out, pixel_statistics, read_images
+from jaxcnnbp.train.data.split import Data
 from jaxcnnbp.train.data.tree import holds_pictures, what_is_wanted
 from jaxcnnbp.train.options import Options
-
-__all__ = [
-    "Data",
-    "Images",
-    "Split",
-    "digits",
-    "fingerprint",
-    "held_out",
-    "load",
-    "mnist_folder",
-    "npz_file",
-    "openml",
-    "picture_folder",
-    "pixel_statistics",
-    "read_idx",
-    "read_images",
-]
-
 
 _FILES = frozenset((".npz", ".npy", ".csv", ".tsv", ".txt", ".h5", ".hdf5", ".mat", ".pkl", ".parquet", ".zip", ".gz"))
 

@@ -11,8 +11,6 @@ import numpy as np
 from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.split import Data, Split
 
-__all__ = ["kind_of", "npz_file"]
-
 _ARCHIVE = "a zip archive"
 _SAVE = "np.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...) writes one"
 _CHANNELS = (1, 2, 3, 4)

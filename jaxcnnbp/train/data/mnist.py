@@ -22,8 +22,6 @@ import numpy as np
 from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.split import Data, Split
 
-__all__ = ["is_mnist", "mnist_folder", "mnist_sets", "read_idx"]
-
 _FILE = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx(?P<rank>[13])-ubyte(\.gz)?")
 _PARTS = {"train": ("train",), "test": ("t10k", "test")}
 _EMNIST = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 27, "mnist": 10}  # labels from 0

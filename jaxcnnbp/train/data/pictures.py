@@ -29,8 +29,6 @@ from jaxcnnbp.errors import DataError, require
 from jaxcnnbp.train.data.split import Data, Split
 from jaxcnnbp.train.data.tree import Labelled, picture_tree
 
-__all__ = ["Picture", "Pictures", "decode", "picture_folder"]
-
 
 class Pictures:
     """Pictures of one size that are decoded when they are asked for, by several threads, in the order asked for.

@@ -10,8 +10,6 @@ import numpy as np
 from jaxcnnbp.errors import DataError, require
 from jaxcnnbp.train.data.split import Data, Split, rank_in_class
 
-__all__ = ["digits", "openml"]
-
 _EVERY = 5  # one image in five of every class is a test image
 
 

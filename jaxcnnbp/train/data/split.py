@@ -11,19 +11,6 @@ import numpy as np
 
 from jaxcnnbp.errors import InputError
 
-__all__ = [
-    "Batch",
-    "Data",
-    "Images",
-    "Split",
-    "fingerprint",
-    "held_out",
-    "pixel_statistics",
-    "rank_in_class",
-    "read_images",
-    "take_batch",
-]
-
 _AT_A_TIME = 256  # images that are read at once where not all fit in memory
 
 

@@ -14,17 +14,6 @@ from pathlib import Path
 from jaxcnnbp.errors import DataError, require
 from jaxcnnbp.train.data.mnist import mnist_sets
 
-__all__ = [
-    "Labelled",
-    "PictureTree",
-    "class_folders",
-    "few",
-    "holds_pictures",
-    "parts_of",
-    "picture_tree",
-    "what_is_wanted",
-]
-
 _PART_NAMES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val",

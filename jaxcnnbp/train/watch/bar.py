@@ -10,8 +10,6 @@ from rich.text import Text
 from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch
 from jaxcnnbp.train.watch.lines import epoch_line
 
-__all__ = ["Bar"]
-
 
 class _Speed(ProgressColumn):
     """Images per second, over the last half minute."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["confusion_summary", "confusion_table", "worst_confusions"]
-
 _MOST = 64  # classes of which a table is printed
 _SHORT = 6  # characters of a name that heads a column
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from jaxcnnbp.train.options import Options
 
-__all__ = ["Beginning", "Ending", "Epoch", "Progress", "Together", "Watch"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:

@@ -15,8 +15,6 @@ from jaxcnnbp.errors import InputError
 from jaxcnnbp.machine import versions
 from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch
 
-__all__ = ["JsonLines", "Lines", "duration", "epoch_line"]
-
 
 class Lines(Watch):
     """One readable line an epoch, and one every half minute within a long epoch, with throughput and time left.

@@ -7,8 +7,6 @@ from pathlib import Path
 from jaxcnnbp.errors import InputError, require
 from jaxcnnbp.train.watch.events import Beginning, Ending, Epoch, Progress, Watch
 
-__all__ = ["TensorBoard"]
-
 
 class TensorBoard(Watch):
     """Losses, errors, learning rate and throughput as TensorBoard's event files.
