@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -15,7 +14,6 @@ from jaxcnnbp.nn.conv import Conv
 from jaxcnnbp.nn.layer import Backward, Params
 from jaxcnnbp.nn.pool import MaxPool, MeanPool
 from jaxcnnbp.ops.block import Block, BlockResiduals, block_bwd, block_fwd
-from jaxcnnbp.ops.conv.api import bordered, connect, conv_geometry
 from jaxcnnbp.ops.conv_block import conv_block, parse_activation, parse_block_pool
 
 _RELU = Relu()
@@ -75,18 +73,12 @@ class ConvBlock:
 
     def apply(self, params: Params, x: Array) -> Array:
         """The pooled activations."""
-        conv = self.conv
         return conv_block(
             x,
             params["kernel"],
             params.get("bias"),
-            stride=conv.stride,
-            padding=conv.padding,
-            padding_mode=conv.padding_mode,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            connections=None if conv.connections is None else np.asarray(conv.connections),
-            true_convolution=conv.true_convolution,
+            **self.conv.options,
+            true_convolution=self.conv.true_convolution,
             activation=self.activation.name,
             activation_argument=self.activation.argument,
             **self._pool_options(),
@@ -94,32 +86,21 @@ class ConvBlock:
 
     def forward(self, params: Params, x: Array) -> tuple[Array, BlockResiduals]:
         """The pooled activations, and what the backward pass needs."""
-        kernel = self._connected(params["kernel"])
+        kernel = self.conv.connected(params["kernel"])
         return block_fwd(x, kernel, params.get("bias"), self._plan(x, kernel))
 
     def backward(self, params: Params, residuals: BlockResiduals, delta: Array) -> Backward:
         """Through the pool's winners or its blocks, the activation and the convolution."""
         del params
         dx, dk, db = block_bwd(self._plan(residuals.x, residuals.kernel), residuals, delta)
-        gradients = {"kernel": self._connected(dk)} | ({} if db is None else {"bias": db})
+        gradients = {"kernel": self.conv.connected(dk)} | ({} if db is None else {"bias": db})
         return Backward(gradients, dx)
 
     def _plan(self, x: Array, kernel: Array) -> Block:
-        conv = self.conv
-        geometry = conv_geometry(
-            x,
-            kernel,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            conv.true_convolution,
-            None if conv.connections is None else np.asarray(conv.connections),
-        )
-        border, geometry = bordered(geometry, conv.padding_mode)
+        border, geometry = self.conv.geometry(x, kernel)
         named = parse_activation(self.activation.name, self.activation.argument)
         pool = parse_block_pool(geometry.window.output, **self._pool_options())
-        return Block(geometry, conv.use_bias, *named, pool, border)
+        return Block(geometry, self.conv.use_bias, *named, pool, border)
 
     def _pool_options(self) -> dict:
         pool = self.pool
@@ -134,7 +115,3 @@ class ConvBlock:
         if isinstance(pool, MaxPool):
             return options | dict(pool_dilation=pool.dilation)
         return options | dict(pool_kind="mean", count_include_pad=pool.count_include_pad)
-
-    def _connected(self, kernel: Array) -> Array:
-        table = self.conv.connections
-        return kernel if table is None else connect(kernel, np.asarray(table), self.conv.groups)

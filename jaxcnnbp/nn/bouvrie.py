@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxcnnbp.geometry import Padding, Window, per_axis
 from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.nn.layer import Backward, Params, check_input_shape, glorot_uniform, shape_after
+from jaxcnnbp.nn.layer import Backward, Layered, Params, check_input_shape, glorot_uniform
 from jaxcnnbp.ops.bouvrie import (
     CombineResiduals,
     SubsampleResiduals,
@@ -32,15 +31,8 @@ from jaxcnnbp.ops.dense import add_bias, sum_to_channels
 from jaxcnnbp.ops.pool.parse import parse_pool
 
 
-class SubsampleKept(NamedTuple):
-    """What the backward pass needs."""
-
-    residuals: SubsampleResiduals
-    window: Window
-
-
 @dataclass(frozen=True)
-class Subsample:
+class Subsample(Layered):
     """u = beta down(x) + b, one beta and one b a map; an activation follows as a layer of its own.
 
     Attributes:
@@ -67,23 +59,18 @@ class Subsample:
         maps = shape[-1:]
         return {"beta": jnp.full(maps, 1 / cells, dtype), "bias": jnp.zeros(maps, dtype)}
 
-    def output_shape(self, input_shape: Ints) -> Ints:
-        """`(batch, *pooled, maps)`."""
-        params = jax.eval_shape(lambda: self.init(jax.random.key(0), input_shape))
-        return shape_after(self, params, input_shape)
-
     def apply(self, params: Params, x: Array) -> Array:
         """beta down(x) + b."""
         return subsample(x, params["beta"], params["bias"], self._size(x), ceil_mode=self.ceil_mode)
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, SubsampleKept]:
+    def forward(self, params: Params, x: Array) -> tuple[Array, tuple[SubsampleResiduals, Window]]:
         """beta down(x) + b, and down(x) for dbeta."""
         size = self._size(x)
         x, window = parse_pool(x, size, size, "VALID", None, self.ceil_mode)
         u, residuals = subsample_fwd(x, params["beta"], window)
-        return add_bias(u, params["bias"]), SubsampleKept(residuals, window)
+        return add_bias(u, params["bias"]), (residuals, window)
 
-    def backward(self, params: Params, residuals: SubsampleKept, delta: Array) -> Backward:
+    def backward(self, params: Params, residuals: tuple[SubsampleResiduals, Window], delta: Array) -> Backward:
         """dbeta = sum(delta o down(x)), db = sum delta, dx = up(beta delta)."""
         del params
         kept, window = residuals
@@ -94,15 +81,8 @@ class Subsample:
         return (self.window,) * (x.ndim - 2) if isinstance(self.window, int) else self.window
 
 
-class CombineKept(NamedTuple):
-    """What the backward pass needs."""
-
-    residuals: CombineResiduals
-    geometry: ConvGeometry
-
-
 @dataclass(frozen=True)
-class CombineMaps:
+class CombineMaps(Layered):
     """u_j = sum_i alpha_ij (x_i * k_ij) + b_j with alpha = softmax(c): which maps to combine is learned.
 
     Attributes:
@@ -142,29 +122,18 @@ class CombineMaps:
             "bias": jnp.zeros((self.features,), dtype),
         }
 
-    def output_shape(self, input_shape: Ints) -> Ints:
-        """`(batch, *output, features)`."""
-        params = jax.eval_shape(lambda: self.init(jax.random.key(0), input_shape))
-        return shape_after(self, params, input_shape)
-
     def apply(self, params: Params, x: Array) -> Array:
         """The combined maps before their activation."""
-        return combine_maps(
-            x,
-            params["kernel"],
-            params["logits"],
-            params["bias"],
-            padding=self.padding,
-            true_convolution=self.true_convolution,
-        )
+        operands = x, params["kernel"], params["logits"], params["bias"]
+        return combine_maps(*operands, padding=self.padding, true_convolution=self.true_convolution)
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, CombineKept]:
+    def forward(self, params: Params, x: Array) -> tuple[Array, tuple[CombineResiduals, ConvGeometry]]:
         """The combined maps, and what their rule keeps."""
         geometry = conv_geometry(x, params["kernel"], 1, self.padding, 1, 1, self.true_convolution)
         u, residuals = combine_fwd(x, params["kernel"], params["logits"], geometry)
-        return add_bias(u, params["bias"]), CombineKept(residuals, geometry)
+        return add_bias(u, params["bias"]), (residuals, geometry)
 
-    def backward(self, params: Params, residuals: CombineKept, delta: Array) -> Backward:
+    def backward(self, params: Params, residuals: tuple[CombineResiduals, ConvGeometry], delta: Array) -> Backward:
         """dk = alpha dK, dc_i = alpha_i (dalpha_i - sum_k dalpha_k alpha_k), db = sum delta."""
         del params
         kept, geometry = residuals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxcnnbp.geometry import Padding, per_axis
 from jaxcnnbp.geometry.parse import require_count
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.nn.layer import Backward, Params, check_input_shape, glorot_uniform, shape_after
+from jaxcnnbp.nn.layer import Backward, Layered, Params, check_input_shape, glorot_uniform, shape_after
 from jaxcnnbp.ops.conv.api import bordered, connect, conv_geometry, convolve, correlate
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import input_grad_op, kernel_grad_op
@@ -24,14 +24,8 @@ from jaxcnnbp.ops.dense import add_bias, sum_to_channels
 from jaxcnnbp.ops.pad import Border, pad_input_grad, pad_op
 
 
-class ConvKept(NamedTuple):
-    """What the backward pass needs."""
-
-    x: Array  # for the kernel gradient
-
-
 @dataclass(frozen=True)
-class Conv:
+class Conv(Layered):
     """A convolution and a bias.
 
     Attributes:
@@ -94,49 +88,43 @@ class Conv:
         shape_after(self, jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32), params), shape)
         return params
 
-    def output_shape(self, input_shape: Ints) -> Ints:
-        """`(batch, *output, features)`."""
-        params = jax.eval_shape(lambda: self.init(jax.random.key(0), input_shape))
-        return shape_after(self, params, input_shape)
-
     def apply(self, params: Params, x: Array) -> Array:
         """The maps before their activation."""
-        operation = convolve if self.true_convolution else correlate
-        y = operation(
-            x,
-            params["kernel"],
-            stride=self.stride,
-            padding=self.padding,
-            padding_mode=self.padding_mode,
-            dilation=self.dilation,
-            groups=self.groups,
-            connections=self._table(),
-        )
+        y = (convolve if self.true_convolution else correlate)(x, params["kernel"], **self.options)
         return add_bias(y, params["bias"]) if self.use_bias else y
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, ConvKept]:
+    def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         """The maps, and the input for the kernel gradient."""
-        return self.apply(params, x), ConvKept(x)
+        return self.apply(params, x), x
 
-    def backward(self, params: Params, residuals: ConvKept, delta: Array) -> Backward:
+    def backward(self, params: Params, residuals: Array, delta: Array) -> Backward:
         """dk[t] = sum_u p[u, t] delta[u], db = sum_u delta[u], dx = scatter(delta[u] k[t])."""
-        kernel = self._connected(params["kernel"])
-        border, geometry = self._geometry(residuals.x, kernel)
-        gradients = {"kernel": self._connected(kernel_grad_op(pad_op(residuals.x, border), delta, geometry))}
+        x, kernel = residuals, self.connected(params["kernel"])
+        border, geometry = self.geometry(x, kernel)
+        gradients = {"kernel": self.connected(kernel_grad_op(pad_op(x, border), delta, geometry))}
         if self.use_bias:
             gradients["bias"] = sum_to_channels(delta)
         dx = input_grad_op(delta, kernel, geometry)
         return Backward(gradients, dx if border is None else pad_input_grad(dx, border))
 
-    def _geometry(self, x: Array, kernel: Array) -> tuple[Border | None, ConvGeometry]:
+    @property
+    def table(self) -> np.ndarray | None:
+        """`connections` as an array."""
+        return None if self.connections is None else np.asarray(self.connections)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `convolve`, `correlate` and `conv_block` take beside their operands."""
+        names = ("stride", "padding", "padding_mode", "dilation", "groups")
+        return {name: getattr(self, name) for name in names} | {"connections": self.table}
+
+    def geometry(self, x: Array, kernel: Array) -> tuple[Border | None, ConvGeometry]:
+        """The border that `padding_mode` adds, and where the taps fall."""
         geometry = conv_geometry(
-            x, kernel, self.stride, self.padding, self.dilation, self.groups, self.true_convolution, self._table()
+            x, kernel, self.stride, self.padding, self.dilation, self.groups, self.true_convolution, self.table
         )
         return bordered(geometry, self.padding_mode)
 
-    def _table(self) -> np.ndarray | None:
-        return None if self.connections is None else np.asarray(self.connections)
-
-    def _connected(self, kernel: Array) -> Array:
-        table = self._table()
-        return kernel if table is None else connect(kernel, table, self.groups)
+    def connected(self, kernel: Array) -> Array:
+        """The kernel with zeros where `connections` has no connection."""
+        return kernel if self.table is None else connect(kernel, self.table, self.groups)

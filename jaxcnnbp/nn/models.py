@@ -55,22 +55,9 @@ def lenet5(activation: Any = _RELU, connections: Any = None) -> Sequential:
     Reference: LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document
     Recognition, Proc. IEEE 86(11), 1998.
     """
-    return Sequential(
-        (
-            Conv(6, 5, padding=2),
-            activation,
-            MaxPool(2),
-            Conv(16, 5, connections=connections),
-            activation,
-            MaxPool(2),
-            Flatten(),
-            Dense(120),
-            activation,
-            Dense(84),
-            activation,
-            Dense(10),
-        )
-    )
+    first = Conv(6, 5, padding=2), activation, MaxPool(2)
+    second = Conv(16, 5, connections=connections), activation, MaxPool(2)
+    return Sequential((*first, *second, Flatten(), Dense(120), activation, Dense(84), activation, Dense(10)))
 
 
 def lenet5_classic() -> Sequential:
@@ -86,24 +73,9 @@ def lenet5_classic() -> Sequential:
     Reference: as `lenet5`.
     """
     squash = ScaledTanh()
-    return Sequential(
-        (
-            Conv(6, 5, padding=2),
-            squash,
-            Subsample(2),
-            squash,
-            Conv(16, 5, connections=LENET_TABLE),
-            squash,
-            Subsample(2),
-            squash,
-            Flatten(),
-            Dense(120),
-            squash,
-            Dense(84),
-            squash,
-            Dense(10),
-        )
-    )
+    first = Conv(6, 5, padding=2), squash, Subsample(2), squash
+    second = Conv(16, 5, connections=LENET_TABLE), squash, Subsample(2), squash
+    return Sequential((*first, *second, Flatten(), Dense(120), squash, Dense(84), squash, Dense(10)))
 
 
 def bouvrie() -> Sequential:
@@ -119,21 +91,9 @@ def bouvrie() -> Sequential:
     Reference: Bouvrie, Notes on Convolutional Neural Networks, 2006.
     """
     squash = ScaledTanh()
-    return Sequential(
-        (
-            Conv(6, 5, true_convolution=True),
-            squash,
-            Subsample(2),
-            squash,
-            CombineMaps(12, 5),
-            squash,
-            Subsample(2),
-            squash,
-            Flatten(),
-            Dense(10),
-            Logistic(),
-        )
-    )
+    first = Conv(6, 5, true_convolution=True), squash, Subsample(2), squash
+    second = CombineMaps(12, 5), squash, Subsample(2), squash
+    return Sequential((*first, *second, Flatten(), Dense(10), Logistic()))
 
 
 def toolbox() -> Sequential:
@@ -151,19 +111,9 @@ def toolbox() -> Sequential:
     Reference: Palm, Prediction as a candidate for learning deep hierarchical models of data, 2012;
     DeepLearnToolbox, test_example_CNN.
     """
-    return Sequential(
-        (
-            Conv(6, 5, true_convolution=True),
-            Logistic(),
-            MeanPool(2),
-            Conv(12, 5, true_convolution=True),
-            Logistic(),
-            MeanPool(2),
-            Flatten(),
-            Dense(10),
-            Logistic(),
-        )
-    )
+    first = Conv(6, 5, true_convolution=True), Logistic(), MeanPool(2)
+    second = Conv(12, 5, true_convolution=True), Logistic(), MeanPool(2)
+    return Sequential((*first, *second, Flatten(), Dense(10), Logistic()))
 
 
 def digits() -> Sequential:
@@ -176,18 +126,9 @@ def digits() -> Sequential:
         >>> digits().output_shape((1, 8, 8, 1))
         (1, 10)
     """
-    return Sequential(
-        (
-            Conv(8, 3, padding="SAME"),
-            Relu(),
-            MaxPool(2),
-            Conv(16, 3, padding="SAME"),
-            Relu(),
-            MaxPool(2),
-            Flatten(),
-            Dense(10),
-        )
-    )
+    first = Conv(8, 3, padding="SAME"), Relu(), MaxPool(2)
+    second = Conv(16, 3, padding="SAME"), Relu(), MaxPool(2)
+    return Sequential((*first, *second, Flatten(), Dense(10)))
 
 
 def compact(maps: tuple[int, int, int, int, int] = (16, 16, 32, 32, 32)) -> Sequential:
@@ -206,25 +147,8 @@ def compact(maps: tuple[int, int, int, int, int] = (16, 16, 32, 32, 32)) -> Sequ
     Reference: Springenberg et al., Striving for Simplicity, 2015 (small kernels, a mean instead of dense layers).
     """
     first, second, third, fourth, fifth = (Conv(count, 3, initializer=he_normal) for count in maps)
-    return Sequential(
-        (
-            first,
-            Relu(),
-            second,
-            Relu(),
-            MaxPool(2),
-            third,
-            Relu(),
-            fourth,
-            Relu(),
-            MaxPool(2),
-            fifth,
-            Relu(),
-            MeanPool(2),
-            Flatten(),
-            Dense(10),
-        )
-    )
+    stages = first, Relu(), second, Relu(), MaxPool(2), third, Relu(), fourth, Relu(), MaxPool(2), fifth, Relu()
+    return Sequential((*stages, MeanPool(2), Flatten(), Dense(10)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from jax import Array
 
@@ -15,13 +14,6 @@ from jaxcnnbp.ops.pool.mean import mean_forward, mean_input_grad
 from jaxcnnbp.ops.pool.parse import check_ties, parse_pool
 
 Size = int | tuple[int, ...]
-
-
-class MaxKept(NamedTuple):
-    """What the backward pass needs."""
-
-    recorded: Recorded  # which tap won
-    window: Window
 
 
 @dataclass(frozen=True)
@@ -59,15 +51,15 @@ class MaxPool(Stateless):
             x, size, stride, self.padding, window_dilation=self.dilation, ceil_mode=self.ceil_mode, ties=self.ties
         )
 
-    def forward(self, params: Params, x: Array) -> tuple[Array, MaxKept]:
+    def forward(self, params: Params, x: Array) -> tuple[Array, tuple[Recorded, Window]]:
         """The maxima and their winners."""
         del params
         size, stride = _sizes(self.window, self.stride, x)
         x, window = parse_pool(x, size, stride, self.padding, self.dilation, self.ceil_mode)
         (y, _), recorded = extreme_pool_fwd(x, window, "max", self.ties)
-        return y, MaxKept(recorded, window)
+        return y, (recorded, window)
 
-    def backward(self, params: Params, residuals: MaxKept, delta: Array) -> Backward:
+    def backward(self, params: Params, residuals: tuple[Recorded, Window], delta: Array) -> Backward:
         """dx = scatter(delta[u] where t == t*[u])."""
         del params
         recorded, window = residuals
