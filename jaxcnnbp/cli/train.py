@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from jaxcnnbp import train as training
 from jaxcnnbp.train.diagnose import gradient_report
-from jaxcnnbp.train.options import RECIPES, recipe_options
+from jaxcnnbp.train.options import RECIPES
 from jaxcnnbp.train.plots import check_output, check_picture, plot_curves, plot_kernels
 from jaxcnnbp.train.processes import LOST_EXIT_CODE, heeded
 from jaxcnnbp.train.watch.bar import Bar
@@ -42,39 +42,21 @@ Exit codes:
   75  stopped by SIGTERM or SIGINT, and saved: the same command with --resume goes on"""
 
 
-class _Refusal(click.ClickException):
-    """Input that cannot be used: one sentence, and the exit code of a wrong command line."""
-
-    exit_code = 2
-
-
-class _Lost(click.ClickException):
-    """EX_UNAVAILABLE of sysexits.h."""
-
-    exit_code = LOST_EXIT_CODE
-
-
-class _SaveFailed(click.ClickException):
-    """EX_IOERR of sysexits.h."""
-
-    exit_code = 74
-
-
-class _Stopped(click.ClickException):
-    """EX_TEMPFAIL of sysexits.h: try again later, with --resume."""
-
-    exit_code = 75
-
-    def format_message(self) -> str:
-        return self.message
-
-
 _CODES = {
-    training.InputError: _Refusal,
-    training.Diverged: click.ClickException,
-    training.SaveFailed: _SaveFailed,
-    training.Stopped: _Stopped,
+    training.InputError: 2,  # of a wrong command line
+    training.Diverged: 1,
+    training.SaveFailed: 74,  # EX_IOERR of sysexits.h
+    training.Stopped: 75,  # EX_TEMPFAIL: try again later, with --resume
+    training.Lost: LOST_EXIT_CODE,
 }
+
+
+class _Ended(click.ClickException):
+    """One sentence, and the exit code that goes with the error."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.exit_code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
 
 
 def _add_options(options: type) -> Callable[[Callable], Callable]:
@@ -134,27 +116,21 @@ def _sentences(alone: bool) -> Iterator[None]:
     """Errors that are meant for the reader become one sentence and an exit code instead of a traceback."""
     try:
         yield
-    except training.Lost as error:
-        _leave(_Lost(str(error)))
     except tuple(_CODES) as error:
-        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-        if not alone and not isinstance(error, training.Stopped | training.Diverged):
-            _leave(code(str(error)))
-        raise code(str(error)) from error
-
-
-def _leave(refusal: click.ClickException) -> NoReturn:
-    """End at once what the other processes did not agree to end: JAX would wait for them at Python's end."""
-    refusal.show()
-    sys.stdout.flush()
-    os._exit(refusal.exit_code)
+        ended = _Ended(error)
+        if alone or isinstance(error, training.Stopped | training.Diverged):
+            raise ended from error
+        # The other processes did not agree to end, and JAX would wait for them at Python's end.
+        ended.show()
+        sys.stdout.flush()
+        os._exit(ended.exit_code)
 
 
 def _options(ctx: click.Context, recipe: str | None, values: dict[str, Any]) -> training.Options:
     typed = {name for name in values if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if {"data", "data_dir"} <= typed:
         raise training.InputError("`data` and `data_dir` both name the data; give one of them.")
-    chosen = recipe_options(recipe) if recipe else {}
+    chosen = RECIPES[recipe].options if recipe else {}
     return training.Options(**{**chosen, **{name: values[name] for name in typed}})
 
 

@@ -61,36 +61,8 @@ class Augment:
         return resample(images, *drawn) if drawn else images
 
 
-def shift_images(key: jax.Array, images: jax.Array, largest: int) -> jax.Array:
-    """Shift every image by a whole number of pixels, at most `largest`, zero coming in.
-
-    Args:
-        key: random key.
-        images: `(n, height, width, channels)`.
-        largest: largest shift along either axis.
-
-    Returns:
-        The shifted images, same shape and dtype.
-
-    Example:
-        >>> shift_images(jax.random.key(0), jnp.ones((1, 4, 4, 1)), 0).sum()
-        Array(16., dtype=float32)
-    """
-    return resample(images, *draw_shifts(key, len(images), largest, images.dtype))
-
-
 def draw_shifts(key: jax.Array, count: int, largest: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """Draw whole shifts for `count` images.
-
-    Args:
-        key: random key.
-        count: number of images.
-        largest: largest shift along either axis.
-        dtype: type of the images.
-
-    Returns:
-        The identity as matrices `(count, 2, 2)`, and shifts `(count, 2)`.
-    """
+    """Whole shifts `(count, 2)`, at most `largest` along either axis, behind the identity `(count, 2, 2)`."""
     offsets = jax.random.randint(key, (count, 2), -largest, largest + 1)
     eye = jnp.broadcast_to(jnp.eye(2, dtype=dtype), (count, 2, 2))
     return eye, offsets.astype(dtype)
@@ -98,15 +70,7 @@ def draw_shifts(key: jax.Array, count: int, largest: int, dtype: Any) -> tuple[j
 
 @functools.partial(jax.jit, static_argnames=("count", "ranges"), inline=True)
 def affine_matrices(key: jax.Array, count: int, ranges: Augment) -> tuple[jax.Array, jax.Array]:
-    """Draw `A` and `t` of the module's formula for `count` images.
-
-    Args:
-        key: random key.
-        count: number of images.
-        ranges: the largest rotation, shear, log magnification and shift.
-
-    Returns:
-        Matrices `(count, 2, 2)` and shifts `(count, 2)`, rows and columns in the order (y, x).
+    """Draw `A` `(count, 2, 2)` and `t` `(count, 2)` of the module's formula, in the order (y, x).
 
     Example:
         >>> matrices, offsets = affine_matrices(jax.random.key(0), 3, Augment("affine"))
@@ -124,15 +88,7 @@ def affine_matrices(key: jax.Array, count: int, ranges: Augment) -> tuple[jax.Ar
 
 @functools.partial(jax.jit, inline=True)  # one program where it is called alone
 def resample(images: jax.Array, matrices: jax.Array, offsets: jax.Array) -> jax.Array:
-    """Read every image at `A p + t` by bilinear interpolation, zero outside.
-
-    Args:
-        images: `(n, height, width, channels)`.
-        matrices: `A`, `(n, 2, 2)`, acting on (y, x) from the centre of the image.
-        offsets: `t`, `(n, 2)`, in pixels.
-
-    Returns:
-        The resampled images, same shape and dtype.
+    """Read every image `(n, height, width, channels)` at `A p + t` by bilinear interpolation, zero outside.
 
     Example:
         >>> image = jnp.arange(4.0).reshape(1, 2, 2, 1)

@@ -22,13 +22,6 @@ def gather_parts(tree: Any, axes: Axes) -> Any:
     """Inside `shard_map`: whole arrays from the parts that the devices hold.
 
     All are marked as different on every device, or JAX would sum the gradient of each on its own.
-
-    Args:
-        tree: arrays, this device's part of those that have a split axis.
-        axes: the split axis of each leaf.
-
-    Returns:
-        The same tree with whole arrays.
     """
     leaves, structure = jax.tree.flatten(tree)
     first = [jnp.moveaxis(leaf, axis, 0) for leaf, axis in _parted(leaves, axes)]
@@ -41,15 +34,7 @@ def gather_parts(tree: Any, axes: Axes) -> Any:
 
 
 def sum_over_devices(tree: Any, axes: Axes) -> Any:
-    """Inside `shard_map`: the sum over all devices; of a leaf with a split axis this device's part of it.
-
-    Args:
-        tree: whole arrays of one type.
-        axes: the split axis of the first leaves; those that follow are whole.
-
-    Returns:
-        The same tree of sums.
-    """
+    """Inside `shard_map`: sums over all devices of arrays of one type; with a split axis, only this device's part."""
     leaves, structure = jax.tree.flatten(tree)
     axes = axes + (None,) * (len(leaves) - len(axes))
     whole = iter(_sum([leaf for leaf, axis in zip(leaves, axes, strict=True) if axis is None]))

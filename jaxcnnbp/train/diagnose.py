@@ -38,12 +38,7 @@ _ANY = {"output": "activation.Rule.fwd", "input": "activation.Rule.bwd", "bias":
 
 
 class Anchor:
-    """A good state to go back to, and where the run stood there.
-
-    Args:
-        run_state: where the run stands; copied.
-        state: its state; copied, as the next step takes its memory.
-    """
+    """A good state to go back to, copied, as the next step takes its memory; and where the run stood there."""
 
     def __init__(self, run_state: RunState, state: TrainState) -> None:
         self.run_state, self._state = copy.deepcopy(run_state), _copied(state)

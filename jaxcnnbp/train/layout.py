@@ -136,23 +136,10 @@ ONE_DEVICE = Layout()
 
 
 def make_layout(run: Run, batch: int, height: int, augmented: bool = False) -> Layout:
-    """The layout that a run asks for.
-
-    Args:
-        run: `devices`, `spatial` and `shard_params` are read.
-        batch: images a step.
-        height: rows of an image.
-        augmented: whether the images are changed at random.
-
-    Returns:
-        The layout; `ONE_DEVICE` for one device in one process.
+    """The layout that a run asks for; `height` is that of its images, `augmented` whether they are changed at random.
 
     Raises:
         InputError: there are not so many devices, or the batch or the images do not divide.
-
-    Example:
-        >>> make_layout(Run(devices=1), batch=32, height=28).data
-        1
     """
     devices = _devices(run)
     if len(devices) % run.spatial or jax.local_device_count() % run.spatial:

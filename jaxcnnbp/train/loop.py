@@ -125,8 +125,7 @@ class _Runner:
         started = time.perf_counter()
         self._begin()
         while self.run_state.epoch <= self.job.options.epochs and not self._out_of_patience():
-            self._train_epoch()
-            self._test_epoch()
+            self._test_epoch(*self._train_epoch())
         if self.job.checkpoints is not None:
             self.job.checkpoints.wait()
         score, best = self.run_state.score, self.run_state.best
@@ -136,11 +135,12 @@ class _Runner:
         return self._result(score, best)
 
     def _result(self, score: Score, best: Best) -> Result:
-        job, params = self.job, (self.state.weights, self.best)
+        job, run_state, params = self.job, self.run_state, (self.state.weights, self.best)
         if job.layout.mesh is not None:
             params = jax.tree.map(job.layout.whole, params)
-        history, tested = tuple(self.run_state.history), (score, job.data, best, params[1], self.run_state.best_score)
-        return Result(job.options, job.model, job.program, params[0], history, *tested)
+        last, best_params = params
+        trained = job.options, job.model, job.program, last, tuple(run_state.history)
+        return Result(*trained, score, job.data, best, best_params, run_state.best_score)
 
     def _begin(self) -> None:
         """Resume, or mark an empty folder with the state before the first step."""
@@ -166,8 +166,8 @@ class _Runner:
         self._save()
         return True
 
-    def _train_epoch(self) -> None:
-        """The steps of one epoch that are left."""
+    def _train_epoch(self) -> tuple[float, float]:
+        """The steps of one epoch that are left: mean loss and error."""
         job, run_state = self.job, self.run_state
         running = RunningMean(run_state, (run_state.epoch - 1) * job.images, by_clock=not job.several)
         anchor = Anchor(run_state, self.state)
@@ -180,22 +180,13 @@ class _Runner:
                     anchor = self._after_step(running, anchor)
             job.watch.progress(running.read())
             run_state.seconds = before + time.perf_counter() - started
-            self._require_finite()
+            if not is_finite(self.state.params):
+                raise Diverged(f"The weights are no longer finite after epoch {run_state.epoch}; try a smaller rate.")
         except Diverged as error:
             raise self._explained(anchor, error) from error
         finally:
             job.profiler.end(job.step)
-        self._record = running.means()
-
-    def _test_epoch(self) -> None:
-        """The test after an epoch, its record, the best model, the checkpoint."""
-        job, run_state = self.job, self.run_state
-        self._test()
-        run_state.next_epoch()
-        if job.due(run_state.step, at_end=True):
-            self._save()
-        if self._asked() and run_state.epoch <= job.options.epochs:
-            self._stop()
+        return running.means()
 
     def _resume(self, checkpoints: Checkpoints) -> None:
         restored = checkpoints.restore(self.state, self.state.weights)
@@ -234,13 +225,13 @@ class _Runner:
             return Anchor(run_state, self.state)
         return anchor
 
-    def _test(self) -> None:
+    def _test_epoch(self, loss: float, error: float) -> None:
+        """The test after an epoch, its record, the best model, the checkpoint."""
         job, run_state = self.job, self.run_state
         score = self._score(job.data.test, "test")
         validation = None if job.data.validation is None else self._score(job.data.validation, "validation")
         held = (None, None) if validation is None else (validation.loss, validation.error)
-        (loss, error), rate = self._record, float(job.rate(run_state.step - 1))
-        speed = job.images / max(run_state.seconds, 1e-9)
+        rate, speed = float(job.rate(run_state.step - 1)), job.images / max(run_state.seconds, 1e-9)
         figures = loss, error, score.loss, score.error, rate, run_state.seconds, speed
         record = Epoch(run_state.epoch, run_state.step, *figures, *held)
         run_state.history.append(record)
@@ -252,6 +243,11 @@ class _Runner:
             if job.checkpoints is not None:
                 job.checkpoints.write_best(self.best)
         job.watch.epoch(record)
+        run_state.next_epoch()
+        if job.due(run_state.step, at_end=True):
+            self._save()
+        if self._asked() and run_state.epoch <= job.options.epochs:
+            self._stop()
 
     def _score(self, split: Split, name: str) -> Score:
         job = self.job
@@ -263,11 +259,6 @@ class _Runner:
         if not math.isfinite(score.loss):
             raise Diverged(f"The loss on the {name} images is {score.loss} after epoch {self.run_state.epoch}.")
         return score
-
-    def _require_finite(self) -> None:
-        if not is_finite(self.state.params):
-            epoch = self.run_state.epoch
-            raise Diverged(f"The weights are no longer finite after epoch {epoch}; try a smaller rate.")
 
     def _asked(self) -> bool:
         """Whether to stop; processes go by a sum that is old enough for all to have it, and so agree on the step."""

@@ -14,7 +14,6 @@ Reference: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Re
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,15 +33,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The Optax transformation that the options describe.
 
-    Only kernels decay: biases and Bouvrie's beta have one axis and are left alone.
-
-    Args:
-        options: `optimizer`, `momentum`, `beta2`, `weight_decay` and the schedule's options are read.
-        steps: length of the run, in steps.
-        rate: the learning rate as a function of the number of steps done; by default the schedule of the options.
-
-    Returns:
-        A gradient transformation whose updates are to be added to the parameters.
+    Only kernels decay: biases and Bouvrie's beta have one axis and are left alone. `rate` is the learning rate by the
+    number of steps done, by default the schedule of the options over `steps` of them.
 
     Example:
         >>> rule = make_optimizer(Options(optimizer="sgd", learning_rate=1.0), steps=10)
@@ -66,17 +58,10 @@ def make_optimizer(
 
 
 def make_schedule(options: Options, steps: int) -> Callable[[Any], jax.Array]:
-    """The learning rate as a function of the number of steps done.
+    """The learning rate, float32, as a function of the number of steps done in a run of `steps`.
 
     The warm-up rises from 1/25 of the peak, in a line (`onecycle`: half a cosine); then the rate stays
     (`constant`) or falls to `final_rate` times the peak, in a line or half a cosine.
-
-    Args:
-        options: `schedule`, `learning_rate`, `warmup` and `final_rate` are read.
-        steps: length of the run, in steps.
-
-    Returns:
-        A function from a step count to a float32 rate.
 
     Example:
         >>> rate = make_schedule(Options(schedule="linear", learning_rate=1.0, final_rate=0.0), steps=4)
@@ -88,28 +73,13 @@ def make_schedule(options: Options, steps: int) -> Callable[[Any], jax.Array]:
     peak, cycle = options.peak_rate, options.schedule == "onecycle"
     default = _ONECYCLE_WARMUP if cycle else 0.0
     warm = round(steps * (default if options.warmup is None else options.warmup))
-    rise = _cosine if cycle else _line
-    fall = {"constant": _level, "linear": _line}.get(options.schedule, _cosine)
-
-    def rate(count: Any) -> jax.Array:
-        done = jnp.asarray(count, jnp.float32)
-        up = rise(done / max(warm, 1), peak * _START, peak)
-        down = fall((done - warm) / max(steps - warm, 1), peak, peak * options.final_rate)
-        return jnp.where(done < warm, up, down)
-
-    return rate
-
-
-def _line(share: jax.Array, start: float, end: float) -> jax.Array:
-    return start + (end - start) * jnp.clip(share, 0.0, 1.0)
-
-
-def _cosine(share: jax.Array, start: float, end: float) -> jax.Array:
-    return _line((1 - jnp.cos(math.pi * jnp.clip(share, 0.0, 1.0))) / 2, start, end)
-
-
-def _level(share: jax.Array, start: float, end: float) -> jax.Array:
-    return jnp.full_like(share, start)
+    up, down = max(warm, 1), max(steps - warm, 1)  # steps
+    line, cosine = optax.linear_schedule, optax.cosine_decay_schedule
+    rise = cosine(peak * _START, up, 1 / _START) if cycle else line(peak * _START, peak, up)
+    level = {"constant": optax.constant_schedule(peak), "linear": line(peak, peak * options.final_rate, down)}
+    fall = level.get(options.schedule) or cosine(peak, down, options.final_rate)
+    schedule = optax.join_schedules((rise, fall), (warm,))
+    return lambda count: schedule(jnp.asarray(count, jnp.float32))
 
 
 def _kernels(params: Any) -> Any:
@@ -118,19 +88,12 @@ def _kernels(params: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Extension:
-    """A change of the number of epochs on the way.
+    """A change of the number of epochs on the way."""
 
-    Args:
-        how: hold, stretch or restart.
-        step: steps done when it was made.
-        before: epochs until then.
-        epochs: epochs from then on.
-    """
-
-    how: str
-    step: int
-    before: int
-    epochs: int
+    how: str  # hold, stretch or restart
+    step: int  # steps done when it was made
+    before: int  # epochs until then
+    epochs: int  # and from then on
 
     def __str__(self) -> str:
         words = {"hold": "keeps its last value", "stretch": "is that of the new length", "restart": "begins anew"}

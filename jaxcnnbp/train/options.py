@@ -16,22 +16,14 @@ LEARNING_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 5e-3, "adamw": 5e-3}
 EXTENSIONS = ("hold", "stretch", "restart")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Condition:
-    """What a value must fulfil, and the words for it."""
+_Condition = tuple[Callable[[Any], bool], str]  # what a value must fulfil, and the words for it
 
-    holds: Callable[[Any], bool]
-    words: str
-
-
-_AT_LEAST_ONE = _Condition(lambda value: isinstance(value, int) and value >= 1, "must be a whole number, at least 1")
-_COUNT = _Condition(lambda value: isinstance(value, int) and value >= 0, "must be 0 or a whole number above it")
-_POSITIVE = _Condition(lambda value: 0 < value < math.inf, "must be a positive number")
-_NOT_NEGATIVE = _Condition(lambda value: 0 <= value < math.inf, "must be 0 or a positive number")
-_FRACTION = _Condition(lambda value: 0 <= value < 1, "must lie in 0 <= value < 1")
-_SEED = _Condition(
-    lambda value: isinstance(value, int) and 0 <= value < 2**32, "must be a whole number, 0 .. 2**32 - 1"
-)
+_AT_LEAST_ONE = (lambda value: isinstance(value, int) and value >= 1), "must be a whole number, at least 1"
+_COUNT = (lambda value: isinstance(value, int) and value >= 0), "must be 0 or a whole number above it"
+_POSITIVE = (lambda value: 0 < value < math.inf), "must be a positive number"
+_NOT_NEGATIVE = (lambda value: 0 <= value < math.inf), "must be 0 or a positive number"
+_FRACTION = (lambda value: 0 <= value < 1), "must lie in 0 <= value < 1"
+_SEED = (lambda value: isinstance(value, int) and 0 <= value < 2**32), "must be a whole number, 0 .. 2**32 - 1"
 
 
 def _option(default: Any, text: str, condition: _Condition | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -47,13 +39,14 @@ def _check(options: Any) -> None:
             continue
         if choices and value not in choices:
             raise InputError(f"`{field.name}` (={value}) must be one of {', '.join(choices)}.")
-        if condition is not None and not condition.holds(value):
-            raise InputError(f"`{field.name}` (={value}) {condition.words}.")
+        holds, words = condition or (lambda _: True, "")
+        if not holds(value):
+            raise InputError(f"`{field.name}` (={value}) {words}.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options of one training run; `describe` gives the meaning and the choices of each.
+    """The options of one training run; `jaxcnnbp train --help` says what each means.
 
     Raises:
         InputError: a value outside its range or choices, named in one sentence.
@@ -126,16 +119,6 @@ class Options:
         return LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
 
 
-def describe() -> dict[str, str]:
-    """What every option means.
-
-    Example:
-        >>> describe()["batch"]
-        'Images a step.'
-    """
-    return {field.name: field.metadata["help"] for field in dataclasses.fields(Options)}
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Devices, processes and checkpoints of one run; the help of each field says what it means.
@@ -189,15 +172,10 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Options that reach a documented result.
+    """Options that reach a documented result."""
 
-    Args:
-        summary: what the recipe reaches, on which data.
-        options: the options that differ from the defaults.
-    """
-
-    summary: str
-    options: Mapping[str, Any]
+    summary: str  # what it reaches, on which data
+    options: Mapping[str, Any]  # those that differ from the defaults
 
 
 # DeepLearnToolbox's example: plain gradient descent at rate 1. Standardised pixels are the one change; with pixels in
@@ -234,30 +212,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "compact": Recipe(
         "a small network for the lowest error on MNIST, 40 epochs",
-        {
-            **_MODERN,
-            "model": "compact",
-            "epochs": 40,
-            "learning_rate": 0.004,
-            "ema": 0.999,
-            "rotate": 12.0,
-            "scale": 0.12,
-            "shear": 0.15,
-        },
+        {**_MODERN, "model": "compact", "epochs": 40, "learning_rate": 0.004, "ema": 0.999}
+        | {"rotate": 12.0, "scale": 0.12, "shear": 0.15},
     ),
 }
-
-
-def recipe_options(name: str) -> dict[str, Any]:
-    """The options of a recipe.
-
-    Raises:
-        InputError: no recipe has the name.
-
-    Example:
-        >>> recipe_options("toolbox")["batch"]
-        50
-    """
-    if name not in RECIPES:
-        raise InputError(f"`recipe` (={name}) must be one of {', '.join(RECIPES)}.")
-    return dict(RECIPES[name].options)

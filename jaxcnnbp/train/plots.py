@@ -17,19 +17,7 @@ _COLOURS = {"train": "#4269d0", "validation": "#3ca951", "test": "#d1495b"}
 
 
 def plot_curves(path: Path | str, history: Sequence[Epoch], title: str) -> None:
-    """Draw loss and error over the epochs, training and test, into a picture file.
-
-    Args:
-        path: the picture; its ending chooses the format.
-        history: one record an epoch.
-        title: heading of the picture.
-
-    Raises:
-        InputError: Matplotlib is not installed, or the file cannot be written.
-
-    Example:
-        `plot_curves("curves.png", result.history, "LeNet-5 on MNIST")`
-    """
+    """Draw loss and error over the epochs, training and test, into a picture file; its ending chooses the format."""
     figure = _figure(9, 3.6)
     axes = figure.subplots(1, 2)
     epochs = [record.epoch for record in history]
@@ -52,17 +40,6 @@ def plot_kernels(path: Path | str, params: Mapping[str, Any], title: str) -> Non
 
     Blue is negative, white zero, red positive; all tiles share one scale. A row holds the kernels of one
     input map, unless there is only one, whose kernels fill several rows.
-
-    Args:
-        path: the picture; its ending chooses the format.
-        params: layer name to parameter name to array.
-        title: heading of the picture.
-
-    Raises:
-        InputError: no convolution, no Matplotlib, or a file that cannot be written.
-
-    Example:
-        `plot_kernels("kernels.png", result.params, "LeNet-5 on MNIST")`
     """
     layer, kernel = first_kernels(params)
     tiles = np.moveaxis(kernel, (2, 3), (0, 1)).reshape(-1, *kernel.shape[:2])
@@ -82,15 +59,7 @@ def plot_kernels(path: Path | str, params: Mapping[str, Any], title: str) -> Non
 
 
 def first_kernels(params: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    """The kernels of the first two-dimensional convolution.
-
-    Raises:
-        InputError: there is none.
-
-    Example:
-        >>> first_kernels({"conv1": {"kernel": np.zeros((5, 5, 1, 6))}})[1].shape
-        (5, 5, 1, 6)
-    """
+    """The name of the first two-dimensional convolution, and its kernels."""
     for layer, leaves in params.items():
         if "kernel" in leaves and np.ndim(leaves["kernel"]) == 4:
             return layer, np.asarray(leaves["kernel"])
@@ -125,16 +94,7 @@ def _write(figure: Any, path: Path | str, option: str) -> None:
 
 
 def check_output(option: str, path: Path | str) -> None:
-    """Refuse a path that cannot become a file.
-
-    Raises:
-        InputError: it is a folder, or its folder is absent or closed to us.
-
-    Example:
-        >>> check_output("save", "no/such/folder/params.npz")
-        Traceback (most recent call last):
-        jaxcnnbp.errors.InputError: `save` (=no/such/folder/params.npz) lies in no folder that exists.
-    """
+    """Refuse a path that cannot become a file."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"`{option}` (={path}) is a folder, but a file is to be written.")
@@ -145,16 +105,7 @@ def check_output(option: str, path: Path | str) -> None:
 
 
 def check_picture(option: str, path: Path | str) -> None:
-    """`check_output`, for a picture: its ending must be one that Matplotlib draws.
-
-    Raises:
-        InputError: as `check_output`; an unknown ending; Matplotlib is not installed.
-
-    Example:
-        >>> check_picture("curves", "curves.xyz")
-        Traceback (most recent call last):
-        jaxcnnbp.errors.InputError: `curves` (=curves.xyz) must end like a picture: .png, .svg, .pdf.
-    """
+    """`check_output`, for a picture: its ending must be one that Matplotlib draws."""
     check_output(option, path)
     known = require("matplotlib.backend_bases", "Matplotlib", "plot").FigureCanvasBase.filetypes
     if Path(path).suffix.lower().lstrip(".") not in known:

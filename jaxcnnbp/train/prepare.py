@@ -28,39 +28,22 @@ from jaxcnnbp.train.watch.events import Beginning, Watch
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all epochs of a run share.
+    """What all epochs of a run share."""
 
-    Args:
-        options: what is trained.
-        run: how it is carried out.
-        data: the data set, on the host.
-        model: name of the shipped model.
-        program: model, loss, optimizer.
-        layout: which device holds what.
-        watch: who watches.
-        step: the jitted step.
-        score: the jitted test of a batch.
-        rate: the learning rate by step.
-        checkpoints: where they go; None for a run that keeps none.
-        profiler: traces a few steps, if that was asked for.
-        stop: whether this process was asked to stop.
-        alive: called whenever the devices have answered.
-    """
-
-    options: Options
-    run: Run
-    data: Data
-    model: str
+    options: Options  # what is trained
+    run: Run  # how it is carried out
+    data: Data  # on the host
+    model: str  # name of the shipped one
     program: Program
     layout: Layout
     watch: Watch
-    step: Callable
-    score: Callable
-    rate: Callable
+    step: Callable  # jitted
+    score: Callable  # the jitted test of a batch
+    rate: Callable  # the learning rate by step
     checkpoints: Checkpoints | None
     profiler: Profiler
-    stop: Callable[[], bool]
-    alive: Callable[[], None]
+    stop: Callable[[], bool]  # whether this process was asked to
+    alive: Callable[[], None]  # called whenever the devices have answered
 
     @property
     def images(self) -> int:

@@ -73,13 +73,9 @@ def _join(run: Run, limit: int, who: str) -> None:
 
 
 class Watchdog:
-    """Ends the process if nobody says for a while that it is alive.
+    """Ends the process, with a sentence, if nobody says for `limit` seconds that it is alive.
 
     The main thread may be inside a collective that nobody answers, where no exception reaches it: hence the hard exit.
-
-    Args:
-        limit: seconds.
-        sentence: what is printed then, without its end.
     """
 
     def __init__(self, limit: float, sentence: str) -> None:
@@ -126,13 +122,7 @@ class Wish:
 
 @contextlib.contextmanager
 def heeded() -> Iterator[Wish]:
-    """Take SIGTERM and SIGINT as a wish to stop, in the main thread of a program.
-
-    Example:
-        >>> with heeded() as wish:
-        ...     wish()
-        False
-    """
+    """Take SIGTERM and SIGINT as a wish to stop, in the main thread of a program."""
     wish = Wish()
     before = {number: signal.signal(number, wish.note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -46,35 +46,20 @@ class Best:
 
 @dataclasses.dataclass
 class RunState:
-    """All of a run that is not an array on the devices; a checkpoint holds it as JSON, which keeps floats exactly.
+    """All of a run that is not an array on the devices; a checkpoint holds it as JSON, which keeps floats exactly."""
 
-    Args:
-        step: steps done since the beginning.
-        epoch: the epoch that is being trained, from 1.
-        batches: its batches that are done.
-        images: its images so far.
-        loss: sum of the loss over them.
-        wrong: how many of them were misclassified.
-        seconds: spent on training it.
-        history: the finished epochs.
-        score: the test after the last of them.
-        best: the best of them.
-        best_score: its test.
-        extensions: changes of the number of epochs.
-    """
-
-    step: int = 0
-    epoch: int = 1
-    batches: int = 0
-    images: int = 0
-    loss: float = 0.0
-    wrong: int = 0
-    seconds: float = 0.0
-    history: list[Epoch] = dataclasses.field(default_factory=list)
-    score: Score | None = None
-    best: Best | None = None
-    best_score: Score | None = None
-    extensions: list[Extension] = dataclasses.field(default_factory=list)
+    step: int = 0  # steps done since the beginning
+    epoch: int = 1  # the one that is being trained, from 1
+    batches: int = 0  # its batches that are done
+    images: int = 0  # its images so far
+    loss: float = 0.0  # sum of the loss over them
+    wrong: int = 0  # how many of them were misclassified
+    seconds: float = 0.0  # spent on training it
+    history: list[Epoch] = dataclasses.field(default_factory=list)  # the finished epochs
+    score: Score | None = None  # the test after the last of them
+    best: Best | None = None  # of them
+    best_score: Score | None = None  # its test
+    extensions: list[Extension] = dataclasses.field(default_factory=list)  # changes of the number of epochs
 
     def next_epoch(self) -> None:
         """Begin the next epoch with empty sums."""

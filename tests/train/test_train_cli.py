@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -14,7 +15,6 @@ from rich.console import Console
 
 from jaxcnnbp.cli.main import main
 from jaxcnnbp.train import RECIPES, Data, Options, load_params, train
-from jaxcnnbp.train.options import describe
 from jaxcnnbp.train.watch.bar import Bar
 
 
@@ -130,7 +130,7 @@ def test_divergence_is_one_sentence(mnist_like: Path) -> None:
 
 def test_help_names_every_option() -> None:
     text = call("train", "--help").output
-    for name in describe():
+    for name in (field.name for field in dataclasses.fields(Options)):
         assert f"--{name.replace('_', '-')}" in text
     assert "train" in call("--help").output
 

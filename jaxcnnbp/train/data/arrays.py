@@ -19,15 +19,8 @@ _CHANNELS = (1, 2, 3, 4)
 def npz_file(path: Path | str, classes: int = 10) -> Data:
     """Read `x_train`, `y_train`, `x_test` and `y_test` from a `.npz` file, and `x_val`, `y_val` if they are there.
 
-    MedMNIST's names, `train_images`, `train_labels` and so on, are read too.
-
-    Args:
-        path: the file; images `(n, height, width)` or `(n, height, width, channels)` of uint8, labels `(n,)` or
-            `(n, 1)` of whole numbers.
-        classes: labels must lie in 0 .. classes - 1.
-
-    Returns:
-        The data set.
+    MedMNIST's names, `train_images`, `train_labels` and so on, are read too. Images are uint8, `(n, height, width)` or
+    `(n, height, width, channels)`, labels whole numbers in 0 .. classes - 1, `(n,)` or `(n, 1)`.
 
     Raises:
         DataError: the file is missing or damaged, or its arrays are others; the sentence names it and the fault.
@@ -122,18 +115,7 @@ _BEGINNINGS = {
 
 
 def kind_of(path: Path) -> str:
-    """What a file is.
-
-    Raises:
-        OSError: it cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "data.csv"
-        >>> _ = path.write_text("label,pixel0")
-        >>> kind_of(path)
-        'text that begins with "label,pixel0"'
-    """
+    """What a file is, in words, by its first bytes; an OSError if it cannot be read."""
     with path.open("rb") as file:
         first = file.read(24)
     known = [kind for beginning, kind in _BEGINNINGS.items() if first.startswith(beginning)]

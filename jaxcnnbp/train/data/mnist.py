@@ -30,14 +30,10 @@ _EMNIST = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters"
 def mnist_folder(folder: Path | str, classes: int = 10) -> Data:
     """Read training and test images and labels, plain or gzip, under MNIST's or EMNIST's file names.
 
-    Args:
-        folder: where `train-images-idx3-ubyte` and its three companions lie; `.gz` may follow, and a
-            dot may stand for the hyphen before `idx`. Where several data sets lie in one folder, as
-            `emnist-letters-train-images-idx3-ubyte` and others do, `FOLDER/emnist-letters` chooses one.
-        classes: labels must lie in 0 .. classes - 1; EMNIST's own number of them, if that is larger.
-
-    Returns:
-        The data set, images `(n, size, size, 1)` of uint8.
+    In `folder` lie `train-images-idx3-ubyte` and its three companions; `.gz` may follow, and a dot may stand for the
+    hyphen before `idx`. Where several data sets lie in one folder, as `emnist-letters-train-images-idx3-ubyte` and
+    others do, `FOLDER/emnist-letters` chooses one. Labels lie in 0 .. classes - 1, or below EMNIST's own number of
+    classes, if that is larger.
 
     Raises:
         DataError: a file is missing, damaged, or does not match its companion; the sentence names it.

@@ -113,18 +113,11 @@ class Pictures:
 def picture_folder(folder: Path | str, size: int | None = None, corrupt: str = "stop", workers: int = 4) -> Data:
     """A data set of pictures, a folder a class; classes are numbered in the order of their names.
 
-    Args:
-        folder: with `train` and `test` or `val`, which hold a folder for each class, or with these folders themselves.
-        size: side that pictures are resized to; None takes the size of the first and wants all alike.
-        corrupt: whether an unreadable picture ends the run (`"stop"`) or counts for nothing (`"skip"`).
-        workers: threads that decode.
-
-    Returns:
-        The data set; its images are read when they are asked for, grey if the first picture is.
+    Pictures are resized to `size`, or must be as large as the first, and are grey if the first is. An unreadable one
+    ends the run (`corrupt="stop"`) or counts for nothing (`"skip"`).
 
     Raises:
         DataError: no pictures, or classes that differ between training and test.
-        InputError: Pillow is not installed.
     """
     folder = Path(folder)
     tree = picture_tree(folder)
@@ -183,12 +176,7 @@ class Picture(NamedTuple):
 
 
 def decode(path: Path) -> Picture:
-    """Read the first frame of a picture.
-
-    Raises:
-        DataError: it cannot be decoded, or its values have no range that one could know.
-        InputError: Pillow is not installed.
-    """
+    """The first frame of a picture; DataError if it cannot be decoded, or its values have no range one could know."""
     library, operations = require("PIL.Image", "Pillow", "train"), require("PIL.ImageOps", "Pillow", "train")
     try:
         with library.open(path) as picture:

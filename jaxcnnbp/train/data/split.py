@@ -89,14 +89,7 @@ def held_out(data: Data, share: float) -> Data:
     """The data set with a share of the training images of every class held out for validation.
 
     Of each class the images are taken at even distances in their order: no random generator is involved, so that runs
-    with other seeds are judged by the same images.
-
-    Args:
-        data: the data set.
-        share: of the training images; 0 leaves it as it is.
-
-    Returns:
-        The data set with a validation part.
+    with other seeds are judged by the same images. A share of 0 leaves the data set as it is.
 
     Raises:
         InputError: it has such a part already, or the share is too small for a single image.
@@ -140,30 +133,12 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
 
 
 def read_images(images: Any, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images at the given indices, from memory or from where they lie.
-
-    Args:
-        images: an array, or `Images`.
-        indices: `(rows,)`, whole numbers.
-
-    Returns:
-        `(rows, height, width, channels)` and, where unreadable images are skipped, `(rows,)` of 1 and 0.
-
-    Raises:
-        DataError: an image cannot be read and is not to be skipped.
-    """
+    """What `Images.read` gives, of `Images` or of an array in memory."""
     return images.read(indices) if isinstance(images, Images) else (np.asarray(images)[indices], None)
 
 
 def fingerprint(data: Data) -> str:
-    """What tells this data set from others: a checkpoint is resumed only on the data it was made from.
-
-    Args:
-        data: the data set.
-
-    Returns:
-        A short text of hexadecimal digits.
-    """
+    """What tells this data set from others: a checkpoint is resumed only on the data it was made from."""
     digest = hashlib.blake2b(repr((data.white, data.classes)).encode(), digest_size=16)
     for images, labels in filter(None, (data.train, data.test, data.validation)):
         digest.update(repr((images.shape, len(labels))).encode())
@@ -174,13 +149,7 @@ def fingerprint(data: Data) -> str:
 
 
 def pixel_statistics(data: Data) -> tuple[float, float]:
-    """Mean and standard deviation of all training pixels, scaled to 0 .. 1.
-
-    Args:
-        data: the data set; only its training images are read.
-
-    Returns:
-        The mean and the standard deviation; 1 stands in for a standard deviation of 0.
+    """Mean and standard deviation (1 if it is 0) of all training pixels, scaled to 0 .. 1.
 
     Example:
         >>> flat = Split(np.full((1, 2, 2, 1), 16, np.uint8), np.zeros(1, np.int32))

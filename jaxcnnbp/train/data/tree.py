@@ -28,21 +28,13 @@ Labelled = list[tuple[Path, int]]  # files with the number of their class
 
 @dataclasses.dataclass(frozen=True)
 class PictureTree:
-    """What a folder of pictures holds.
+    """What a folder of pictures holds."""
 
-    Args:
-        names: the classes, in the order of their names.
-        train: training pictures.
-        test: test pictures.
-        validation: those of a part `val` beside `test`; empty if there is none.
-        notes: sentences on what is left out, or taken for what.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the classes, in the order of their names
     train: Labelled
     test: Labelled
-    validation: Labelled
-    notes: tuple[str, ...]
+    validation: Labelled  # those of a part `val` beside `test`; empty if there is none
+    notes: tuple[str, ...]  # sentences on what is left out, or taken for what
 
 
 def picture_tree(folder: Path) -> PictureTree:

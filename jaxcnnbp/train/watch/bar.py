@@ -22,12 +22,6 @@ class Bar(Watch):
     """One bar over the whole run; each finished epoch leaves its line above it.
 
     A context manager, so that the terminal gets its cursor back however the run ends.
-
-    Args:
-        console: the terminal.
-
-    Example:
-        `with Bar(Console()) as bar: train(Options(), watches=[bar])`
     """
 
     def __init__(self, console: Console) -> None:

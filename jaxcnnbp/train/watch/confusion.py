@@ -28,20 +28,11 @@ def confusion_summary(confusion: np.ndarray, worst: int = 5, names: Sequence[str
 
 
 def confusion_table(confusion: np.ndarray, names: Sequence[str] = ()) -> str:
-    r"""The matrix with its error rates by class; a dot stands for 0.
+    r"""Counts, row = the true class, column = the class given, and error rates by class; a dot stands for 0.
 
-    Args:
-        confusion: `(classes, classes)` counts; row = the true class, column = the class given.
-        names: what the classes are called. Short names head the columns, too; otherwise numbers do.
-
-    Returns:
-        One line of heading and one line a class; of very many classes a line that says so.
+    Names head the columns, too, if they are short; otherwise numbers do.
 
     Example:
-        >>> print(confusion_table(np.array([[3, 1], [0, 4]])))
-        true \ given   0   1   error
-                   0   3   1  25.0 %
-                   1   .   4   0.0 %
         >>> print(confusion_table(np.array([[3, 1], [0, 4]]), ["cat", "dog"]))
         true \ given cat dog   error
                  cat   3   1  25.0 %
@@ -61,14 +52,7 @@ def confusion_table(confusion: np.ndarray, names: Sequence[str] = ()) -> str:
 
 
 def worst_confusions(confusion: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """The commonest mistakes.
-
-    Args:
-        confusion: `(classes, classes)` counts; row = the true class, column = the class given.
-        count: how many to return at most.
-
-    Returns:
-        Pairs (true class, class given), the commonest first, none that never happened.
+    """The commonest mistakes, `count` at most: pairs (true class, class given), none that never happened.
 
     Example:
         >>> worst_confusions(np.array([[3, 1], [2, 4]]), count=1)

@@ -90,11 +90,7 @@ class Watch:
 
 
 class Together(Watch):
-    """Several watchers as one.
-
-    Args:
-        watches: told in this order.
-    """
+    """Several watchers as one, told in this order."""
 
     def __init__(self, watches: Sequence[Watch]) -> None:
         self._watches = tuple(watches)
