@@ -13,17 +13,11 @@ NOTEWORTHY = 0.10
 
 @dataclass(frozen=True)
 class Change:
-    """One row in two runs.
+    """One row in two runs."""
 
-    Attributes:
-      row: as it is now.
-      factor: the time before over the time now: above 1 it became faster.
-      machine: the same of autodiff, which nobody touched: what the machine did; 1 where it was not measured.
-    """
-
-    row: Row
-    factor: float
-    machine: float
+    row: Row  # as it is now
+    factor: float  # the time before over the time now: above 1 it became faster
+    machine: float  # the same of autodiff, which nobody touched: what the machine did; 1 where it was not measured
 
     @property
     def own(self) -> float:

@@ -13,14 +13,7 @@ from jaxcnnbp.bench import networks as spec
 
 
 class FlaxModel(nn.Module):
-    """The layers of a network, one after the other, while training.
-
-    Example:
-      >>> from jaxcnnbp.bench.networks import NETWORKS
-      >>> model = FlaxModel(NETWORKS[0].layers)
-      >>> model.init_with_output(jax.random.key(0), jnp.ones((2, 28, 28, 1)))[0].shape
-      (2, 10)
-    """
+    """The layers of a network, one after the other, while training."""
 
     layers: spec.Layers
     dtype: Any = jnp.float32

@@ -19,14 +19,7 @@ _AXES = {1: "H", 2: "HW", 3: "HWD"}
 
 
 def manual_layer(case: Case) -> Callable[..., jax.Array]:
-    """The layer by this package: `f(x, kernel)`, or `f(x)` for a pool.
-
-    Example:
-      >>> from jaxcnnbp.bench.cases import CASES
-      >>> x, kernel, _ = arrays(CASES[0].scaled(0), "float32")
-      >>> manual_layer(CASES[0])(x, kernel).shape
-      (1, 28, 28, 6)
-    """
+    """The layer by this package: `f(x, kernel)`, or `f(x)` for a pool."""
     if case.is_pool:
         pool = getattr(jaxcnnbp, case.op)
         strides, pads = (case.stride,) * case.rank, ((case.padding,) * 2,) * case.rank
@@ -36,14 +29,7 @@ def manual_layer(case: Case) -> Callable[..., jax.Array]:
 
 
 def autodiff_layer(case: Case) -> Callable[..., jax.Array]:
-    """The layer as somebody without this package writes it, in lax; pools are `flax.linen`'s, word for word.
-
-    Example:
-      >>> from jaxcnnbp.bench.cases import CASES
-      >>> x, kernel, _ = arrays(CASES[0].scaled(0), "float32")
-      >>> autodiff_layer(CASES[0])(x, kernel).shape
-      (1, 28, 28, 6)
-    """
+    """The layer as somebody without this package writes it, in lax; pools are `flax.linen`'s, word for word."""
     return _lax_pool(case) if case.is_pool else _convolution(case, lax)
 
 

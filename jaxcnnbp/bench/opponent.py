@@ -12,17 +12,11 @@ _TRIALS = 3
 
 @dataclass(frozen=True)
 class Opponent:
-    """What PyTorch is measured by.
+    """What PyTorch is measured by."""
 
-    Attributes:
-      block: the call under its name, or nothing.
-      layout: the memory format.
-      note: why there is no call.
-    """
-
-    block: dict[str, Call]
-    layout: str = ""
-    note: str = ""
+    block: dict[str, Call]  # the call under its name, or nothing
+    layout: str = ""  # the memory format
+    note: str = ""  # why there is no call
 
 
 def better_layout(candidates: Callable[[], Mapping[str, Call]], clock: Clock) -> Opponent:

@@ -10,13 +10,7 @@ from jaxcnnbp.bench import networks as spec
 
 
 def own_model(network: spec.Network) -> nn.Sequential | None:
-    """The network in `nn`, or None if it has a layer that `nn` has not.
-
-    Example:
-      >>> from jaxcnnbp.bench.networks import NETWORKS
-      >>> [own_model(network) is not None for network in NETWORKS]
-      [True, True, False, False, False]
-    """
+    """The network in `nn`, or None if it has a layer that `nn` has not."""
     if not all(type(layer) in _BUILD for layer in network.layers):
         return None
     return nn.Sequential(tuple(_BUILD[type(layer)](layer) for layer in network.layers))

@@ -14,18 +14,7 @@ _ROW_INCHES = 0.16
 
 
 def plot_speedups(path: Path | str, results: Results) -> None:
-    """Draw how many times longer autodiff and PyTorch take: one panel for each pass, one line for each layer.
-
-    Args:
-      path: the picture; its ending chooses the format.
-      results: of a run.
-
-    Raises:
-      InputError: Matplotlib is not installed, or there is nothing to draw.
-
-    Example:
-      `plot_speedups("bench.png", load("benchmarks/laptop.json"))`
-    """
+    """Draw how many times longer autodiff and PyTorch take: one panel for each pass, one line for each layer."""
     panels = _panels(results)
     if not panels:
         raise InputError("`plot` wants a comparison, and nothing was compared with; measure autodiff or PyTorch too.")

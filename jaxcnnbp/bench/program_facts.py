@@ -14,17 +14,11 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program, and what the compiler says of it.
-
-    Attributes:
-      function: what was compiled.
-      seconds: to trace, lower and compile.
-      temp_bytes: largest temporary memory; None where the platform does not say.
-    """
+    """A program, and what the compiler says of it."""
 
     function: Callable[..., Any]
-    seconds: float
-    temp_bytes: int | None
+    seconds: float  # to trace, lower and compile
+    temp_bytes: int | None  # largest temporary memory; None where the platform does not say
 
 
 def compile_cold(jitted: Any, *args: Any) -> Compiled:

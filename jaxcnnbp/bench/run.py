@@ -9,12 +9,11 @@ from typing import Any
 import jax
 
 from jaxcnnbp.bench.allocator import keep_freed_memory
-from jaxcnnbp.bench.layer_rows import measure_layer
 from jaxcnnbp.bench.limit import measure_limit
 from jaxcnnbp.bench.results import Results
+from jaxcnnbp.bench.rows import measure_layer, measure_step
 from jaxcnnbp.bench.self_check import SelfCheck, check_instrument
 from jaxcnnbp.bench.settings import Settings
-from jaxcnnbp.bench.step_rows import measure_step
 from jaxcnnbp.bench.torch_side import why_no_torch
 from jaxcnnbp.machine import cores, machine, versions
 from jaxcnnbp.timing import SYSTEM, Clock

@@ -9,7 +9,6 @@ from jaxcnnbp.bench.columns import COLUMNS, MEANS, Column, headline, loss_lines,
 from jaxcnnbp.bench.results import Results
 from jaxcnnbp.errors import require
 
-WIDTH = 120
 _STYLES = {"loss": "red", "gain": "green", "": ""}
 
 

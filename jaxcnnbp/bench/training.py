@@ -27,17 +27,11 @@ Loss = Callable[..., tuple[jax.Array, Any]]  # (params, statistics, images, labe
 
 @dataclass(frozen=True)
 class Step:
-    """One or several training steps in JAX, compiled.
-
-    Attributes:
-      call: trains.
-      compiled: what the compiler says of it.
-      residual_bytes: what waits for the backward pass.
-    """
+    """One or several training steps in JAX, compiled."""
 
     call: Call
     compiled: Compiled
-    residual_bytes: int
+    residual_bytes: int  # what waits for the backward pass
 
 
 def jax_steps(network: Network, dtype: str, count: int = 1) -> Iterator[tuple[str, Step]]:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxcnnbp.bench import CASES, DTYPES, NETWORKS, PASSES, Results, Settings, check_instrument, load, run, save, select
 from jaxcnnbp.bench.compare import changes
 from jaxcnnbp.bench.plot import plot_speedups
-from jaxcnnbp.bench.table import WIDTH, tables
+from jaxcnnbp.bench.table import tables
+from jaxcnnbp.cli.compare import console_for_tables
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.train.plots import check_output, check_picture
 
@@ -59,7 +60,7 @@ def bench(
     The machine should have nothing else to do; each run first times a function against itself and says whether the
     figures can be believed. All layers and networks take about half an hour.
     """
-    console = _console()
+    console = console_for_tables()
     with _sentences():
         settings = _settings(cases, steps, passes, **options)
         if listing or self_check:
@@ -153,9 +154,3 @@ def _progress(total: int) -> Iterator[Any]:
     with Progress(*times, TextColumn("{task.description}"), console=console, transient=True) as progress:
         task = progress.add_task("self-check", total=total)
         yield lambda name: progress.update(task, advance=1, description=f"after {name}")
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # A file has no width: Rich would fold the table to 80 columns.
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)

@@ -22,7 +22,7 @@ from jaxcnnbp.audit import GradientReport, compare_gradients
 from jaxcnnbp.nn.models import MODELS, ModelSpec
 
 CLASSES = 10
-PIPED_WIDTH = 120
+WIDTH = 120  # of tables that are piped
 
 
 @click.command()
@@ -68,7 +68,7 @@ def compare(
             report = report_of(MODELS[model], batch, dtype, seed, timing)
         else:
             report = report_of_function(function, args_path or "", seed, timing)
-    _print(report)
+    console_for_tables().print(report)
     if json_path is not None:
         json_path.write_text(report.to_json() + "\n", encoding="utf-8")
     if html_path is not None:
@@ -79,10 +79,10 @@ def compare(
     raise SystemExit(0 if report.ok else 1)
 
 
-def _print(report: GradientReport) -> None:
+def console_for_tables() -> Console:
+    """Standard output; a file has no width, and Rich would fold tables to 80 columns."""
     console = Console(highlight=False)
-    # A file has no width: Rich would fold the tables to 80 columns.
-    (console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)).print(report)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def report_of(spec: ModelSpec, batch: int, dtype: str, seed: int, timing: bool) -> GradientReport:

@@ -16,21 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Views:
-    """What each form is made by, a function of the thing that is shown.
+    """What each form is made by, a function of the thing that is shown."""
 
-    Attributes:
-      title: the heading of all of them.
-      page: HTML, whole.
-      plain: text.
-      rich: what Rich prints.
-      picture: a figure, also written to the path it is given.
-    """
-
-    title: Callable[[Any], str]
-    page: Callable[[Any], str]
+    title: Callable[[Any], str]  # the heading of all of them
+    page: Callable[[Any], str]  # HTML, whole
     plain: Callable[[Any], str]
-    rich: Callable[[Any], Any]
-    picture: Callable[[Any, str | PathLike[str] | None], Figure]
+    rich: Callable[[Any], Any]  # what Rich prints
+    picture: Callable[[Any, str | PathLike[str] | None], Figure]  # also written to the path it is given
 
 
 class Shown:

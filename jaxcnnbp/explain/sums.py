@@ -18,21 +18,13 @@ FEW_TERMS = 32
 
 @dataclass(frozen=True)
 class Sum:
-    """One number and how it comes about.
+    """One number and how it comes about."""
 
-    Attributes:
-      name: the array it belongs to: "y", "dk" or "dx".
-      index: where in its map.
-      contacts: the meetings of outputs, taps and input cells that take part.
-      expression: the calculation, such as "3·2 + 1·-1".
-      total: the number, as the package computed it.
-    """
-
-    name: str
-    index: Ints
-    contacts: tuple[Contact, ...]
-    expression: str
-    total: float
+    name: str  # of the array it belongs to: "y", "dk" or "dx"
+    index: Ints  # where in its map
+    contacts: tuple[Contact, ...]  # the meetings of outputs, taps and input cells that take part
+    expression: str  # the calculation, such as "3·2 + 1·-1"
+    total: float  # the number, as the package computed it
 
     def __str__(self) -> str:
         place = ",".join(map(str, self.index))

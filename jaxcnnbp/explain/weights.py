@@ -25,24 +25,15 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that has learned, and its test images.
-
-    Attributes:
-      spec: the shipped model.
-      params: its weights.
-      data: the data set.
-      mean, deviation: what the pixels, in 0 .. 1, are shifted and divided by.
-      error: share of the first test images that it gets wrong.
-      words: sentences on where the weights are from.
-    """
+    """A network that has learned, and its test images."""
 
     spec: ModelSpec
     params: Any
     data: Data
-    mean: float
-    deviation: float
-    error: float
-    words: tuple[str, ...]
+    mean: float  # what the pixels, in 0 .. 1, are shifted by
+    deviation: float  # and divided by
+    error: float  # share of the first test images that it gets wrong
+    words: tuple[str, ...]  # sentences on where the weights are from
 
 
 def trained(

@@ -15,7 +15,8 @@ from jaxcnnbp.bench.compare import changed, changes
 from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.plot import plot_speedups
 from jaxcnnbp.bench.results import geometric_mean, losses, speedups
-from jaxcnnbp.bench.table import WIDTH, tables
+from jaxcnnbp.bench.table import tables
+from jaxcnnbp.cli.compare import WIDTH
 from jaxcnnbp.train import InputError
 
 

@@ -1,9 +1,10 @@
-"""The rows of one layer: every pass, side by side."""
+"""The rows of a run: a layer in every pass, and whole training steps, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,15 @@ import jax.numpy as jnp
 from jaxcnnbp.bench.cases import Case
 from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit
+from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
 from jaxcnnbp.bench.program_facts import compile_cold, residual_bytes, temporary
-from jaxcnnbp.bench.results import Row
+from jaxcnnbp.bench.results import LOOP, STEP, Row
 from jaxcnnbp.bench.settings import Settings
-from jaxcnnbp.bench.torch_side import torch_calls
-from jaxcnnbp.timing import Clock, Plan, call_of, side_by_side
+from jaxcnnbp.bench.torch_models import torch_step
+from jaxcnnbp.bench.torch_side import layouts, synchronised, torch_calls
+from jaxcnnbp.bench.training import RATE, jax_steps
+from jaxcnnbp.timing import Call, Clock, Plan, call_of, side_by_side
 from jaxcnnbp.transform import explain_choice
 
 Operands = tuple[jax.Array, jax.Array, jax.Array]  # x, kernel, delta
@@ -86,3 +90,39 @@ def _served(case: Case, step: str, operands: Operands) -> str:
     rows = explain_choice(manual_layer(case), *operands[: 1 if case.is_pool else 2]).rows
     names = {row.pass_name: row.implementation for row in rows}
     return names.get(step, ", ".join(names.values()))
+
+
+def measure_step(network: Network, settings: Settings, clock: Clock) -> Row:
+    """Gradients and update of one network, by each side that has it."""
+    count = settings.steps_a_call
+    steps = dict(jax_steps(network, settings.dtype, count))
+    other = Opponent({})
+    if settings.with_torch:
+        other = better_layout(
+            lambda: {name: _several(count, torch_step(network, settings.dtype, name, RATE)) for name in layouts(2)},
+            clock,
+        )
+    calls = {side: step.call for side, step in steps.items()}
+    compiled = {side: step.compiled for side, step in steps.items()}
+    return Row(
+        network.name,
+        network.layer,
+        STEP if count == 1 else f"{count} {LOOP}",
+        settings.dtype,
+        # A step is the sum of many kernels and varies more than each of them: it gets twice the time of a layer.
+        side_by_side(blocks(calls, other), Plan(2 * settings.seconds), clock),
+        temp_bytes=temporary(compiled),
+        residual_bytes={side: step.residual_bytes for side, step in steps.items()},
+        compile_s={side: program.seconds for side, program in compiled.items()},
+        layout=other.layout,
+        notes={"torch": other.note} if other.note else {},
+    )
+
+
+def _several(count: int, step: Callable[[], Any]) -> Call:
+    def steps() -> Any:
+        for _ in range(count - 1):
+            step()
+        return step()
+
+    return synchronised(steps)
