@@ -33,7 +33,7 @@ def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
     if not any(low or high for low, high in window.reach) and all(i == 1 for i in window.input_dilation):
         return x
     gaps = [(low, high, i - 1) for (low, high), i in zip(window.reach, window.input_dilation, strict=True)]
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
+    padded = pad_axes(x, gaps, fill)
     # Fused into its many readers, a pad would put a branch into each of their inner loops.
     return lax.optimization_barrier(padded)
 
@@ -54,7 +54,7 @@ def without_crop(x: Array, window: Window) -> tuple[Array, Window]:
     rows = zip(window.spatial, window.input_dilation, window.reach, strict=True)
     starts, stops, pairs = zip(*(_kept(*row) for row in rows), strict=True)
     kept = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
-    x = lax.slice(x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]))
+    x = cut(x, starts, stops)
     return x, replace(window, spatial=kept, padding=pairs, ceil_mode=False)
 
 
@@ -71,7 +71,7 @@ def take_tap(padded: Array, window: Window, tap: Ints) -> Array:
     """What every window reads from `padded` with `tap`, `(batch, *output, channels)`."""
     starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
     limits = [a + (o - 1) * s + 1 for a, o, s in zip(starts, window.output, window.stride, strict=True)]
-    return _cut(padded, starts, limits, window.stride)
+    return cut(padded, starts, limits, window.stride)
 
 
 Spans = tuple[tuple[int, int], ...]
@@ -98,23 +98,23 @@ def take_reached(x: Array, window: Window, tap: Ints, spans: Spans) -> Array:
     first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
     starts = [a + u * s for a, s, (u, _) in zip(first, window.stride, spans, strict=True)]
     stops = [a + (v - 1) * s + 1 for a, s, (_, v) in zip(first, window.stride, spans, strict=True)]
-    return _cut(x, starts, stops, window.stride)
+    return cut(x, starts, stops, window.stride)
 
 
 def lay(p: Array, window: Window, spans: Spans, fill: float | int | bool = 0) -> Array:
     """`p`, known for the outputs in `spans`, over all outputs."""
-    return _pad(p, [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)], fill)
+    return pad_axes(p, [(u, o - v, 0) for (u, v), o in zip(spans, window.output, strict=True)], fill)
 
 
 def at_outputs(y: Array, spans: Spans) -> Array:
     """The outputs in `spans`."""
-    return _cut(y, [u for u, _ in spans], [v for _, v in spans])
+    return cut(y, [u for u, _ in spans], [v for _, v in spans])
 
 
-# Written out once a tap, what changes nothing would be most of the time that it takes to trace a small program.
+# Where there is nothing to cut or to pad nothing is traced: once a tap, that would take most of a small program's time.
 
 
-def _cut(a: Array, starts: Sequence[int], stops: Sequence[int], strides: Sequence[int] | None = None) -> Array:
+def cut(a: Array, starts: Sequence[int], stops: Sequence[int], strides: Sequence[int] | None = None) -> Array:
     """`a[:, start:stop:stride, ..., :]` on every spatial axis."""
     strides = strides or (1,) * len(starts)
     if not any(starts) and tuple(stops) == a.shape[1:-1] and all(s == 1 for s in strides):
@@ -122,11 +122,12 @@ def _cut(a: Array, starts: Sequence[int], stops: Sequence[int], strides: Sequenc
     return lax.slice(a, (0, *starts, 0), (a.shape[0], *stops, a.shape[-1]), (1, *strides, 1))
 
 
-def _pad(a: Array, edges: Sequence[tuple[int, int, int]], fill: float | int | bool = 0) -> Array:
+def pad_axes(a: Array, edges: Sequence[tuple[int, int, int]], fill: Array | float | bool = 0) -> Array:
     """`a` with cells before, behind and between its own on every spatial axis."""
     if not any(map(any, edges)):
         return a
-    return lax.pad(a, np.asarray(fill, a.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    filling = fill if isinstance(fill, Array) else np.asarray(fill, a.dtype)
+    return lax.pad(a, filling, [(0, 0, 0), *edges, (0, 0, 0)])
 
 
 def scatter(
@@ -151,8 +152,8 @@ def scatter(
 def crop_to_input(positions: Array, window: Window) -> Array:
     """What lies at padded positions `n * input_dilation + low`, for every input cell n."""
     rows = zip(window.padding, window.dilated, positions.shape[1:-1], strict=True)
-    positions = _pad(positions, [(-low, low + n - p, 0) for (low, _), n, p in rows])
-    return _cut(positions, (0,) * window.rank, positions.shape[1:-1], window.input_dilation)
+    positions = pad_axes(positions, [(-low, low + n - p, 0) for (low, _), n, p in rows])
+    return cut(positions, (0,) * window.rank, positions.shape[1:-1], window.input_dilation)
 
 
 def phase_counts(window: Window) -> Ints:
@@ -185,7 +186,7 @@ class _Phases:
     def _read(self, array: Array, tap: Ints) -> Array:
         if id(array) not in self._padded:
             highs = [max(m - o, 0) for m, o in zip(self.count, self.window.output, strict=True)]
-            padded = _pad(array, [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)])
+            padded = pad_axes(array, [(low, high, 0) for low, high in zip(self.farthest, highs, strict=True)])
             # Read by several taps, the pad is worth making once; see `pad_to_reach`.
             padded = lax.optimization_barrier(padded) if any(self.farthest) else padded
             self._padded[id(array)] = (array, padded)
@@ -193,7 +194,7 @@ class _Phases:
         offsets = (t * d // s for t, d, s in zip(tap, self.window.dilation, self.window.stride, strict=True))
         starts = [far - q for far, q in zip(self.farthest, offsets, strict=True)]
         stops = [a + m for a, m in zip(starts, self.count, strict=True)]
-        return _cut(padded, starts, stops)
+        return cut(padded, starts, stops)
 
 
 def interleave(phase_of: Callable[[Ints], Array | None], window: Window) -> Array:

@@ -28,6 +28,7 @@ from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.taps import pad_axes
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 
@@ -161,7 +162,7 @@ def _resize(x: Array, pairs: Sequence[Span]) -> Array:
     """`x` with zeros around its spatial axes, or cropped where a number is negative."""
     if not any(map(any, pairs)):
         return x
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pairs), (0, 0, 0)])
+    return pad_axes(x, [(low, high, 0) for low, high in pairs])
 
 
 def pad_fwd(x: Array, border: Border) -> tuple[Array, None]:

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import unpadded
 from jaxcnnbp.hand_written import unify_varying_axes
-from jaxcnnbp.taps import crop_to_input, pad_to_reach
+from jaxcnnbp.taps import crop_to_input, pad_axes, pad_to_reach
 
 Reader = Callable[[Array], Array]
 
@@ -35,7 +35,7 @@ def in_rows(x: Array, window: Window, fill: Any = 0) -> Array:
     padded = pad_to_reach(x, window, fill)
     rows = _rows(window)
     whole = [(0, m * s - n, 0) for m, s, n in zip(rows, window.stride, padded.shape[1:-1], strict=True)]
-    return lax.pad(padded, jnp.zeros((), x.dtype), [(0, 0, 0), *whole, (0, 0, 0)]).reshape(_laid(x, window))
+    return pad_axes(padded, whole).reshape(_laid(x, window))
 
 
 def cells_in_rows(window: Window) -> Array:

@@ -12,13 +12,12 @@ not mirrored. Sums are held in `wide` precision.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
@@ -37,14 +36,13 @@ from jaxcnnbp.taps import Reader, gather, scatter, without_crop
 
 def forward_by_taps(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The meaning of a convolution: one matrix product a tap."""
-    patches = (p for _, p in gather(x, geometry.window))
-    return reduce(lax.add, map(partial(mix_channels, geometry=geometry), patches, at_each_tap(kernel)))
+    matrices = at_each_tap(kernel)
+    return reduce(lax.add, (mix_channels(p, matrices[tap], geometry) for tap, p in gather(x, geometry.window)))
 
 
 def input_grad_by_taps(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The meaning of the input gradient: every tap sends `delta k^T` back to the cell it read."""
-    matrices = at_each_tap(swap_group_channels(kernel, geometry.groups))
-    transposed = dict(zip(geometry.window.tap_indices(), matrices, strict=True))
+    transposed = at_each_tap(swap_group_channels(kernel, geometry.groups))
 
     def sent_back(tap: Ints, read: Reader) -> Array:
         return mix_channels(read(delta), transposed[tap], geometry)
@@ -151,10 +149,12 @@ def _convolved_with_delta(
 # What follows is written out once a tap, in `lax`: an operator of `jnp` takes several times as long to trace.
 
 
-def at_each_tap(kernel: Array) -> Sequence[Array]:
-    """k[t] for every tap, in row-major order."""
-    taps, (rows, columns) = math.prod(kernel.shape[:-2]), kernel.shape[-2:]
-    return lax.split(lax.reshape(kernel, (taps * rows, columns)), (rows,) * taps)
+def at_each_tap(kernel: Array) -> dict[Ints, Array]:
+    """k[t] for every tap t."""
+    *size, rows, columns = kernel.shape
+    taps = list(np.ndindex(*size))
+    matrices = lax.split(lax.reshape(kernel, (len(taps) * rows, columns)), (rows,) * len(taps))
+    return dict(zip(taps, matrices, strict=True))
 
 
 def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -164,7 +164,7 @@ def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
         return lax.dot_general(p, kernel, numbers, geometry.precision, wide(p.dtype))
     groups, depth = geometry.groups, kernel.shape[0]
     if depth == 1:
-        return _scale_channels(p, kernel, groups)
+        return scale_channels(p, kernel)
     split = p.reshape(*p.shape[:-1], groups, depth)
     by_group = kernel.reshape(depth, groups, -1)
     numbers = (((split.ndim - 1,), (0,)), ((split.ndim - 2,), (1,)))
@@ -186,9 +186,9 @@ def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
     return jnp.moveaxis(by_group, 0, 1).reshape(a.shape[-1], -1)
 
 
-def _scale_channels(p: Array, weights: Array, groups: int) -> Array:
+def scale_channels(p: Array, weights: Array) -> Array:
     """Depthwise: `[... x g] * [1 x g * m] -> [... x g * m]`."""
-    channels = weights.shape[-1]
+    groups, channels = p.shape[-1], weights.shape[-1]
     if channels != groups:
         each = lax.broadcast_in_dim(p, (*p.shape, channels // groups), range(p.ndim))
         p = lax.reshape(each, (*p.shape[:-1], channels))

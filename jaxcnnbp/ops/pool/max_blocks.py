@@ -20,7 +20,7 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import crop_to_input, phase_counts
+from jaxcnnbp.taps import crop_to_input, cut, pad_axes, phase_counts
 
 
 def blocks_reached(window: Window) -> Ints:
@@ -32,17 +32,17 @@ def send_to_blocks(delta: Array, taps: Array, window: Window) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), one comparison a position and block that a window reaches into."""
     dtype, blocks, reach = delta.dtype, phase_counts(window), blocks_reached(window)
     rows = zip(reach, blocks, window.output, strict=True)
-    fill = [(0, 0, 0), *((q - 1, max(m - o, 0), 0) for q, m, o in rows), (0, 0, 0)]
+    edges = [(q - 1, max(m - o, 0), 0) for q, m, o in rows]
     if prod(reach) > 1:
         delta = cast(delta, wide(dtype))
-    padded = [lax.pad(a, jnp.zeros((), a.dtype), fill) for a in (delta, taps.astype(jnp.int32))]
+    padded = [pad_axes(a, edges) for a in (delta, taps.astype(jnp.int32))]
     batch, channels = delta.shape[0], delta.shape[-1]
     laid = (batch, *(n for m in blocks for n in (m, 1)), channels)
 
     def sent_from(q: Ints) -> Array:
         starts = [n - 1 - back for n, back in zip(reach, q, strict=True)]
         stops = [a + m for a, m in zip(starts, blocks, strict=True)]
-        read = (lax.slice(a, (0, *starts, 0), (batch, *stops, channels)).reshape(laid) for a in padded)
+        read = (cut(a, starts, stops).reshape(laid) for a in padded)
         sent, winner = read
         return jnp.where(winner == _numbers(window, q), sent, jnp.zeros((), sent.dtype))
 

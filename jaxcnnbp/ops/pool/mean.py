@@ -22,7 +22,7 @@ from jaxcnnbp.geometry.window import dual, keep_axes
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool.joining import Operation, join_windows
-from jaxcnnbp.taps import cells, gather, pad_to_reach, scatter
+from jaxcnnbp.taps import cells, gather, pad_axes, pad_to_reach, scatter
 
 # Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
 LONG = 64
@@ -132,7 +132,7 @@ def _copy_blocks(y: Array, window: Window) -> Array:
     copied = jnp.broadcast_to(spread, (batch, *blocks, channels))
     whole = [o * k for o, k in zip(extents, window.size, strict=True)]
     rests = [(0, n - m, 0) for n, m in zip(window.spatial, whole, strict=True)]
-    return lax.pad(copied.reshape(batch, *whole, channels), jnp.zeros((), y.dtype), [(0, 0, 0), *rests, (0, 0, 0)])
+    return pad_axes(copied.reshape(batch, *whole, channels), rests)
 
 
 def _divide_by_cells(y: Array, window: Window, count_padding: bool) -> Array:

@@ -30,6 +30,7 @@ from jaxcnnbp.ops.conv.cpu.im2col import by_blocks, images_a_block
 from jaxcnnbp.ops.conv.forms import kernel_grad_as_forward
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.numerics import wide
+from jaxcnnbp.taps import pad_axes
 
 
 def forward_by_columns(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -103,7 +104,7 @@ class Blocks:
         """`[blocks x (leading taps, columns read, in)]`."""
         window, (batch, channels) = self.window, (x.shape[0], x.shape[-1])
         edges = [(low, high, 0) for low, high in self._edges()]
-        padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        padded = pad_axes(x, edges)
         stepped = padded.reshape(batch, *self.extents[:-1], self.count + self.reach - 1, self.step * channels)
         pieces = []
         for tap, q, columns in self._pieces():
@@ -127,7 +128,7 @@ class Blocks:
             start += columns * channels
         crop = [(-low, -high, 0) for low, high in self._edges()]
         positions = functools.reduce(jnp.add, laid).reshape(batch, *self.extents, channels)
-        return lax.pad(positions, zero, [(0, 0, 0), *crop, (0, 0, 0)])
+        return pad_axes(positions, crop)
 
     def _pieces(self) -> Iterator[tuple[Ints, int, int]]:
         """The leading taps, how many blocks further, and how many columns of that block are read."""

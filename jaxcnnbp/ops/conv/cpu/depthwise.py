@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +21,11 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
-from jaxcnnbp.ops.conv.forms import forward_by_taps
+from jaxcnnbp.ops.conv.forms import at_each_tap, forward_by_taps, scale_channels
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import lay, pad_once, reached, take_reached
+from jaxcnnbp.taps import lay, pad_axes, pad_once, reached, take_reached
 
 
 def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -38,9 +37,10 @@ def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 
     def shifted(x: Array, kernel: Array) -> Array:
         total = jnp.zeros((x.shape[0], *window.output, x.shape[-1]), sum_type)
+        weights = at_each_tap(cast(kernel, sum_type))
         for tap, spans in reached(window):
-            p = take_reached(x, window, tap, spans)
-            total = total + lay(_weighted(p, kernel[tap], sum_type), window, spans)
+            p = cast(take_reached(x, window, tap, spans), sum_type)
+            total = lax.add(total, lay(scale_channels(p, weights[tap]), window, spans))
         return cast(total, geometry.output_dtype or x.dtype)
 
     return fusion_barrier(shifted, x, kernel, guard=kernel)
@@ -48,17 +48,18 @@ def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 
 def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """Every tap's products at the positions that it read, with gaps of the stride, added up."""
-    window, sum_type = geometry.window, wide(delta.dtype)
+    window, dtype, sum_type = geometry.window, delta.dtype, wide(delta.dtype)
 
     def shifted(delta: Array, kernel: Array) -> Array:
         total = jnp.zeros((delta.shape[0], *window.spatial, delta.shape[-1]), sum_type)
+        delta, weights = cast(delta, sum_type), at_each_tap(cast(kernel, sum_type))
         for tap, _ in reached(window):
             first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
             last = [a + (o - 1) * s for a, o, s in zip(first, window.output, window.stride, strict=True)]
             rows = zip(first, last, window.spatial, window.stride, strict=True)
             edges = [(a, n - 1 - b, s - 1) for a, b, n, s in rows]
-            total = total + _laid(_weighted(delta, kernel[tap], sum_type), edges)
-        return cast(total, delta.dtype)
+            total = lax.add(total, pad_axes(scale_channels(delta, weights[tap]), edges))
+        return cast(total, dtype)
 
     return fusion_barrier(shifted, delta, kernel, guard=kernel)
 
@@ -199,12 +200,3 @@ def _unravel(number: Array | int, shape: Ints) -> list[Array]:
 def _block(a: Array, corner: list[Array], size: Ints, ends: int) -> Array:
     """The block of `size` at `corner` on the leading axes, whole on the `ends` last ones."""
     return lax.dynamic_slice(a, (*corner, *(np.zeros((), corner[0].dtype),) * ends), (*size, *a.shape[-ends:]))
-
-
-def _weighted(p: Array, weights: Array, sum_type: Any) -> Array:
-    """`[... x c] o [1 x c]`."""
-    return cast(p, sum_type) * cast(lax.expand_dims(weights[0], range(p.ndim - 1)), sum_type)
-
-
-def _laid(p: Array, edges: list[tuple[int, int, int]]) -> Array:
-    return lax.pad(p, jnp.zeros((), p.dtype), [(0, 0, 0), *edges, (0, 0, 0)])

@@ -16,11 +16,12 @@ import math
 from dataclasses import replace
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv.forms import forward_by_lax
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.taps import pad_axes
 
 # Products in one row of outputs, and columns, from which on both cores of two were at work.
 ROW_PRODUCTS, ROW_COLUMNS = 10_000_000, 120
@@ -71,7 +72,7 @@ class _LongRows:
         _, height, columns, channels = x.shape
         whole = (self.output[0] - self.height) * self.stride_y + self.read
         edges = [(self.top, whole - self.top - height, 0), (self.left, self.slot - self.left - columns, 0)]
-        padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        padded = pad_axes(x, edges)
         if self.strips > 1:
             starts = [n * self.height * self.stride_y for n in range(self.strips)]
             padded = jnp.stack([padded[:, a : a + self.read] for a in starts], 1)

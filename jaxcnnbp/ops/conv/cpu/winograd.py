@@ -41,6 +41,7 @@ from jaxcnnbp.ops.conv.cpu.im2col import largest_divisor
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual
 from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.taps import pad_axes
 
 Parts = list[Array]  # ends and middles of one axis, or of both: [ends of ends, middles of ends, ...]
 
@@ -117,7 +118,7 @@ class _Strips:
         (top, _), (left, _) = self.window.padding
         height, width = 2 * self.high + 2, 2 * self.wide + 2
         edges = [(top, height - top - self.x.shape[1], 0), (left, width - left - self.x.shape[2], 0)]
-        padded = lax.pad(cast(self.x, self.sum_type), jnp.zeros((), self.sum_type), [(0, 0, 0), *edges, (0, 0, 0)])
+        padded = pad_axes(cast(self.x, self.sum_type), edges)
         step = 2 * self.rows
         strips = [padded[:, step * s : step * s + step + 2] for s in range(self.count)]
         whole = padded if self.count == 1 else jnp.stack(strips, 1)
@@ -126,7 +127,7 @@ class _Strips:
     def blocks_of_outputs(self, delta: Array) -> Array:
         """`(blocks, strips, 2 rows, 2 tiles, out)`."""
         edges = [(0, 2 * n - o, 0) for n, o in zip((self.high, self.wide), self.window.output, strict=True)]
-        padded = lax.pad(cast(delta, self.sum_type), jnp.zeros((), self.sum_type), [(0, 0, 0), *edges, (0, 0, 0)])
+        padded = pad_axes(cast(delta, self.sum_type), edges)
         return padded.reshape(-1, self.size, 2 * self.rows, 2 * self.wide, delta.shape[-1])
 
     def tiles(self, inputs: Array) -> Parts:
