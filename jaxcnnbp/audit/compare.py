@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcnnbp.audit.checks import CHEAP, CHECKS, Case, checked
 from jaxcnnbp.audit.complaints import by_hand, weighed, weighed_output
-from jaxcnnbp.audit.finite import Slope, slope_of
+from jaxcnnbp.audit.finite import Slope
 from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, errors_of
 from jaxcnnbp.audit.oracle.rule import widened
@@ -112,9 +112,7 @@ def compare_gradients(
         truth = None if expected is None else _expected(expected, problem)
         trial = trial_of(problem, fun, reference, cotangents, seed, timing)
         yardstick = Yardstick(problem, fun, reference, trial, tolerance, truth, dict(spatial or {}), oracle, seed)
-        rows = [
-            _gradient_row(i, problem, trial, yardstick, finite_differences, seed) for i in range(len(problem.names))
-        ]
+        rows = [_gradient_row(i, problem, trial, yardstick, finite_differences) for i in range(len(problem.names))]
         case = Case(problem, fun, trial, yardstick, seed, compare_gradients)
         rows = checked(weighed(rows, trial, yardstick), checks, case)
         outputs = [_output_row(name, trial, yardstick) for name in trial.cotangents if "value" in checks]
@@ -132,6 +130,7 @@ def compare_gradients(
             trial.rules,
             yardstick.no_oracle,
             _blamed(rows, trial, yardstick),
+            yardstick.by_reference or yardstick.expected is not None,
         )
 
 
@@ -174,16 +173,14 @@ def _require_checks(checks: Sequence[str]) -> None:
         raise ValueError(f"`checks` (={checks!r}) must be a sequence of some of {', '.join(map(repr, CHECKS))}.")
 
 
-def _gradient_row(
-    place: int, problem: Problem, trial: Trial, yardstick: Yardstick, differences: bool, seed: int
-) -> Row:
-    name, judge = problem.names[place], yardstick.judge
+def _gradient_row(place: int, problem: Problem, trial: Trial, yardstick: Yardstick, differences: bool) -> Row:
+    name, wide = problem.names[place], yardstick.wide
     truth, allowed, reason = yardstick.gradient(place)
     autodiff = None if trial.autodiff is None else trial.autodiff.gradients[place]
     maps = Maps(trial.manual.gradients[place], autodiff, truth, allowed)
     slope = None
-    if differences and judge is not None and truth.size > 0 and yardstick.expected is None:
-        slope = slope_of(judge, place, truth, *by_hand(place, maps, yardstick), seed)
+    if differences and wide is not None and truth.size > 0 and yardstick.expected is None:
+        slope = wide.differences.slope(place, truth, *by_hand(place, maps, yardstick))
     known = zip(problem.names, yardstick.truth.gradients, strict=False)
     others = {n: gradient for i, (n, gradient) in enumerate(known) if i != place}
     return _row(name, trial.dtypes[place], maps, yardstick.layout(name, truth.shape, place), reason, slope, others)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MOST_OUTPUTS = 8
 # How much further than autodiff's, in the same dtype, the roundings of a rule may be off whose formula is right.
 WORSE_THAN_AUTODIFF = 4.0
+# What is off by less than this share is told as one, for it may be a tolerance that the author knows.
+SMALL = 1e-3
 # A slope may be off by this much of the gradient's length, beyond the estimated error of the difference.
 ALONG = 1e-3
 
@@ -55,7 +57,7 @@ def weighed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> list[Row
         hands = [trusted(by_hand(i, row.maps, yardstick), truth, wide) for i, (row, truth) in enumerate(known)]
         found = _together(found, kinked, hands, wide.differences, OF_ELEMENT)
     checked = _each_output(found, trial, yardstick, wide)
-    return checked if wide.judge.cuts or yardstick.by_reference else [_by_slope(row) for row in checked]
+    return checked if yardstick.by_reference else [_by_slope(row, wide.judge.cuts) for row in checked]
 
 
 def by_hand(place: int, maps: Maps, yardstick: Yardstick) -> Hand:
@@ -63,7 +65,7 @@ def by_hand(place: int, maps: Maps, yardstick: Yardstick) -> Hand:
     wide, rule = yardstick.wide, yardstick.rule_for(maps)
     if wide is None or rule is None or yardstick.formula is None:
         return Hand(maps.manual, maps.allowed)
-    return Hand(rule.gradients[place], yardstick.formula[place])
+    return Hand(rule.gradients[place], yardstick.formula.gradients[place])
 
 
 def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wide) -> tuple[Row, bool]:
@@ -99,10 +101,10 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
     """The row of an output by its formula, and by what autodiff's forward pass rounds."""
     wide = yardstick.wide
     rule = yardstick.rule_for(row.maps)
-    if wide is None or rule is None or yardstick.tolerance_of(row.name) is not None:
+    if wide is None or rule is None or yardstick.formula is None or yardstick.tolerance_of(row.name) is not None:
         return row
     truth, hand = wide.judge.truth.outputs[row.name], rule.outputs[row.name]
-    off = ~(distance(hand, truth) <= wide.allowed_of_output(row.name))
+    off = ~(distance(hand, truth) <= yardstick.formula.outputs[row.name])
     if off.any():
         return row if row.wrong else replace(row, complaint=_formula_words(off, hand, truth))
     if not row.wrong or row.maps.autodiff is None:
@@ -118,6 +120,7 @@ NO_BETTER = "the formula is right in float64, and autodiff rounds no better"
 CUT = (
     "there is no oracle, and `fun` stops a gradient ({}), which differences do not see; pass `reference` or `expected`"
 )
+UNSEEN = "{} says otherwise, which does not see that `fun` stops gradients ({})"
 ROUGH_ORACLE = (
     ": a rule of JAX's that it keeps is rough; solve more closely (`rtol` of `odeint`), or pass `reference` or"
     " `expected`"
@@ -133,7 +136,8 @@ def _formula_words(off: np.ndarray, hand: np.ndarray, truth: np.ndarray) -> str:
     worst = tuple(map(int, np.unravel_index(int(np.argmax(gap)), gap.shape)))
     says = " instead of ".join(table.apart(hand[worst].item(), truth[worst].item()))
     at = f", worst at {table.index(worst)}" if worst else ""
-    return f"the formula is wrong: in float64 {table.some(int(off.sum()), off.size)} off{at}: {says}"
+    share = f" ({gap[worst] / abs(truth[worst]):.0e} of it)" if 0 < gap[worst] < SMALL * abs(truth[worst]) else ""
+    return f"the formula is wrong: in float64 {table.some(int(off.sum()), off.size)} off{at}: {says}{share}"
 
 
 def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str) -> str:
@@ -160,17 +164,25 @@ def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: 
 
 def _each_output(rows: Sequence[Row], trial: Trial, yardstick: Yardstick, wide: Wide) -> list[Row]:
     """The gradients of one output at a time: of a small one beside a large one an error would not show."""
-    checked = list(rows)
     if not 1 < len(trial.cotangents) <= MOST_OUTPUTS:
-        return checked
+        return list(rows)
+    off: list[dict[str, int]] = [{} for _ in rows]
     for name in trial.cotangents:
-        for place, (found, true, allowed) in enumerate(_of_output(name, trial, yardstick, wide)):
-            row = checked[place]
-            wrong = int((~(distance(found, true) <= allowed)).sum())
-            if wrong and row.ok and not row.excuse:
-                says = f"{table.some(wrong, found.size)} wrong for the output `{name}` alone"
-                checked[place] = replace(row, complaint=says)
-    return checked
+        for counts, (found, true, allowed) in zip(off, _of_output(name, trial, yardstick, wide), strict=True):
+            if wrong := int((~(distance(found, true) <= allowed)).sum()):
+                counts[name] = wrong
+    return [_with_outputs(*pair, len(trial.cotangents)) for pair in zip(rows, off, strict=True)]
+
+
+def _with_outputs(row: Row, off: dict[str, int], outputs: int) -> Row:
+    """A row with how many of its elements are wrong for some of the `outputs` alone."""
+    which = ", ".join(f"`{name}`" for name in off)
+    if off and row.ok and not row.excuse:
+        count = table.some(max(off.values()), row.maps.manual.size)
+        return replace(row, complaint=f"{count} wrong for the output {which} alone")
+    if 0 < len(off) < outputs and not row.ok and not row.hint:
+        return replace(row, hint=f"the right gradient but for what comes from the output {which}")
+    return row
 
 
 def _of_output(
@@ -182,15 +194,17 @@ def _of_output(
     only = {other: c if other == name else np.zeros_like(c) for other, c in given.items()}
     truth = wide.judge.gradients(cotangents=only)
     manual = wide.by_rules(only) if formula else trial.again(only)
-    allowed = yardstick.allowed_for(truth, only, wide)
+    allowed = yardstick.allowed_for(truth, manual, only, wide)
     return list(zip(manual.gradients, truth.gradients, allowed, strict=True))
 
 
-def _by_slope(row: Row) -> Row:
+def _by_slope(row: Row, cuts: str) -> Row:
     slope = row.slope
     if slope is None or not slope.smooth:
         return row
     measured = f"a finite difference along a random direction, {table.number(slope.measured)}"
+    if cuts:
+        return replace(row, excuse=row.excuse or UNSEEN.format(measured, cuts)) if row.ok and not slope.agrees else row
     if not slope.manual_agrees and row.ok:
         against = f"contradicted by {measured}: the gradient says {table.number(slope.manual)}"
         return replace(row, complaint=against)
@@ -215,7 +229,8 @@ def _along(row: Row, place: int, differences: Differences) -> Row:
     if row.wrong or row.complaint or not manual.size:
         return row
     for moves in differences.directions(place):
-        found, slope = differences.along(moves), float(np.sum(manual * moves[place]).real)
+        slope = float(np.sum(manual * moves[place]).real)
+        found = differences.along(moves, slope)
         length = float(np.linalg.norm(manual)) + abs(slope) + abs(found.value)
         if found.smooth and not abs(found.value - slope) <= 4 * found.error + ALONG * length:
             says = f"{table.number(found.value)}: the gradient says {table.number(slope)}"

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from jaxcnnbp.audit.finite import Derivative, derivative, scale_of
-from jaxcnnbp.audit.interpreter import NARROW_ONLY, has, holding
+from jaxcnnbp.audit.finite import Derivative, Slope, derivative, scale_of, slope_of
+from jaxcnnbp.audit.interpreter import NARROW_ONLY, equations, holding
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
@@ -90,18 +90,25 @@ class Differences:
             for unit in (1.0, 1j) if np.iscomplexobj(manual) else (1.0,):
                 direction = np.zeros(manual.shape, manual.dtype)
                 direction[index] = unit
-                part = self.along({place: direction})
+                claimed = float((manual[index] * unit).real)
+                part = self.along({place: direction}, claimed)
                 # Along i the value changes by the negative of the gradient's imaginary part.
-                found += part.nearest(float((manual[index] * unit).real)) * np.conj(unit)
+                found += part.nearest(claimed) * np.conj(unit)
                 error += 4 * part.error
                 width[index] += 0.0 if part.smooth else part.right - part.left
             truth[index], allowed[index] = found, error
         return Measured(truth, allowed, width)
 
-    def along(self, moves: Moves) -> Derivative:
-        """The derivative where the inputs at some places move at once, each in its direction."""
+    def along(self, moves: Moves, claimed: float) -> Derivative:
+        """The derivative where the inputs at some places move at once, each in its direction; what is claimed of it."""
         scale = max(*(scale_of(self.inputs[place]) for place in moves), 1e-3)
-        return derivative(lambda t: self._value(moves, t), scale, self.numbers.unit, self._magnitude)
+        return derivative(lambda t: self._value(moves, t), scale, self.numbers.unit, self._magnitude, claimed)
+
+    def slope(self, place: int, truth: np.ndarray, manual: np.ndarray, allowed: np.ndarray) -> Slope:
+        """What the derivative in one random direction says of the gradients of the input at `place`."""
+        along = normal(np.random.default_rng((self.seed, place)), truth.shape, truth.dtype)
+        found = self.along({place: along}, float(np.sum(truth * along).real))
+        return slope_of(found, truth, manual, allowed, along)
 
     def directions(self, place: int) -> Iterator[Moves]:
         """Directions of one input: all of it grows, as it is or by the same amount, and random ones."""
@@ -186,7 +193,7 @@ def _candidates(flat: Callable[..., Any], problem: Problem) -> Iterator[Callable
 def _by_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:
     with without_rules():
         closed, shape = lax_trace(flat, problem)
-    if has(closed.jaxpr, lambda eqn: eqn.primitive.name in NARROW_ONLY and eqn.primitive.name not in DRAWS):
+    if not {eqn.primitive.name for eqn in equations(closed.jaxpr)}.isdisjoint(set(NARROW_ONLY) - set(DRAWS)):
         raise NotImplementedError("A part of `fun` computes in its own dtype.")
     return _by_reading(closed, sorted(shape), problem)
 
@@ -254,7 +261,7 @@ def _without(flat: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_float64(compute: Callable[..., dict[str, Any]]) -> Callable[[Inputs], dict[str, np.ndarray]]:
     """`compute` of arrays in float64, compiled where it can be."""
-    compiled = jax.jit(compute)
+    compiled = jax.jit(compute, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes longest
     chosen: list[Callable[..., Any]] = []
 
     def run(inputs: Inputs) -> dict[str, np.ndarray]:

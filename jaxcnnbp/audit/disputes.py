@@ -62,7 +62,7 @@ def told(disputed: np.ndarray, place: int, hand: Hand, wide: Wide, oracle: np.nd
     # of both it may lie outside, by as much as the two are apart.
     both = np.abs(width) if (width > 0).any() and (width < 0).any() else 0.0 * width
     for moves in found.directions(place):
-        along = found.along(moves)
+        along = found.along(moves, _slope(hand, moves[place]))
         room = hand.room + (0.0 if along.smooth else both)
         if not _is_along(moves, along, {place: hand._replace(room=room)}, OF_ELEMENT):
             return Told(False, at_kink)
@@ -72,9 +72,9 @@ def told(disputed: np.ndarray, place: int, hand: Hand, wide: Wide, oracle: np.nd
 def jointly(hands: Sequence[Hand], names: Sequence[str], differences: Differences, of_length: float) -> str:
     """What speaks against gradients that are each right by themselves; "" if nothing does."""
     for moves in differences.joint_directions() if len(hands) > 1 else ():
-        along = differences.along(moves)
+        slope = sum(_slope(hands[place], d) for place, d in moves.items())
+        along = differences.along(moves, slope)
         if along.smooth and not _is_along(moves, along, dict(enumerate(hands)), of_length):
-            slope = sum(_slope(hands[place], d) for place, d in moves.items())
             which = ", ".join(f"`{name}`" for name in names)
             return (
                 f"contradicted by a finite difference along which {which} change together,"

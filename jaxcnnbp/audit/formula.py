@@ -23,7 +23,7 @@ from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.differences import Differences, differences_in
 from jaxcnnbp.audit.interpreter import Kept, Reading, wide_dtype
-from jaxcnnbp.audit.measure import largest
+from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, furthest, in_float64, is_near, oracle_of, pull
@@ -35,7 +35,7 @@ OF_ELEMENT = 1e-6
 # Rules sum in another order, and by other steps, than the oracle whose noise is measured; each element counts for
 # itself, so that a small one beside a large one is judged, and in one of the runs it moves by a fair share.
 OF_NOISE, NOISE_RUNS = 64.0, 4
-FLOAT64 = unit_roundoff(np.float64)
+FLOAT64, TINY = unit_roundoff(np.float64), float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Wide:
         except REFUSALS:  # whatever keeps it from float64, it is no fault of the rule
             return None
 
-    def by_rules(self, cotangents: Arrays, sample: int | None = None) -> Pass:
-        """What the rules give; with a `sample`, where each of their steps rounds as the function's dtype does."""
+    def by_rules(self, cotangents: Arrays, sample: int | None = None, unit: float = FLOAT64) -> Pass:
+        """What the rules give; with a `sample`, where each of their steps rounds by `unit`."""
         if self.closed is None:
             raise NotImplementedError("The rules of `fun` do not run in float64.")
         generator = np.random.default_rng((self.seed, 1, sample or 0))
-        noise = None if sample is None else Noise(generator, NOISE_UNITS, lambda _: unit_roundoff(self.dtype))
+        noise = None if sample is None else Noise(generator, NOISE_UNITS, lambda _: unit)
         leaves = jax.tree.leaves((self.problem.inputs, self.problem.others, cotangents))
         with in_float64():
             found = Reading(noise, kept=self._kept).run(self.closed, *map(jnp.asarray, leaves))
@@ -94,39 +94,44 @@ class Wide:
         names = sorted(cotangents)
         return Pass(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))
 
-    def allowed(self, truth: Pass, cotangents: Arrays | None = None) -> list[np.ndarray]:
-        """What each gradient by a right formula may be off by."""
-        return list((self._rooms if cotangents is None else self._rooms_of(truth, cotangents)).gradients)
-
-    def allowed_of_output(self, name: str) -> np.ndarray:
-        """What the output `name` by a right formula may be off by."""
-        return self._rooms.outputs[name]
-
-    @cached_property
-    def _rooms(self) -> Pass:
-        return self._rooms_of(self.judge.truth, None)
-
-    def _rooms_of(self, truth: Pass, cotangents: Arrays | None) -> Pass:
+    def allowed(self, truth: Pass, found: Pass, cotangents: Arrays) -> Pass:
+        """What each element by the rules, `found`, may be off by where their formula is right."""
         runs = (self.judge.gradients(i + 1, lambda _: FLOAT64, cotangents) for i in range(NOISE_RUNS))
         rooms = furthest(runs, truth)
-        for true, room in rooms.beside(truth):  # in place: arrays may be large
-            room *= OF_NOISE
-            room += self.least_room(true)
+        off_by_little = False
+        for (true, room), (_, by_rule) in zip(rooms.beside(truth), found.beside(truth), strict=True):
+            room *= OF_NOISE  # in place: arrays may be large
+            room += self._of_element(true)
+            gap = distance(by_rule, true)
+            off_by_little |= bool(np.any((gap > room) & (gap <= room + _rounding(true))))
+        if off_by_little:  # no more than a rounding of the largest: what sums to it by the rule may explain it
+            with suppress(*REFUSALS):  # of a rule that cannot be disturbed
+                own = self._spread(cotangents, FLOAT64)
+                for room, spread in own.beside(rooms):
+                    np.maximum(room, OF_NOISE * spread, out=room)
         return rooms
 
     @cached_property
     def own_spread(self) -> Pass:
         """How far the gradients by the rules move where each of their own steps rounds as the function's dtype does."""
-        runs = (self.by_rules(self.cotangents, i + 1) for i in range(NOISE_RUNS))
-        return furthest(runs, self.rule or self.by_rules(self.cotangents))
+        return self._spread(self.cotangents, unit_roundoff(self.dtype))
+
+    def _spread(self, cotangents: Arrays, unit: float) -> Pass:
+        runs = (self.by_rules(cotangents, i + 1, unit) for i in range(NOISE_RUNS))
+        return furthest(runs, self.by_rules(cotangents))
 
     def least_room(self, truth: np.ndarray) -> np.ndarray:
-        """What each element of a right formula may be off by where noise moves nothing."""
-        size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
+        """What each element of a right formula may be off by where noise says nothing."""
+        return self._of_element(truth) + _rounding(truth)
+
+    def _of_element(self, truth: np.ndarray) -> np.ndarray:
         # Constants of a trace in the own dtypes are rounded.
         own = 0.0 if self.retraced else 16 * unit_roundoff(self.dtype)
-        floor = 16 * FLOAT64 * largest(truth) + 4 * float(jnp.finfo(np.float64).tiny)
-        return (OF_ELEMENT + own) * size + floor
+        return (OF_ELEMENT + own) * np.where(np.isfinite(truth), np.abs(truth), 0.0) + 4 * TINY
+
+
+def _rounding(truth: np.ndarray) -> float:
+    return 16 * FLOAT64 * largest(truth)
 
 
 def wide_of(

@@ -22,10 +22,14 @@ def hint_for(maps: Maps, wrong: np.ndarray, axes: Sequence[int], others: Mapping
         return "a NaN that the right gradient does not have"
     if not maps.manual.any():
         return "no gradient at all: every element is 0"
+    return _changed(maps, axes, others, "the right gradient") or _localised(maps, wrong)
+
+
+def _changed(maps: Maps, axes: Sequence[int], others: Mapping[str, np.ndarray], right: str) -> str:
     for words, changed in _changes(maps.oracle, axes, others):
         if changed.shape == maps.manual.shape and np.all(distance(maps.manual, changed) <= _slack(maps, changed)):
-            return words
-    return _scaled(maps) or _localised(maps, wrong)
+            return words.format(right)
+    return _scaled(maps).format(right)
 
 
 def _slack(maps: Maps, changed: np.ndarray) -> float:
@@ -38,20 +42,22 @@ def _slack(maps: Maps, changed: np.ndarray) -> float:
 def _changes(
     truth: np.ndarray, axes: Sequence[int], others: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    yield "the right gradient with its sign turned", -truth
+    yield "{} with its sign turned", -truth
     if np.iscomplexobj(truth):
-        yield "the complex conjugate of the right gradient", truth.conj()
+        yield "the complex conjugate of {}", truth.conj()
+        yield "the real part of {}", truth.real + 0j
+        yield "the imaginary part of {}", 1j * truth.imag
     if axes:
-        yield "the right gradient flipped on its spatial axes", np.flip(truth, tuple(axes))
+        yield "{} flipped on its spatial axes", np.flip(truth, tuple(axes))
     for axis in range(truth.ndim):
-        yield f"the right gradient flipped on axis {axis}", np.flip(truth, axis)
+        yield f"{{}} flipped on axis {axis}", np.flip(truth, axis)
     for a, b in combinations(range(truth.ndim), 2):
-        yield f"the right gradient with axes {a} and {b} transposed", np.swapaxes(truth, a, b)
+        yield f"{{}} with axes {a} and {b} transposed", np.swapaxes(truth, a, b)
     for axis in range(truth.ndim if truth.size * sum(truth.shape) < MOST_WORK else 0):
         for step in range(1, truth.shape[axis]):
-            yield f"the right gradient rolled by {step} along axis {axis}", np.roll(truth, step, axis)
+            yield f"{{}} rolled by {step} along axis {axis}", np.roll(truth, step, axis)
     for name, other in others.items():
-        yield f"the gradient of `{name}`", other
+        yield f"the gradient of `{name}`".replace("{", "{{").replace("}", "}}"), other
 
 
 def _scaled(maps: Maps) -> str:
@@ -63,24 +69,30 @@ def _scaled(maps: Maps) -> str:
         return ""
     factor = float(np.real(np.vdot(maps.oracle, maps.manual))) / energy
     near = np.all(distance(maps.manual, factor * maps.oracle) <= maps.allowed * max(1.0, abs(factor)))
-    return f"{factor:.6g} times the right gradient" if near else ""
+    return f"{factor:.6g} times {{}}" if near else ""
 
 
 def _localised(maps: Maps, wrong: np.ndarray) -> str:
-    """Where the wrong elements lie if they fill most of some slices, or of one side of a diagonal; what is there."""
-    share, where = max((*_slices(wrong), *_sides_of_diagonals(wrong)), default=(0.0, ""), key=lambda region: region[0])
-    what = _what_is(maps, wrong)
-    return f"the right gradient but for {where}{f': {what}' if what else ''}" if share > 0.5 else ""
+    """Where the wrong elements lie and what is there: slices that are changed, or slices or a side of a diagonal, most
+    of whose elements are wrong.
+    """
+    confined = _confined(wrong)
+    slices = ", ".join(f"axis {axis} {_listed(at)}" for axis, at in enumerate(confined) if len(at) < wrong.shape[axis])
+    block = Maps(*(None if a is None else a[np.ix_(*confined)] for a in (maps.manual, None, maps.oracle, maps.allowed)))
+    there = _what_is(block) or (block.manual.size > 1 and _changed(block, (), {}, "the right one there"))
+    if slices and there:
+        return f"the right gradient but for {slices}: {there}"
+    regions = [(float(wrong.sum() / block.manual.size), slices)] if slices else []
+    share, where = max((*regions, *_sides_of_diagonals(wrong)), default=(0.0, ""), key=lambda region: region[0])
+    there = _what_is(Maps(maps.manual[wrong], None, maps.oracle[wrong], maps.allowed[wrong]))
+    return f"the right gradient but for {where}{f': {there}' if there else ''}" if share > 0.5 else ""
 
 
-def _slices(wrong: np.ndarray) -> Iterator[tuple[float, str]]:
-    """The slices that hold all wrong elements, and the share of their elements that is wrong."""
-    places = [np.flatnonzero(wrong.any(tuple(b for b in range(wrong.ndim) if b != axis))) for axis in range(wrong.ndim)]
-    confined = {axis: at for axis, at in enumerate(places) if len(at) < wrong.shape[axis] and _listed(at)}
-    if confined:
-        where = ", ".join(f"axis {axis} {_listed(at)}" for axis, at in confined.items())
-        extents = [len(confined[axis]) if axis in confined else wrong.shape[axis] for axis in range(wrong.ndim)]
-        yield float(wrong.sum() / np.prod(extents)), where
+def _confined(wrong: np.ndarray) -> list[np.ndarray]:
+    """For each axis the places that hold all wrong elements, or all of them where that is not easily said."""
+    axes = range(wrong.ndim)
+    places = [np.flatnonzero(wrong.any(tuple(b for b in axes if b != axis))) for axis in axes]
+    return [at if _listed(at) else np.arange(wrong.shape[axis]) for axis, at in enumerate(places)]
 
 
 def _listed(places: np.ndarray) -> str:
@@ -102,8 +114,5 @@ def _sides_of_diagonals(wrong: np.ndarray) -> Iterator[tuple[float, str]]:
                 yield float(wrong.sum() / here.sum()), f"where axis {a} {relation} axis {b}"
 
 
-def _what_is(maps: Maps, wrong: np.ndarray) -> str:
-    found, right, allowed = (a[wrong] for a in (maps.manual, maps.oracle, maps.allowed))
-    if not found.any():
-        return "all 0 there"
-    return _scaled(Maps(found, None, right, allowed)).replace("gradient", "one there")
+def _what_is(there: Maps) -> str:
+    return "all 0 there" if not there.manual.any() else _scaled(there).format("the right one there")

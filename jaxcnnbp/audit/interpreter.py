@@ -11,7 +11,7 @@ author's are not in the trace any more (`own_rules`), except where JAX cannot di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,17 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, subjaxprs
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp._compat import jvp_of, scan_counts
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.noise import Noise, dtype_of
 from jaxcnnbp.audit.oracle.rule import apply, oracle_p
-from jaxcnnbp.audit.own_rules import is_cut
+from jaxcnnbp.audit.own_rules import cut_at
 from jaxcnnbp.audit.ties import record_ties
 from jaxcnnbp.transform.custom import is_of_this_package
-from jaxcnnbp.transform.interpreter import bind, evaluate, inner_traces
+from jaxcnnbp.transform.interpreter import bind, evaluate, inner_traces, opened
 
 Values = Sequence[Any]
 Kept = dict[Any, tuple[JaxprEqn, Any]]
@@ -74,7 +74,7 @@ class Reading:
         record_ties(eqn, values)
         if eqn.primitive.name in NARROW_ONLY:
             own = [_narrow(v, a.aval) for v, a in zip(values, eqn.invars, strict=True)]
-            return [_widen(v) for v in bind(eqn, own)]
+            return [_widen(v) for v in replace(self, noise=None).once(eqn, lambda: jax.jit(partial(bind, eqn)))(own)]
         if self.noise is not None:
             values = self.noise.on_inputs(eqn, values)
         outputs = bind(eqn, values, self._params(eqn))
@@ -131,9 +131,9 @@ def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
         held.append(value)
         return value
 
-    if cuts := _cuts(closed.jaxpr):
+    if cuts := cuts_of(closed):
         Reading(hold=note).run(closed, *args)
-        if len(held) < cuts:
+        if len(held) < len(cuts):
             raise NotImplementedError("`fun` stops a gradient inside a kernel.")
 
     compiled: Kept = {}
@@ -145,13 +145,17 @@ def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
     return reading
 
 
-def _cuts(jaxpr: Jaxpr) -> int:
-    return sum(map(is_cut, jaxpr.eqns)) + sum(map(_cuts, subjaxprs(jaxpr)))
+def cuts_of(closed: ClosedJaxpr) -> list[str]:
+    """Where the author stops gradients."""
+    return [place for eqn in equations(closed.jaxpr) if (place := cut_at(eqn))]
 
 
-def has(jaxpr: Jaxpr, wanted: Callable[[JaxprEqn], bool]) -> bool:
-    """Whether a trace holds an equation that is `wanted`, however deep."""
-    return any(map(wanted, jaxpr.eqns)) or any(has(inner, wanted) for inner in subjaxprs(jaxpr))
+def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """All of a trace, however deep."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in inner_traces(eqn):
+            yield from equations(opened(inner))
 
 
 # --- precision
@@ -282,7 +286,7 @@ def _rounding(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 
 def _stopped(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    return [reading.hold(values[0])] if reading.hold is not None and is_cut(eqn) else bind(eqn, values)
+    return [reading.hold(values[0])] if reading.hold is not None and cut_at(eqn) else bind(eqn, values)
 
 
 def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:

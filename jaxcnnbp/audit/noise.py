@@ -33,7 +33,7 @@ EXACT = frozenset(
 # Primitives that sum: their error grows with the terms, also where the terms cancel.
 SUMS = frozenset(
     "conv_general_dilated cumsum dot_general reduce_sum reduce_window_sum scatter-add scatter_add "
-    "ragged_dot numpy_oracle reduce_prod cumlogsumexp reduce_window".split()
+    "ragged_dot fft numpy_oracle reduce_prod cumlogsumexp reduce_window".split()
 )
 
 

@@ -91,12 +91,12 @@ def first_that_works(make: Callable[[tuple[type, ...]], Any], kinds: tuple[type,
             raise error from None
 
 
-def is_cut(eqn: JaxprEqn) -> bool:
-    """Whether the author stops a gradient here; JAX does so itself, in `jnp.linalg.solve` for one."""
+def cut_at(eqn: JaxprEqn) -> str:
+    """Where the author stops a gradient by this equation, or ""; JAX does so itself, in `jnp.linalg.solve` for one."""
     if eqn.primitive is not stop_gradient_p:
-        return False
+        return ""
     frames = eqn.source_info.traceback.frames if eqn.source_info.traceback else []
-    return bool(_place_of_cut((frame.function_name, frame.file_name, frame.line_num) for frame in frames))
+    return _place_of_cut((frame.function_name, frame.file_name, frame.line_num) for frame in frames)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def page_of(report: GradientReport, title: str, command: str = "") -> str:
     """
     lead = f'<p class="read">{READ if report.oracle else READ_ALONE}</p>'
     worst = "Of all gradients, by error in units of what is allowed."
-    words = "".join(f"<p>{escape(note)}</p>" for note in table.notes(report))
+    words = "".join(f"<p>{escape(note)}</p>" for note in (*table.faults(report), *table.notes(report)))
     sections = [
         f"<header><h1>{escape(title)}</h1>{_verdict(report)}</header>",
         _section("How to read this", lead),
@@ -75,7 +75,7 @@ def fragment_of(report: GradientReport) -> str:
         )
         return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
-    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes(report))
+    notes = "".join(f"<p>{escape(note)}</p>" for note in (*table.faults(report), *table.notes(report)))
     tables = "".join(grid(columns, report.rows) for columns in (table.ERRORS, table.WORST))
     return f"<div><p><b>{escape(table.title(report))}</b></p>{tables}{notes}</div>"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxcnnbp.audit.interpreter import Kept, Reading, has, holding
+from jaxcnnbp.audit.interpreter import Kept, Reading, cuts_of, equations, holding
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
@@ -102,6 +102,9 @@ class Oracle:
         self._inputs = [widened(a) for a in problem.inputs]
         self._others = jax.tree.leaves(problem.others)
         self._cotangents = {name: widened(cotangents[name]) for name in self._names}
+        self._held: Callable[[], Reading] | None = None
+        with suppress(*REFUSALS), in_float64():
+            self._held = holding(self.closed, *map(jnp.asarray, (*self._inputs, *self._others)))
 
     @cached_property
     def truth(self) -> Pass:
@@ -109,17 +112,9 @@ class Oracle:
         return self.gradients()
 
     @property
-    def cuts(self) -> bool:
-        """Whether the function stops a gradient where no value can be held: then a difference is not what it means."""
-        return self._held is None
-
-    @cached_property
-    def _held(self) -> Callable[[], Reading] | None:
-        try:
-            with in_float64():
-                return holding(self.closed, *map(jnp.asarray, (*self._inputs, *self._others)))
-        except REFUSALS:
-            return None
+    def cuts(self) -> str:
+        """Where the function stops gradients, if no value can be held there: a difference is not what it means."""
+        return "" if self._held else ", ".join(sorted(set(cuts_of(self.closed))))
 
     def gradients(
         self, sample: int | None = None, roundoff: Roundoff = unit_roundoff, cotangents: Arrays | None = None
@@ -141,33 +136,14 @@ class Oracle:
             named = dict(zip(self._names, map(np.asarray, outputs), strict=True))
             return Pass(named, tuple(map(np.asarray, gradients)))
 
-    def input(self, place: int) -> np.ndarray:
-        """The input at `place` in float64."""
-        return self._inputs[place]
-
-    @cached_property
-    def magnitude(self) -> float:
-        """The sum of the magnitudes that `value` contracts: what its rounding error is relative to."""
-        with np.errstate(all="ignore"):
-            return float(sum(np.sum(np.abs(self.truth.outputs[n] * c)) for n, c in self._cotangents.items()))
-
-    @np.errstate(all="ignore")
-    def value(self, place: int | None = None, step: Any = 0.0) -> float:
-        """The contracted output, with `step` added to the input at `place`."""
-        moved = [a if i != place else a + step for i, a in enumerate(self._inputs)]
-        with in_float64():
-            outputs = self._run(self._reading(), [jnp.asarray(a) for a in moved])
-            rows = zip(map(np.asarray, outputs), self._names, strict=True)
-            return float(sum(np.sum(y * self._cotangents[name]).real for y, name in rows))
-
     def outputs(self, *inputs: Any) -> dict[str, Any]:
         """The outputs at other inputs, to be called within `in_float64`."""
         return dict(zip(self._names, self._run(self._reading(), inputs), strict=True))
 
     def ties(self) -> dict[str, int]:
         """How often the function is at a place without a unique derivative, by operation."""
-        with counting() as counts:
-            self.value()
+        with counting() as counts, in_float64():
+            self.outputs(*map(jnp.asarray, self._inputs))
         return dict(counts)
 
     def _reading(self) -> Reading:
@@ -244,7 +220,7 @@ def lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, 
 
 def _runs_backward(jaxpr: Jaxpr) -> bool:
     """Whether a trace holds the backward pass of a NumPy oracle."""
-    return has(jaxpr, lambda eqn: eqn.primitive is oracle_p and eqn.params["backward"])
+    return any(eqn.primitive is oracle_p and eqn.params["backward"] for eqn in equations(jaxpr))
 
 
 @contextmanager

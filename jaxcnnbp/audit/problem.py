@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
@@ -91,6 +92,7 @@ def problem_of(
 
     inputs = tuple(jnp.asarray(v) for v, role in zip(values, roles, strict=True) if role == "input")
     others = tuple(jnp.asarray(v) for v, role in zip(values, roles, strict=True) if role == "other")
+    _require_types(inputs)
     return Problem(_distinct(paths, labels, names is not None), inputs, others, assemble, has_aux)
 
 
@@ -130,6 +132,15 @@ def _require_inputs(argnums: Any, leaves: Sequence[Any], roles: Sequence[str]) -
         raise TypeError(
             f"`args` (=leaves of {', '.join(dtypes) or 'nothing'}), `argnums` (={argnums!r}): no float or"
             " complex array to differentiate; pass one, or name another argument."
+        )
+
+
+def _require_types(inputs: Sequence[Any]) -> None:
+    wide = {str(a.dtype) for a in inputs} & {"float64", "complex128"}
+    if wide and not jax.config.jax_enable_x64:
+        raise TypeError(
+            f"`args` (=leaves of {', '.join(sorted(wide))}) are of a type that JAX refuses while `jax_enable_x64` is"
+            " off; turn it on, or pass another type."
         )
 
 

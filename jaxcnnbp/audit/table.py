@@ -22,6 +22,8 @@ SHORT = {
 }
 NAME_WIDTH = 26
 PLAIN_WIDTH = 100
+# Rules that a title names.
+NAMED = 3
 
 
 class Column(NamedTuple):
@@ -92,9 +94,13 @@ WORST = (
 
 
 def plain(report: GradientReport) -> str:
-    """The whole report in plain text: tables of about 80 columns, sentences of at most 100."""
-    words = "\n".join(textwrap.fill(note, PLAIN_WIDTH) for note in notes(report))
-    return "\n\n".join([title(report), _grid(ERRORS, report.rows), _grid(WORST, report.rows), words])
+    """The whole report in plain text: what is wrong, tables of about 80 columns, sentences of at most 100."""
+    first, last = (_wrapped(lines) for lines in ([title(report), *faults(report)], notes(report)))
+    return "\n\n".join([first, _grid(ERRORS, report.rows), _grid(WORST, report.rows), last])
+
+
+def _wrapped(lines: Sequence[str]) -> str:
+    return "\n".join(textwrap.fill(line, PLAIN_WIDTH) for line in lines)
 
 
 def rich(report: GradientReport) -> Any:
@@ -106,8 +112,8 @@ def rich(report: GradientReport) -> Any:
 
     tables = [_rich_table(columns, report.rows) for columns in (ERRORS, WORST)]
     colour = "bold green" if report.ok else "bold red"
-    words = [Text(note) for note in notes(report)]
-    return Group(Text(title(report), style=colour), "", tables[0], "", tables[1], "", *words)
+    first, last = (map(Text, lines) for lines in (faults(report), notes(report)))
+    return Group(Text(title(report), style=colour), *first, "", tables[0], "", tables[1], "", *last)
 
 
 def _rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Any:
@@ -151,17 +157,16 @@ def title(report: GradientReport) -> str:
     count = f"{right} of {len(report.rows)} right" + (f", of {unknown} it cannot be told" if unknown else "")
     if not report.rules:
         return f"No hand-written rule is called: autodiff against {against}, on {report.platform}: {count}"
-    return f"Gradients by hand-written rules against {against}, on {report.platform}: {count}"
+    more = f" and {len(report.rules) - NAMED} more" if len(report.rules) > NAMED else ""
+    which = f"{', '.join(f'`{name}`' for name in report.rules[:NAMED])}{more}"
+    rules = "rule" if len(report.rules) == 1 else "rules"
+    return f"Gradients: {count}, by the hand-written {rules} of {which}, against {against}, on {report.platform}"
 
 
 def notes(report: GradientReport) -> list[str]:
     """Sentences on what the tables do not show."""
-    wrong = [row.verdict() for row in (*report.outputs, *report.rows) if not row.ok]
     excused = [f"`{row.name}`: {row.excuse}." for row in report.rows if row.ok and row.excuse]
     found = [
-        *wrong,
-        *reasons(report),
-        blame(report),
         *excused,
         _oracle_note(report),
         _autodiff_note(report),
@@ -173,22 +178,29 @@ def notes(report: GradientReport) -> list[str]:
     return [note for note in found if note]
 
 
-def reasons(report: GradientReport) -> list[str]:
-    """What the wrong elements were allowed to be off by, once."""
-    off = (row.reason for row in (*report.outputs, *report.rows) if row.wrong and not row.ok and not row.unknown)
-    return [f"Allowed: {reason}." for reason in dict.fromkeys(off)]
+def faults(report: GradientReport) -> list[str]:
+    """A sentence on each array that is not right; what wrong elements were allowed to be off by, once; which of several
+    rules is wrong, if one is alone; and what a rule needs that is meant to differ.
+    """
+    off = [row for row in (*report.outputs, *report.rows) if not row.ok]
+    wrong = [row for row in off if not row.unknown]
+    allowed = [f"Allowed: {reason}." for reason in dict.fromkeys(row.reason for row in wrong if row.wrong)]
+    each = [f"`{rule}` makes {', '.join(f'`{leaf}`' for leaf in of)} wrong" for rule, of in report.blamed.items()]
+    blame = [f"By itself, without the other rules, {', and '.join(each)}."] if each else []
+    meant = [MEANT] if wrong and report.rules and not report.given else []
+    return [*(row.verdict() for row in off), *blame, *allowed, *meant]
+
+
+MEANT = (
+    "A rule that is meant to differ from the derivative of its function as written (straight-through, clipping, a"
+    " continuous adjoint) needs `reference`, a function whose derivative is meant, or `tolerance`."
+)
 
 
 def some(count: int, size: int) -> str:
     """So many of the elements of an array are, or is."""
     whole = "it" if size == 1 else f"{count} of {size} elements"
     return f"{whole} {'is' if count == 1 else 'are'}"
-
-
-def blame(report: GradientReport) -> str:
-    """Which of several rules is wrong, if one is by itself."""
-    each = [f"`{rule}` makes {', '.join(f'`{leaf}`' for leaf in of)} wrong" for rule, of in report.blamed.items()]
-    return f"By itself, without the other rules, {', and '.join(each)}." if each else ""
 
 
 def _autodiff_note(report: GradientReport) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from jaxcnnbp.audit.interpreter import has
+from jaxcnnbp.audit.interpreter import equations
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of
 
 # Primitives that hand their first operand on as it is.
@@ -55,7 +55,7 @@ def usages(closed: ClosedJaxpr, inputs: int) -> dict[int, Usage]:
 
 def slides_windows(closed: ClosedJaxpr) -> bool:
     """Whether there is a convolution or a pooling in a trace: without one nothing has edges and corners."""
-    return has(closed.jaxpr, _is_windowed)
+    return any(map(_is_windowed, equations(closed.jaxpr)))
 
 
 def _is_windowed(eqn: JaxprEqn) -> bool:

@@ -96,16 +96,16 @@ class Yardstick:
         return self._trial.autodiff
 
     @cached_property
-    def formula(self) -> list[np.ndarray] | None:
-        """What each gradient by the rules may be off by in float64; None where they do not run there."""
+    def formula(self) -> Pass | None:
+        """What outputs and gradients by the rules may be off by in float64; None where they do not run there."""
         wide = self.wide
         if wide is None or wide.rule is None:
             return None
         truth = wide.judge.truth
-        given = [self.tolerance_of(name) for name in self._names]
-        own = wide.allowed(truth) if None in given else truth.gradients
-        rows = zip(truth.gradients, own, given, strict=True)
-        return [allowed if t is None else tolerances.by_user(true, t)[0] for true, allowed, t in rows]
+        rooms = truth if self._is_given else wide.allowed(truth, wide.rule, wide.cotangents)
+        rows = zip(truth.gradients, rooms.gradients, map(self.tolerance_of, self._names), strict=True)
+        by_user = (room if given is None else tolerances.by_user(true, given)[0] for true, room, given in rows)
+        return Pass(rooms.outputs, tuple(by_user))
 
     def rule_for(self, maps: Maps) -> Pass | None:
         """What the rules give in float64, where that is asked: of an author's rules always, of this package's and of
@@ -137,11 +137,13 @@ class Yardstick:
         truth = self.truth.outputs[name]
         return self._allowed(name, truth, self._spread and self._spread.outputs[name], dtype)
 
-    def allowed_for(self, truth: Pass, cotangents: Arrays, wide: Wide) -> list[np.ndarray]:
-        """What gradients of other `cotangents` may be off by: as formulas where there are, else as rounding allows."""
+    def allowed_for(self, truth: Pass, found: Pass, cotangents: Arrays, wide: Wide) -> Sequence[np.ndarray]:
+        """What gradients of other `cotangents`, which the rules give as `found`, may be off by: as formulas where there
+        are, else as rounding allows.
+        """
         dtypes = self._trial.dtypes
         if self._trial.foreign and self.formula is not None and self._tolerance is None:
-            return wide.allowed(truth, cotangents)
+            return wide.allowed(truth, found, cotangents).gradients
         spreads = [None] * len(dtypes) if self._is_given else self._moved(wide, truth, cotangents).gradients
         rows = zip(self._names, truth.gradients, spreads, dtypes, strict=True)
         return [self._allowed(*row)[1] for row in rows]

@@ -166,6 +166,15 @@ def test_a_cut_that_cannot_be_held_leaves_it_open(stops):
     assert compare_gradients(ruled(stops, lambda x, d: d)(1.0), X, expected=expected, timing=False).ok
 
 
+def test_a_difference_that_does_not_see_a_cut_in_a_loop_decides_nothing():
+    def counted(x):
+        return lax.scan(lambda c, _: (x * x + 0 * c + lax.stop_gradient(jnp.sin(c)), None), x, length=2)[0]
+
+    report = compare_gradients(ruled(counted, lambda x, d: 2 * x * d)(1.0), X, timing=False)
+    report.assert_close()
+    assert "which does not see that `fun` stops gradients (test_audit_no_oracle.py:" in report["x"].excuse
+
+
 def test_the_report_says_that_differences_are_weaker():
     report = compare_gradients(CASES["while_loop"](1.0), X)
     assert "finite differences" in title(report)

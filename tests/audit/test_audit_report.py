@@ -157,6 +157,10 @@ LOCALISED = {
     "every second column": (lambda g: g.at[:, ::2].multiply(-1), "but for axis 1 in 0, 2 .. 8: -1 times the right one"),
     "many rows": (lambda g: g.at[:5].add(1), "but for axis 0 in 0 .. 4."),
     "an element": (lambda g: g.at[3, 4].set(0), "but for axis 0 in [3], axis 1 in [4]: all 0 there"),
+    "a block": (
+        lambda g: g.at[:2, :2].set(g[:2, :2].T),
+        "but for axis 0 in [0, 1], axis 1 in [0, 1]: the right one there with axes 0 and 1 transposed",
+    ),
     "above the diagonal": (jnp.tril, "but for where axis 0 < axis 1: all 0 there"),
 }
 
@@ -171,6 +175,34 @@ def spoilt_sine(spoil):
 def test_says_where_a_mistake_lies(spoil, words):
     x = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (6, 10)), jnp.float32)
     assert words in compare_gradients(spoilt_sine(spoil), x)["x"].verdict()
+
+
+def test_says_which_part_of_a_complex_number_is_missing():
+    z = jnp.asarray([0.3 + 0.4j, 0.5 - 0.2j], jnp.complex64)
+    square = jax.custom_vjp(lambda z: z * z)
+    square.defvjp(lambda z: (z * z, z), lambda z, delta: ((2 * z * delta).real.astype(z.dtype),))
+    assert "the real part of the right gradient" in compare_gradients(square, z)["z"].hint
+
+
+def test_says_which_output_is_wrong():
+    two = jax.custom_vjp(lambda x: {"sine": jnp.sin(x), "cosine": jnp.cos(x)})
+    two.defvjp(
+        lambda x: (two(x), x),
+        lambda x, delta: (delta["sine"] * jnp.cos(x) - delta["cosine"] * jnp.sin(x) * (1 + x),),
+    )
+    hint = "the right gradient but for what comes from the output `output.cosine`"
+    assert compare_gradients(two, jnp.arange(1.0, 4.0))["x"].hint == hint
+
+
+def test_names_the_rule_and_what_it_needs_if_it_is_meant():
+    wrong = spoilt_sine(lambda g: g + 1)
+    report = compare_gradients(wrong, jnp.ones(3), timing=False)
+    text = " ".join(str(report).split())
+    assert text.startswith("Gradients: 0 of 1 right, by the hand-written rule of `sin`, against a float64 oracle")
+    assert "meant to differ from the derivative of its function as written" in text
+    with pytest.raises(AssertionError, match="needs `reference`"):
+        report.assert_close()
+    assert "meant to differ" not in str(compare_gradients(wrong, jnp.ones(3), reference=jnp.sin, timing=False))
 
 
 def test_rules_of_one_name_are_told_apart():

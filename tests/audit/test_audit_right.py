@@ -171,6 +171,13 @@ def test_nothing_to_differentiate():
         compare_gradients(lambda x: x > 0, jnp.ones(3))
 
 
+def test_float64_while_jax_refuses_it():
+    with jax.enable_x64(True):
+        x = jnp.arange(3, dtype=jnp.float64)
+    with pytest.raises(TypeError, match="`args` .=leaves of float64. .* `jax_enable_x64` is off"):
+        compare_gradients(jnp.sin, x)
+
+
 def with_wrong_rule():
     @jax.custom_vjp
     def double(x):
