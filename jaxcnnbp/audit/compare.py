@@ -14,7 +14,7 @@ from jaxcnnbp.audit.checks import CHEAP, CHECKS, Case, checked
 from jaxcnnbp.audit.complaints import by_hand, weighed, weighed_output
 from jaxcnnbp.audit.finite import Slope
 from jaxcnnbp.audit.hints import hint_for
-from jaxcnnbp.audit.measure import distance, errors_of
+from jaxcnnbp.audit.measure import distance, errors_of, excess
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.place import Layout
@@ -226,9 +226,7 @@ def _row(
 def _worst(gap: np.ndarray, maps: Maps, layout: Layout) -> Worst | None:
     if gap.size == 0:
         return None
-    with np.errstate(all="ignore"):
-        excess = np.where(gap == 0, 0.0, gap / maps.allowed)
-    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), gap.shape))
+    index = tuple(map(int, np.unravel_index(int(np.argmax(excess(gap, maps.allowed))), gap.shape)))
     return Worst(
         index=index,
         place=layout.place_of(index),

@@ -81,8 +81,8 @@ class Reading:
         return outputs if self.noise is None else self.noise.on_outputs(eqn, outputs)
 
     def once(self, eqn: JaxprEqn, make: Callable[[], Any]) -> Any:
-        """What `make` gives for this equation, made once for readings of one trace with noise of the same size."""
-        key = id(eqn), self.noise and self.noise.size
+        """What `make` gives for this equation, made once for readings of one trace with noise, and without."""
+        key = id(eqn), self.noise is None
         if key not in self.kept:
             self.kept[key] = eqn, make()  # with the equation, so that no other one gets its place
         return self.kept[key][1]
@@ -221,44 +221,44 @@ def _custom_vjp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 def _custom_jvp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     if is_of_this_package(eqn):
         return reading.run(eqn.params["call_jaxpr"], *values)
-    noise = reading.noise
+    noise = reading.noise if reading.noise is not None and reading.noise.told is not None else None
 
-    def told(seed: Any) -> Reading:  # as an argument: JAX loses sight of what a derivative closes over in a loop
-        return reading if noise is None or noise.seed is None else replace(reading, noise=noise.inside(seed))
+    def inner(told: Any) -> Reading:  # as an argument: JAX loses sight of what a derivative closes over in a loop
+        return reading if noise is None else replace(reading, noise=noise.inside(told))
 
     @jax.custom_jvp
-    def function(seed: Any, *values: Any) -> list[Any]:
-        return told(seed).run(eqn.params["call_jaxpr"], *values)
+    def function(told: Any, *values: Any) -> list[Any]:
+        return inner(told).run(eqn.params["call_jaxpr"], *values)
 
     @function.defjvp
     def jvp(primals: Values, tangents: Values) -> tuple[list[Any], list[Any]]:
         derivative, zero = jvp_of(eqn, [False] * len(values))
-        outputs = told(primals[0]).run(derivative, *primals[1:], *tangents[1:])
+        outputs = inner(primals[0]).run(derivative, *primals[1:], *tangents[1:])
         primal, rest = outputs[: len(zero)], iter(outputs[len(zero) :])
         return primal, [jnp.zeros_like(p) if z else next(rest) for p, z in zip(primal, zero, strict=True)]
 
-    return list(function(0.0 if noise is None or noise.seed is None else noise.number(), *values))
+    return list(function(0.0 if noise is None else noise.to_tell(), *values))
 
 
 def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    """Compiled once: noise is told a number in each step."""
+    """Compiled once: noise is told another number in each step."""
     p, noise = eqn.params, reading.noise
     num_consts, num_carry = scan_counts(eqn)
 
-    def run(seed: Any, values: Values) -> list[Any]:
+    def run(told: Any, values: Values) -> list[Any]:
         consts, start, rows = values[:num_consts], values[num_consts:][:num_carry], values[num_consts + num_carry :]
 
         def step(state: Values, x: tuple[Any, Values]) -> tuple[list[Any], list[Any]]:
-            inner = reading if noise is None else replace(reading, noise=noise.inside(x[0]))
+            inner = reading if noise is None else replace(reading, noise=noise.inside(told.at[0].add(x[0])))
             outputs = inner.run(p["jaxpr"], *consts, *state, *x[1])
             return outputs[:num_carry], outputs[num_carry:]
 
-        numbered = (seed + jnp.arange(p["length"]), rows)
-        last, ys = lax.scan(step, start, numbered, length=p["length"], reverse=p["reverse"], unroll=p["unroll"])
+        numbers = jnp.arange(p["length"], dtype=jnp.float64)
+        last, ys = lax.scan(step, start, (numbers, rows), length=p["length"], reverse=p["reverse"], unroll=p["unroll"])
         return [*last, *ys]
 
     compiled = reading.once(eqn, lambda: jax.jit(run))
-    return compiled(0.0 if noise is None else noise.number(), list(values))
+    return compiled(0.0 if noise is None else noise.to_tell(), list(values))
 
 
 def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:

@@ -49,7 +49,7 @@ def errors_of(value: np.ndarray, truth: np.ndarray, dtype: np.dtype) -> Errors:
     floor, found = math.sqrt(2 * unit_roundoff(dtype)) * largest(truth), np.zeros(3)
     for own, true in _blocks(value, truth):
         gap, size = distance(own, true), np.maximum(np.abs(true), floor)
-        found = np.maximum(found, [gap.max(), _ratio(gap, size), _ratio(gap, spacing(size, dtype))])
+        found = np.maximum(found, [gap.max(), excess(gap, size).max(), excess(gap, spacing(size, dtype)).max()])
     most, relative, in_ulp = found.tolist()
     return Errors(most, relative, in_ulp, _cosine(value, truth))
 
@@ -78,10 +78,11 @@ def spacing(size: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.ldexp(1.0, np.maximum(exponent, info.minexp) - info.nmant)
 
 
-def _ratio(gap: np.ndarray, scale: np.ndarray) -> float:
+def excess(gap: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """`gap` in units of what is `allowed`: 0 where there is none, infinite where it is unknown."""
     with np.errstate(all="ignore"):
-        ratio = np.where(gap == 0, 0.0, gap / scale)
-    return float(np.max(np.where(np.isnan(ratio), np.inf, ratio)))
+        ratio = np.where(gap == 0, 0.0, gap / allowed)
+    return np.where(np.isnan(ratio), np.inf, ratio)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -37,41 +37,43 @@ SUMS = frozenset(
 )
 
 
+# What compiled programs are told the noise of; any other float is taken for the last.
+DTYPES = [jnp.dtype(name) for name in ("float64", "float32", "float16", "bfloat16")]
+
+
 @dataclass(frozen=True)
 class Noise:
     """Relative disturbances, drawn anew at each use from one generator.
 
     Attributes:
       generator: NumPy's generator; the order of the primitives makes a run repeatable.
-      units: largest disturbance, in units of the rounding error of the dtype that the trace names.
+      units: largest disturbance, in units of the rounding error of the dtype that the trace names; 0 for none.
       roundoff: the rounding error of a dtype, where a trace in float64 stands for one in another.
-      seed: inside of what is compiled once for many runs a number, in each step of a loop another one.
-      places: counts the uses of `seed`.
+      told: inside of what is compiled once for all runs a number to seed with, in each step of a loop another one, and
+        the largest disturbance of each of `DTYPES`.
+      places: counts the uses of `told`.
     """
 
     generator: np.random.Generator
     units: float
     roundoff: Callable[[Any], float]
-    seed: Any = None
+    told: Any = None
     places: Iterator[int] = field(default_factory=itertools.count)
 
-    @property
-    def size(self) -> tuple[float, ...]:
-        """What does not differ between runs."""
-        return (self.units, *(self.roundoff(dtype) for dtype in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)))
+    def inside(self, told: Any) -> Noise:
+        """The noise of what is compiled once."""
+        return replace(self, told=told, places=itertools.count())
 
-    def inside(self, seed: Any) -> Noise:
-        """The noise of what is compiled once, told `seed`."""
-        return replace(self, seed=seed, places=itertools.count())
-
-    def number(self) -> Any:
-        """A number to seed with."""
-        return self.generator.uniform(0, 1e3) if self.seed is None else 500 * (1 + self._hash(()))
+    def to_tell(self) -> Any:
+        """What such a program is told."""
+        if self.told is not None:
+            return self.told.at[0].set(500 * (1 + self._hash(())))
+        return jnp.asarray([self.generator.uniform(0, 1e3), *(self.units * self.roundoff(d) for d in DTYPES)])
 
     def _hash(self, shape: tuple[int, ...]) -> Any:
         """Numbers between -1 and 1 that look random, in few operations, for they are compiled at every use."""
         element = jnp.arange(math.prod(shape), dtype=jnp.float64).reshape(shape)
-        many = 43758.5453 * jnp.sin(12.9898 * element + 78.233 * (1 + next(self.places)) + 37.719 * self.seed)
+        many = 43758.5453 * jnp.sin(12.9898 * element + 78.233 * (1 + next(self.places)) + 37.719 * self.told[0])
         return 2 * (many - jnp.floor(many)) - 1
 
     def on_inputs(self, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
@@ -90,9 +92,12 @@ class Noise:
         is_reference = not isinstance(jax.typeof(value), ShapedArray)
         if is_reference or not jnp.issubdtype(dtype, jnp.inexact) or not value.size:
             return value
-        if self.seed is not None:
-            factor = 1 + self.units * self.roundoff(dtype) * self._hash(value.shape)
-            return lax.mul(value, factor.astype(value.dtype))
+        if self.told is not None:
+            real = jnp.finfo(dtype).dtype
+            most = self.told[1 + (DTYPES.index(real) if real in DTYPES else len(DTYPES) - 1)]
+            return lax.mul(value, (1 + most * self._hash(value.shape)).astype(value.dtype))
+        if self.units == 0:
+            return value
         factor = np.asarray(self.generator.uniform(-1, 1, value.shape))
         factor *= self.units * self.roundoff(dtype)  # in place: arrays may be large
         factor += 1

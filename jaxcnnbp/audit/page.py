@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcnnbp.audit import table
-from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.audit.measure import distance, excess
 from jaxcnnbp.audit.plot import shown_axes, slice_of
 from jaxcnnbp.pages import document, environment, packed, part
 
@@ -128,21 +128,18 @@ def _worst_elements(report: GradientReport) -> str:
     """The elements that are furthest off, over all leaves."""
     found = sorted((element for row in report.rows for element in _elements(row)), key=lambda e: -e[0])[:WORST]
     columns = [table.Column(heading, numeric, str) for heading, numeric in _ELEMENT_HEADINGS]
-    lines = []
-    for excess, row, index in found:
-        lines.append(_element_line(excess, row, index))
-    return _table(columns, lines)
+    return _table(columns, [_element_line(*element) for element in found])
 
 
-def _element_line(excess: float, row: Row, index: tuple[int, ...]) -> str:
+def _element_line(error: float, row: Row, index: tuple[int, ...]) -> str:
     maps, name, place = row.maps, escape(row.name), table.index(index)
     by_jax = "-" if maps.autodiff is None else table.number(maps.autodiff[index].item())
     texts = [table.number(maps.manual[index].item()), by_jax, table.number(maps.oracle[index].item())]
     numbers = [*((text, text) for text in texts), (float(maps.allowed[index]), f"{maps.allowed[index]:.1e}")]
-    numbers.append((excess, f"{excess:.2g}"))
+    numbers.append((error, f"{error:.2g}"))
     cells = "".join(f'<td class="number" data-value="{value}">{text}</td>' for value, text in numbers)
     first = f'<th scope="row" data-value="{name}">{name}</th><td data-value="{place}" class="mono">{place}</td>'
-    return f'<tr class="{"fault" if excess > 1 else ""}">{first}{cells}</tr>'
+    return f'<tr class="{"fault" if error > 1 else ""}">{first}{cells}</tr>'
 
 
 _ELEMENT_HEADINGS = (
@@ -152,20 +149,14 @@ _ELEMENT_HEADINGS = (
 
 
 def _elements(row: Row) -> list[tuple[float, Row, tuple[int, ...]]]:
-    excess = _excess(row)
-    if excess.size == 0:
-        return []
-    most = np.argsort(excess, axis=None)[::-1][:WORST]
-    places = (tuple(map(int, np.unravel_index(at, excess.shape))) for at in most)
-    return [(float(excess[place]), row, place) for place in places]
+    errors = _excess(row)
+    most = np.argsort(errors, axis=None)[::-1][:WORST]
+    places = (tuple(map(int, np.unravel_index(at, errors.shape))) for at in most)
+    return [(float(errors[place]), row, place) for place in places]
 
 
 def _excess(row: Row) -> np.ndarray:
-    """The error of every element in units of what it may be off by."""
-    gap = distance(row.maps.manual, row.maps.oracle)
-    with np.errstate(all="ignore"):
-        ratio = np.where(gap == 0, 0.0, gap / row.maps.allowed)
-    return np.where(np.isnan(ratio), np.inf, ratio)
+    return excess(distance(row.maps.manual, row.maps.oracle), row.maps.allowed)
 
 
 def _details(row: Row, name: str) -> str:

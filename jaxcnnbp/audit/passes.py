@@ -127,8 +127,7 @@ class Oracle:
           cotangents: what outputs are contracted with.
         """
         generator = np.random.default_rng((self._seed, sample or 0))
-        noise = None if sample is None else Noise(generator, NOISE_UNITS, roundoff)
-        reading = Reading(noise, kept=self._kept)
+        reading = Reading(Noise(generator, 0.0 if sample is None else NOISE_UNITS, roundoff), kept=self._kept)
         given = self._cotangents if cotangents is None else {n: widened(c) for n, c in cotangents.items()}
         with in_float64():
             outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.audit.measure import distance, excess
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,12 +26,11 @@ def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     figure.suptitle(f"{row.name} {row.dtype} {row.shape}: {'right' if row.ok else f'{row.wrong} elements wrong'}")
-    with np.errstate(all="ignore"):
-        excess = distance(row.maps.manual, row.maps.oracle) / row.maps.allowed
+    errors = excess(distance(row.maps.manual, row.maps.oracle), row.maps.allowed)
     panels = {
         "manual": row.maps.manual,
         "oracle": row.maps.oracle,
-        "|difference| / allowed": np.nan_to_num(excess),
+        "|difference| / allowed": np.nan_to_num(errors),
     }
     for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         image = axes.imshow(slice_of(np.real(values), row), aspect="auto", interpolation="nearest")

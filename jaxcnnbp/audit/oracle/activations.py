@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.oracle.rule import Arrays, Rule, apply, register, rule_of
+from jaxcnnbp.modes import alternatives
 
 ROOT = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
@@ -112,34 +113,15 @@ def _gradient(x, delta, *, formula, **options) -> Arrays:
     return (FORMULAS[formula][1](x, **options) * delta,)
 
 
-@register
-def identity(x: Any) -> Any:
-    """`y = x`."""
-    return apply(_rule("identity", "identity"), x)
+def _registered(name: str) -> None:
+    def activation(x: Any) -> Any:
+        return apply(_rule(name, name), x)
+
+    alternatives["oracle"][name] = activation
 
 
-@register
-def logistic(x: Any) -> Any:
-    """`y = 1 / (1 + e^-x)`, `y' = y(x) y(-x)`."""
-    return apply(_rule("logistic", "logistic"), x)
-
-
-@register
-def tanh(x: Any) -> Any:
-    """`y = tanh(x)`, `y' = 1 / cosh(x)^2`."""
-    return apply(_rule("tanh", "tanh"), x)
-
-
-@register
-def scaled_tanh(x: Any) -> Any:
-    """`y = 1.7159 tanh(2x/3)`, `y' = 1.7159 * 2/3 / cosh(2x/3)^2`."""
-    return apply(_rule("scaled_tanh", "scaled_tanh"), x)
-
-
-@register
-def relu(x: Any) -> Any:
-    """`y = max(x, 0)`, `y' = 1` where `x > 0`, else 0."""
-    return apply(_rule("relu", "relu"), x)
+for _name in ("identity", "logistic", "tanh", "scaled_tanh", "relu", "silu"):
+    _registered(_name)
 
 
 @register
@@ -152,9 +134,3 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
 def gelu(x: Any, approximate: bool = True) -> Any:
     """`y = x Phi(x)`, with `Phi` the normal distribution, or with its approximation by tanh."""
     return apply(_rule("gelu", "gelu_tanh" if approximate else "gelu"), x)
-
-
-@register
-def silu(x: Any) -> Any:
-    """`y = x / (1 + e^-x)`."""
-    return apply(_rule("silu", "silu"), x)

@@ -235,44 +235,24 @@ def _channels_last(rank: int) -> Layout:
     return Layout(image, (rank + 1, rank, *range(rank)), image)
 
 
+DEFAULTS = dict(stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None)
+
+
 @register
-def correlate(
-    x: Any,
-    kernel: Any,
-    *,
-    stride: Any = 1,
-    padding: Any = "VALID",
-    padding_mode: str = "zeros",
-    dilation: Any = 1,
-    groups: int = 1,
-    connections: Any = None,
-) -> Any:
+def correlate(x: Any, kernel: Any, **options: Any) -> Any:
     """As `jaxcnnbp.correlate`."""
-    rank = np.ndim(x) - 2
-    options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, connections=connections)
-    options |= dict(padding_mode=padding_mode)
-    rule = rule_of("correlate", _image_forward, _image_backward, rank=rank, flip=False, **options)
-    return apply(rule, x, kernel)
+    return _image("correlate", x, kernel, False, options)
 
 
 @register
-def convolve(
-    x: Any,
-    kernel: Any,
-    *,
-    stride: Any = 1,
-    padding: Any = "VALID",
-    padding_mode: str = "zeros",
-    dilation: Any = 1,
-    groups: int = 1,
-    connections: Any = None,
-) -> Any:
+def convolve(x: Any, kernel: Any, **options: Any) -> Any:
     """As `jaxcnnbp.convolve`: the kernel is flipped on all spatial axes."""
+    return _image("convolve", x, kernel, True, options)
+
+
+def _image(name: str, x: Any, kernel: Any, flip: bool, options: dict[str, Any]) -> Any:
     rank = np.ndim(x) - 2
-    options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, connections=connections)
-    options |= dict(padding_mode=padding_mode)
-    rule = rule_of("convolve", _image_forward, _image_backward, rank=rank, flip=True, **options)
-    return apply(rule, x, kernel)
+    return apply(rule_of(name, _image_forward, _image_backward, rank=rank, flip=flip, **DEFAULTS | options), x, kernel)
 
 
 def _image_forward(x, kernel, *, rank, flip, connections, stride, padding, padding_mode, dilation, groups) -> Arrays:

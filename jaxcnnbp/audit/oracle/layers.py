@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnnbp.audit.oracle import activations
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of, rank_of, several
 from jaxcnnbp.audit.oracle.convolution import convolve, correlate, correlation, correlation_gradients
 from jaxcnnbp.audit.oracle.pooling import avg_pool, channels_first, channels_last, max_pool, min_pool, reads, scatter
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
+from jaxcnnbp.modes import alternatives
 
 
 @register
@@ -75,7 +75,7 @@ def conv_block(
     y = (convolve if true_convolution else correlate)(x, kernel, **convolution)
     y = y if bias is None else add_bias(y, bias)
     argument = () if activation_argument is None else (activation_argument,)
-    y = y if activation is None else getattr(activations, activation)(y, *argument)
+    y = y if activation is None else alternatives["oracle"][activation](y, *argument)
     if pool is None:
         return y
     spatial = dict(window_dilation=pool_dilation, ceil_mode=ceil_mode)

@@ -7,7 +7,7 @@ Inside this file arrays are `(batch, channels, *spatial)`; what the windows read
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of, rank_of, several, taps, windows
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
+from jaxcnnbp.modes import alternatives
 
 
 def channels_first(x: np.ndarray, rank: int) -> np.ndarray:
@@ -102,63 +103,33 @@ def _axes(x: np.ndarray, rank: int, geometry: dict[str, Any]) -> tuple[Axis, ...
 
 
 def _options(
-    inputs: Any, window_shape: Any, strides: Any, padding: Any, window_dilation: Any, ceil_mode: bool
+    inputs: Any,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    window_dilation: Any = None,
+    ceil_mode: bool = False,
 ) -> dict[str, Any]:
     window = several(window_shape, rank_of(inputs, window_shape))
     rank = len(window)
     steps, gaps = several(strides, rank), several(window_dilation, rank)
-    options = dict(window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
-    return dict(rank=rank, **options)
+    return dict(rank=rank, window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
 
 
-@register
-def max_pool(
-    inputs: Any,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    *,
-    window_dilation: Any = None,
-    ceil_mode: bool = False,
-    ties: str = "first",
-) -> Any:
-    """As `jaxcnnbp.max_pool`."""
-    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    rule = rule_of("max_pool", _extreme, _extreme_gradient, exact=True, label="max_pool", sign=1, ties=ties, **options)
-    return apply(rule, inputs)
+def _registered(name: str, sign: int, forward: Callable[..., Arrays]) -> Callable[..., Any]:
+    def pool(inputs: Any, *window: Any, ties: str = "first", **geometry: Any) -> Any:
+        options = _options(inputs, *window, **geometry)
+        rule = rule_of(name, forward, _extreme_gradient, exact=True, label=name, sign=sign, ties=ties, **options)
+        return apply(rule, inputs)
+
+    alternatives["oracle"][name] = pool
+    return pool
 
 
-@register
-def min_pool(
-    inputs: Any,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    *,
-    window_dilation: Any = None,
-    ceil_mode: bool = False,
-    ties: str = "first",
-) -> Any:
-    """As `jaxcnnbp.min_pool`."""
-    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    rule = rule_of("min_pool", _extreme, _extreme_gradient, exact=True, label="min_pool", sign=-1, ties=ties, **options)
-    return apply(rule, inputs)
-
-
-@register
-def max_pool_with_argmax(
-    inputs: Any,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    *,
-    window_dilation: Any = None,
-    ceil_mode: bool = False,
-) -> Any:
-    """As `jaxcnnbp.max_pool_with_argmax`."""
-    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    own = dict(exact=True, label="max_pool_with_argmax", sign=1, ties="first")
-    return apply(rule_of("max_pool_with_argmax", _extreme_with_argmax, _extreme_gradient, **own, **options), inputs)
+max_pool = _registered("max_pool", 1, _extreme)
+min_pool = _registered("min_pool", -1, _extreme)
+max_pool_with_argmax = _registered("max_pool_with_argmax", 1, _extreme_with_argmax)
 
 
 # --- mean
@@ -172,12 +143,10 @@ def avg_pool(
     strides: Any = None,
     padding: Any = "VALID",
     count_include_pad: bool = True,
-    *,
-    window_dilation: Any = None,
-    ceil_mode: bool = False,
+    **geometry: Any,
 ) -> Any:
     """As `jaxcnnbp.avg_pool`."""
-    options = _options(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    options = _options(inputs, window_shape, strides, padding, **geometry)
     inputs = jnp.asarray(inputs)
     inputs = inputs if jnp.issubdtype(inputs.dtype, jnp.inexact) else inputs.astype(float)
     rule = rule_of("avg_pool", _mean, _mean_gradient, count_include_pad=count_include_pad, **options)
