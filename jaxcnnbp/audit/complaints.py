@@ -17,13 +17,15 @@ from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences
 from jaxcnnbp.audit.disputes import Hand, Told, jointly, told, trusted
 from jaxcnnbp.audit.formula import NOISE_RUNS, OF_ELEMENT, Wide
+from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, furthest_apart
 from jaxcnnbp.audit.own_rules import REFUSALS
+from jaxcnnbp.audit.report import Maps
 from jaxcnnbp.audit.tolerance import by_noise
 from jaxcnnbp.audit.yardstick import Measure, says_nothing
 
 if TYPE_CHECKING:
-    from jaxcnnbp.audit.report import Maps, Row
+    from jaxcnnbp.audit.report import Row
     from jaxcnnbp.audit.trial import Trial
     from jaxcnnbp.audit.yardstick import Yardstick
 
@@ -84,7 +86,8 @@ def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wid
     at_kink = of_disputed.at_kink or of_hidden.at_kink
     wrong = disputed if disputed.any() and not of_disputed.agrees else hidden if of_hidden.agrees is False else None
     if wrong is not None:
-        words = _formula_words(wrong, hand.gradient, truth) if is_formula and not row.wrong else ""
+        formula = Maps(hand.gradient, None, truth, close.room)
+        words = _formula_words(wrong, formula, row.axes) if is_formula and not row.wrong else ""
         return replace(row, complaint=words), at_kink
     excuse = f"{table.some(int(disputed.sum()), disputed.size)} {AGREE}{KINK * at_kink}" if disputed.any() else ""
     if not is_formula:
@@ -106,7 +109,8 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
     truth, hand = wide.judge.truth.outputs[row.name], rule.outputs[row.name]
     off = ~(distance(hand, truth) <= yardstick.formula.outputs[row.name])
     if off.any():
-        return row if row.wrong else replace(row, complaint=_formula_words(off, hand, truth))
+        formula = Maps(hand, None, truth, yardstick.formula.outputs[row.name])
+        return row if row.wrong else replace(row, complaint=_formula_words(off, formula, row.axes))
     if not row.wrong or row.maps.autodiff is None:
         return row
     room = row.maps.allowed + WORSE_THAN_AUTODIFF * furthest_apart(row.maps.autodiff, truth)
@@ -131,13 +135,17 @@ SAYS_NOTHING = (
 )
 
 
-def _formula_words(off: np.ndarray, hand: np.ndarray, truth: np.ndarray) -> str:
-    gap = np.where(off, distance(hand, truth), -1.0)
+def _formula_words(off: np.ndarray, maps: Maps, axes: Sequence[int]) -> str:
+    gap = np.where(off, distance(maps.manual, maps.oracle), -1.0)
     worst = tuple(map(int, np.unravel_index(int(np.argmax(gap)), gap.shape)))
-    says = " instead of ".join(table.apart(hand[worst].item(), truth[worst].item()))
+    found, right = maps.manual[worst].item(), maps.oracle[worst].item()
     at = f", worst at {table.index(worst)}" if worst else ""
-    share = f" ({gap[worst] / abs(truth[worst]):.0e} of it)" if 0 < gap[worst] < SMALL * abs(truth[worst]) else ""
-    return f"the formula is wrong: in float64 {table.some(int(off.sum()), off.size)} off{at}: {says}{share}"
+    share = f" ({gap[worst] / abs(right):.0e} of it)" if 0 < gap[worst] < SMALL * abs(right) else ""
+    hint = hint_for(maps, off, axes, {})
+    return (
+        f"the formula is wrong: in float64 {table.some(int(off.sum()), off.size)} off{at}:"
+        f" {' instead of '.join(table.apart(found, right))}{share}{f'. It looks like {hint}' if hint else ''}"
+    )
 
 
 def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str) -> str:

@@ -21,7 +21,7 @@ from jaxcnnbp.audit.interpreter import NARROW_ONLY, equations, holding
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
-from jaxcnnbp.audit.passes import Oracle, Pass, in_float64, is_near, lax_trace, normal
+from jaxcnnbp.audit.passes import Oracle, Pass, compiled, in_float64, is_near, lax_trace, normal
 from jaxcnnbp.audit.problem import Problem, widened_problem
 from jaxcnnbp.modes import mode
 
@@ -261,7 +261,7 @@ def _without(flat: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_float64(compute: Callable[..., dict[str, Any]]) -> Callable[[Inputs], dict[str, np.ndarray]]:
     """`compute` of arrays in float64, compiled where it can be."""
-    compiled = jax.jit(compute, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes longest
+    once = compiled(compute)
     chosen: list[Callable[..., Any]] = []
 
     def run(inputs: Inputs) -> dict[str, np.ndarray]:
@@ -269,8 +269,8 @@ def _in_float64(compute: Callable[..., dict[str, Any]]) -> Callable[[Inputs], di
             given = [jnp.asarray(a) for a in inputs]
             if not chosen:
                 try:
-                    compiled(*given)
-                    chosen.append(compiled)
+                    once(*given)
+                    chosen.append(once)
                 except REFUSALS:  # it runs only eagerly, or not at all
                     chosen.append(compute)
             return {name: np.asarray(a) for name, a in chosen[0](*given).items()}

@@ -26,7 +26,19 @@ from jaxcnnbp.audit.interpreter import Kept, Reading, wide_dtype
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.own_rules import REFUSALS
-from jaxcnnbp.audit.passes import NOISE_UNITS, Arrays, Oracle, Pass, furthest, in_float64, is_near, oracle_of, pull
+from jaxcnnbp.audit.passes import (
+    NOISE_UNITS,
+    Arrays,
+    Oracle,
+    Pass,
+    compiled,
+    furthest,
+    in_float64,
+    is_near,
+    oracle_of,
+    pull,
+    worth_compiling,
+)
 from jaxcnnbp.audit.problem import Problem, widened_problem
 from jaxcnnbp.audit.trial import Trial
 
@@ -69,6 +81,11 @@ class Wide:
         return {}
 
     @cached_property
+    def _compiled(self) -> Callable[..., Any] | None:
+        plain = Reading()
+        return compiled(partial(plain.run, self.closed)) if self.closed and worth_compiling(self.closed) else None
+
+    @cached_property
     def differences(self) -> Differences:
         """Of the function that the oracle has."""
         return differences_in(self.judge, self.problem, self.cotangents, self.seed)
@@ -89,7 +106,10 @@ class Wide:
         noise = None if sample is None else Noise(generator, NOISE_UNITS, lambda _: unit)
         leaves = jax.tree.leaves((self.problem.inputs, self.problem.others, cotangents))
         with in_float64():
-            found = Reading(noise, kept=self._kept).run(self.closed, *map(jnp.asarray, leaves))
+            if self._compiled is not None and noise is None:
+                found = self._compiled(*map(jnp.asarray, leaves))
+            else:
+                found = Reading(noise, kept=self._kept).run(self.closed, *map(jnp.asarray, leaves))
         arrays = [np.asarray(a) for a in found]
         names = sorted(cotangents)
         return Pass(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))
@@ -127,7 +147,9 @@ class Wide:
     def _of_element(self, truth: np.ndarray) -> np.ndarray:
         # Constants of a trace in the own dtypes are rounded.
         own = 0.0 if self.retraced else 16 * unit_roundoff(self.dtype)
-        return (OF_ELEMENT + own) * np.where(np.isfinite(truth), np.abs(truth), 0.0) + 4 * TINY
+        # Iterations leave something of what goes to 0, which a rule of their limit does not.
+        left = 16 * FLOAT64**2 * largest(truth) + 4 * TINY
+        return (OF_ELEMENT + own) * np.where(np.isfinite(truth), np.abs(truth), 0.0) + left
 
 
 def _rounding(truth: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +46,8 @@ def _changes(
     yield "{} with its sign turned", -truth
     if np.iscomplexobj(truth):
         yield "the complex conjugate of {}", truth.conj()
-        yield "the real part of {}", truth.real + 0j
-        yield "the imaginary part of {}", 1j * truth.imag
+        yield "the real part of {}", np.real(truth) + 0j
+        yield "the imaginary part of {}", 1j * np.imag(truth)
     if axes:
         yield "{} flipped on its spatial axes", np.flip(truth, tuple(axes))
     for axis in range(truth.ndim):
@@ -78,14 +79,18 @@ def _localised(maps: Maps, wrong: np.ndarray) -> str:
     """
     confined = _confined(wrong)
     slices = ", ".join(f"axis {axis} {_listed(at)}" for axis, at in enumerate(confined) if len(at) < wrong.shape[axis])
-    block = Maps(*(None if a is None else a[np.ix_(*confined)] for a in (maps.manual, None, maps.oracle, maps.allowed)))
+    block = _part(maps, np.ix_(*confined))
     there = _what_is(block) or (block.manual.size > 1 and _changed(block, (), {}, "the right one there"))
     if slices and there:
         return f"the right gradient but for {slices}: {there}"
     regions = [(float(wrong.sum() / block.manual.size), slices)] if slices else []
     share, where = max((*regions, *_sides_of_diagonals(wrong)), default=(0.0, ""), key=lambda region: region[0])
-    there = _what_is(Maps(maps.manual[wrong], None, maps.oracle[wrong], maps.allowed[wrong]))
+    there = _what_is(_part(maps, wrong))
     return f"the right gradient but for {where}{f': {there}' if there else ''}" if share > 0.5 else ""
+
+
+def _part(maps: Maps, chosen: Any) -> Maps:
+    return Maps(maps.manual[chosen], None, maps.oracle[chosen], maps.allowed[chosen])
 
 
 def _confined(wrong: np.ndarray) -> list[np.ndarray]:

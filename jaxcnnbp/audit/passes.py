@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core.primitives import cond_p
 
 from jaxcnnbp.audit.interpreter import Kept, Reading, cuts_of, equations, holding
 from jaxcnnbp.audit.measure import distance, largest
@@ -24,6 +25,8 @@ from jaxcnnbp.modes import mode
 
 # Larger than the rounding that is imitated, so that a few samples show what many roundings may do.
 NOISE_UNITS = 8.0
+# Elements of all arguments.
+SMALL = 2**14
 
 Arrays = dict[str, np.ndarray]
 Roundoff = Callable[[Any], float]
@@ -127,13 +130,29 @@ class Oracle:
           cotangents: what outputs are contracted with.
         """
         generator = np.random.default_rng((self._seed, sample or 0))
-        reading = Reading(Noise(generator, 0.0 if sample is None else NOISE_UNITS, roundoff), kept=self._kept)
+        noise = Noise(generator, 0.0 if sample is None else NOISE_UNITS, roundoff)
         given = self._cotangents if cotangents is None else {n: widened(c) for n, c in cotangents.items()}
         with in_float64():
-            outputs, back = jax.vjp(lambda *given: self._run(reading, given), *map(jnp.asarray, self._inputs))
-            gradients = back([jnp.asarray(given[name]) for name in self._names])
+            inputs, deltas = map(jnp.asarray, self._inputs), [jnp.asarray(given[name]) for name in self._names]
+            if self._compiled is None:
+                outputs, gradients = self._pulled(noise, deltas, *inputs)
+            else:
+                outputs, gradients = self._compiled(noise.to_tell(), deltas, *inputs)
             named = dict(zip(self._names, map(np.asarray, outputs), strict=True))
             return Pass(named, tuple(map(np.asarray, gradients)))
+
+    def _pulled(self, noise: Noise, deltas: Sequence[Any], *inputs: Any) -> Any:
+        reading = Reading(noise, kept=self._kept)
+        outputs, back = jax.vjp(lambda *given: self._run(reading, given), *inputs)
+        return outputs, back(deltas)
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Any] | None:
+        """`_pulled` for all runs, told their noise."""
+        if not worth_compiling(self.closed):
+            return None
+        noise = Noise(np.random.default_rng(0), 0.0, unit_roundoff)
+        return compiled(lambda told, deltas, *inputs: self._pulled(noise.inside(told), deltas, *inputs))
 
     def outputs(self, *inputs: Any) -> dict[str, Any]:
         """The outputs at other inputs, to be called within `in_float64`."""
@@ -220,6 +239,21 @@ def lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, 
 def _runs_backward(jaxpr: Jaxpr) -> bool:
     """Whether a trace holds the backward pass of a NumPy oracle."""
     return any(eqn.primitive is oracle_p and eqn.params["backward"] for eqn in equations(jaxpr))
+
+
+def worth_compiling(closed: ClosedJaxpr) -> bool:
+    """Whether a trace is run sooner as one program than step by step: not with large arrays, branches that are not
+    taken, or host functions.
+    """
+    stepwise = {oracle_p, cond_p}
+    return sum(a.size for a in closed.in_avals) <= SMALL and all(
+        e.primitive not in stepwise for e in equations(closed.jaxpr)
+    )
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled in haste: that takes longer than what it computes."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @contextmanager

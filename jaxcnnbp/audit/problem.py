@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
@@ -137,7 +136,7 @@ def _require_inputs(argnums: Any, leaves: Sequence[Any], roles: Sequence[str]) -
 
 def _require_types(inputs: Sequence[Any]) -> None:
     wide = {str(a.dtype) for a in inputs} & {"float64", "complex128"}
-    if wide and not jax.config.jax_enable_x64:
+    if wide and jnp.zeros(0, float).dtype != jnp.float64:
         raise TypeError(
             f"`args` (=leaves of {', '.join(sorted(wide))}) are of a type that JAX refuses while `jax_enable_x64` is"
             " off; turn it on, or pass another type."

@@ -192,8 +192,8 @@ def faults(report: GradientReport) -> list[str]:
 
 
 MEANT = (
-    "A rule that is meant to differ from the derivative of its function as written (straight-through, clipping, a"
-    " continuous adjoint) needs `reference`, a function whose derivative is meant, or `tolerance`."
+    "If that is meant to differ from the derivative of the function as written (straight-through, clipping, a"
+    " continuous adjoint), pass `reference`, or `tolerance`."
 )
 
 

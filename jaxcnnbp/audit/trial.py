@@ -84,14 +84,14 @@ def trial_of(
         with without_rules(but=rule):
             return _pass(_compiled(pull(own), given)(*given))
 
-    names = tuple(dict.fromkeys(rules.values()))
-    alone = {name: partial(by_one, rule) for name, rule in _told_apart(rules).items()}
+    told_apart = _told_apart(rules)
+    names, alone = tuple(told_apart), {name: partial(by_one, rule) for name, rule in told_apart.items()}
     return Trial(first, autodiff, without, eager, contracted, cost, dtypes, names, kinds, rules.foreign, again, alone)
 
 
 def _told_apart(rules: Noted) -> dict[str, Written]:
-    """Rules by name, and of those with the same name by where they were written."""
-    names = list(rules.values())
+    """Rules by name, and those without one of their own by where they were written as well."""
+    names = ["<lambda>", "<lambda>", *rules.values()]
     lines = {rule: f" ({Path(rule[-1].co_filename).name}:{rule[-1].co_firstlineno})" if rule else "" for rule in rules}
     return {name + (lines[rule] if names.count(name) > 1 else ""): rule for rule, name in rules.items()}
 

@@ -98,6 +98,8 @@ def test_a_forgotten_constant_shows_in_bfloat16():
     compare_gradients(changed(normalised, same), x, timing=False).assert_close()
     verdict = compare_gradients(forgotten, x, timing=False).rows[0].verdict()
     assert "the formula is wrong: in float64 64 of 64 elements are off" in verdict
+    twice = changed(normalised, lambda dx: (1.005 * dx,))
+    assert "It looks like 1.005 times the right gradient" in compare_gradients(twice, x, timing=False).rows[0].verdict()
 
 
 def test_a_right_formula_may_yet_lose_precision():

@@ -98,7 +98,13 @@ def narrow_product_back(args, d):
     return narrow_product(d, w.T), narrow_product(x.T, d)
 
 
+def nearly_converged(x):
+    """What the second element leaves is 7e-46."""
+    return jax.lax.fori_loop(0, 150, lambda _, c: c * jnp.array([1.0, 0.5]), x)
+
+
 RIGHT = {
+    "rule of a limit": (rule(nearly_converged, lambda x, d: d * jnp.array([1.0, 0.0])), X[:2]),
     "jnp.tanh far out": (jnp.tanh, FAR),
     "sigmoid far out": (rule(jax.nn.sigmoid, sigmoid_slope), 2 * FAR),
     "relu, 1 at 0": (relu_with(1.0), X),

@@ -235,7 +235,7 @@ def _channels_last(rank: int) -> Layout:
     return Layout(image, (rank + 1, rank, *range(rank)), image)
 
 
-DEFAULTS = dict(stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None)
+DEFAULTS: dict[str, Any] = dict(stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None)
 
 
 @register
