@@ -56,7 +56,8 @@ class _Ended(click.ClickException):
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
-        self.exit_code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        self.exit_code = code  # pyright: ignore[reportAttributeAccessIssue] - click declares it of the class
 
 
 def _add_options(options: type) -> Callable[[Callable], Callable]:

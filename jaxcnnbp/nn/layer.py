@@ -62,7 +62,7 @@ class Layer(Protocol):
 class Layered:
     """A layer whose output shape is found by tracing it, with parameters of the shapes that `init` gives."""
 
-    def output_shape(self, input_shape: Ints) -> Ints:
+    def output_shape(self: Any, input_shape: Ints) -> Ints:
         """Shape of the output for an input of `input_shape`."""
         params = jax.eval_shape(lambda: self.init(jax.random.key(0), input_shape))
         return shape_after(self, params, input_shape)

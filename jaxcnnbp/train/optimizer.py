@@ -79,7 +79,7 @@ def make_schedule(options: Options, steps: int) -> Callable[[Any], jax.Array]:
     level = {"constant": optax.constant_schedule(peak), "linear": line(peak, peak * options.final_rate, down)}
     fall = level.get(options.schedule) or cosine(peak, down, options.final_rate)
     schedule = optax.join_schedules((rise, fall), (warm,))
-    return lambda count: schedule(jnp.asarray(count, jnp.float32))
+    return lambda count: jnp.asarray(schedule(jnp.asarray(count, jnp.float32)))
 
 
 def _kernels(params: Any) -> Any:
