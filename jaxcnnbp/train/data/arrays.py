@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnnbp.errors import DataError
-from jaxcnnbp.train.data.split import Data, Split
+from jaxcnnbp.train.data.split import Data, Split, require_classes
 
 _ARCHIVE = "a zip archive"
 _SAVE = "np.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...) writes one"
@@ -61,11 +61,7 @@ def _part(path: Path, arrays: Mapping[str, np.ndarray], part: str, classes: int)
         hint = "; np.argmax(..., -1) makes them of rows with a one" if labels.ndim == 2 and labels.shape[1] > 1 else ""
         raise DataError(f"{path}: {fault}, but {len(images):,} whole numbers are wanted{hint}.")
     labels = labels.reshape(-1)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        first = f"label {labels[wrong[0]]} at position {wrong[0]:,} of `{y}`"
-        hint = f"; --classes {labels.max() + 1} takes them all" if labels.min() >= 0 else ""
-        raise DataError(f"{path}: {first} is outside 0 .. {classes - 1} (`classes` (={classes})){hint}.")
+    require_classes(path, labels, classes, y)
     return Split(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
 
 

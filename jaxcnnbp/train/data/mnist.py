@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxcnnbp.errors import DataError
-from jaxcnnbp.train.data.split import Data, Split
+from jaxcnnbp.train.data.split import Data, Split, require_classes
 
 _FILE = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx(?P<rank>[13])-ubyte(\.gz)?")
 _PARTS = {"train": ("train",), "test": ("t10k", "test")}
@@ -90,7 +90,7 @@ def _part(folder: Path, name: str, words: tuple[str, ...], classes: int) -> Spli
     if len(images) != len(labels):
         counts = f"{len(images):,} images, but {label_path.name} {len(labels):,} labels"
         raise DataError(f"{image_path}: holds {counts}; the two files do not belong together.")
-    _check_labels(label_path, labels, classes)
+    require_classes(label_path, labels, classes)
     return Split(images[..., None], labels.astype(np.int32))
 
 
@@ -117,14 +117,6 @@ def _check_images(path: Path, images: np.ndarray) -> None:
         raise DataError(f"{path}: holds {count} images of {height}x{width} pixels: nothing to learn from.")
     if height != width:
         raise DataError(f"{path}: its images are {height}x{width}, but square ones are wanted.")
-
-
-def _check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
-    wrong = np.flatnonzero(labels >= classes)
-    if len(wrong):
-        first = f"label {labels[wrong[0]]} at position {wrong[0]:,}"
-        hint = f"--classes {labels.max() + 1} takes them all"
-        raise DataError(f"{path}: {first} is outside 0 .. {classes - 1} (`classes` (={classes})); {hint}.")
 
 
 _UNSIGNED_BYTE = 0x08

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from jaxcnnbp.errors import InputError
+from jaxcnnbp.errors import DataError, InputError
 
 _AT_A_TIME = 256  # images that are read at once where not all fit in memory
 
@@ -116,6 +117,15 @@ def _part(split: Split, chosen: np.ndarray) -> Split:
     rows = np.flatnonzero(chosen)
     images = _Rows(split.images, rows) if isinstance(split.images, Images) else np.asarray(split.images)[rows]
     return Split(images, np.asarray(split.labels)[rows])
+
+
+def require_classes(path: Path, labels: np.ndarray, classes: int, array: str = "") -> None:
+    """Refuse labels that are no class; `array` names what holds them, where a file holds several arrays."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        first = f"label {labels[wrong[0]]} at position {wrong[0]:,}{array and f' of `{array}`'}"
+        hint = f"; --classes {int(labels.max()) + 1} takes them all" if labels.min() >= 0 else ""
+        raise DataError(f"{path}: {first} is outside 0 .. {classes - 1} (`classes` (={classes})){hint}.")
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
