@@ -1,5 +1,6 @@
 """A strict session: no quiet promotion of dtypes or ranks; warnings are errors by `pyproject.toml`."""
 
+import functools
 import gc
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 from jax._src import compiler
+from jax._src.interpreters import mlir
 
 # Tests of several folders share modules of this one; with `--import-mode=importlib` no folder is on the path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -22,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # JAX makes a context of MLIR for each program, which takes it longer than to write a small program into it.
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
     # Tracing makes a million objects that stay; to look through them all again and again takes a tenth of the time.
     gc.set_threshold(50_000, 20, 20)
     config.addinivalue_line("filterwarnings", f"ignore:{HALF_WRITTEN}:UserWarning")
@@ -51,6 +55,12 @@ def quick() -> Iterator[None]:
 
         patch.setattr(compiler, "get_compile_options", with_quick)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_apart() -> None:
+    """A clock that first empties the garbage need not look through what earlier modules left in JAX's caches."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
+from check import planted
 from running import ROOT, environment, python
 
 from jaxcnnbp.ops.conv import forms as conv_forms
@@ -41,14 +41,6 @@ def test_only_dry_without_an_accelerator():
     assert "--dry" in done.stderr
 
 
-@pytest.fixture
-def _anew():
-    """The rules are jitted: what was traced before knows nothing of a mistake, and what was traced with one goes."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
 def looked_at(folder):
     """What is found of one small layer, in `folder` too."""
     (dense,) = (case for case in CONVOLUTIONS if case.name == "dense")
@@ -76,11 +68,11 @@ PLANTED = {
 }
 
 
-@pytest.mark.usefixtures("_anew")
 @pytest.mark.parametrize(("module", "name", "mistake"), PLANTED.values(), ids=PLANTED)
 def test_mistakes_are_found(module, name, mistake, tmp_path, monkeypatch):
     monkeypatch.setattr(module, name, mistake)
-    wrong = looked_at(tmp_path).failures
+    with planted(name):
+        wrong = looked_at(tmp_path).failures
     assert any("input grad" in row["name"] for row in wrong)
     assert not any("forward, the rule" in row["name"] for row in wrong)
     assert np.isfinite([row["of_what_is_allowed"] for row in wrong]).all()

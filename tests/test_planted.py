@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BLOCKS, Case
-from check import assert_rule
+from check import assert_rule, planted
 
 from jaxcnnbp import taps
 from jaxcnnbp.ops import block
@@ -158,15 +158,6 @@ def _padding_activated(patch):
     patch.setattr(block, "where_cells", lambda window, y, otherwise: y)
 
 
-@pytest.fixture
-def fresh_traces():
-    """Traces of the rules are kept by shape: none from before, and none of the wrong ones after."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
-@pytest.mark.usefixtures("fresh_traces")
 @pytest.mark.parametrize(
     ("plant", "case"),
     [
@@ -197,13 +188,12 @@ def fresh_traces():
     ids=lambda value: value.__name__.strip("_") if callable(value) and not isinstance(value, Case) else str(value),
 )
 def test_planted_mistake_is_caught(monkeypatch, plant, case):
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, planted(plant.__name__):
         plant(patch)
         with pytest.raises(AssertionError, match="Not equal to tolerance"):
             assert_rule(case, case.arrays())
 
 
-@pytest.mark.usefixtures("fresh_traces")
 @pytest.mark.parametrize("case", [PADDED, STRIDED, MAXIMA, SHARED, MEANS, BIAS, GAIN], ids=str)
 def test_without_a_mistake_nothing_is_caught(case):
     assert_rule(case, case.arrays())
