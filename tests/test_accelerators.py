@@ -221,7 +221,7 @@ def test_convolutions_are_convolutions(name: str) -> None:
 # --- whole networks -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("network", one_in(3, NETWORKS, lambda network: network.name))
+@pytest.mark.parametrize("network", slow_but(NETWORKS[:1], NETWORKS, lambda network: network.name))
 def test_flax_models(network: Network) -> None:
     flax_models = pytest.importorskip("jaxcnnbp.bench.flax_models")
     model, images = flax_models.FlaxModel(network.layers), rows(*network.shape)

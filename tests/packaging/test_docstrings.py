@@ -18,7 +18,10 @@ from jaxcnnbp import nn
 # They draw pictures, train, or judge, for seconds.
 LONG = {
     f"jaxcnnbp.{name}"
-    for name in ("explain.walk", "explain.layers", "ops.conv.tuning", "nn.backprop", "train.augment", "train.loop")
+    for name in (
+        *("explain.walk", "explain.layers", "ops.conv.tuning", "nn.backprop", "train.augment", "train.loop"),
+        "tune.autotune",
+    )
 }
 
 

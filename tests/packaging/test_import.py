@@ -40,9 +40,12 @@ def test_a_backend_started_or_a_package_brought_would_be_seen() -> None:
     assert "optax" in printed.split()
 
 
-def test_the_oracle_is_imported_where_its_mode_is_asked_for() -> None:
+def test_what_a_mode_needs_is_imported_where_it_is_asked_for() -> None:
+    """By default all derivatives, also second ones, are by rules without the wiring of forward mode."""
     program = """
-import sys, jaxcnnbp
+import sys, jax, jaxcnnbp
+jax.hessian(lambda x: (jaxcnnbp.max_pool(x, (2,)) ** 2).sum())(jax.numpy.ones((1, 3, 1)))
+assert "jaxcnnbp.both_ways" not in sys.modules
 assert "jaxcnnbp.audit" not in sys.modules
 with jaxcnnbp.mode("oracle"):
     print(jaxcnnbp.relu(-1.0), "jaxcnnbp.audit.oracle" in sys.modules)
