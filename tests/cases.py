@@ -40,7 +40,9 @@ class Case:
     def arrays(self, dtype: str = "float64", seed: int = 0) -> list[jax.Array]:
         """Arrays of the case's shapes, the same for the same seed."""
         generator = np.random.default_rng(seed)
-        return [jnp.asarray(_drawn(generator, shape, self.draw), dtype) for shape in self.shapes]
+        # Converted by NumPy and sent as they are: `jnp.asarray` compiles a program for every shape.
+        kind = jnp.dtype(dtype)
+        return [jax.device_put(_drawn(generator, shape, self.draw).astype(kind)) for shape in self.shapes]
 
 
 def _drawn(generator: np.random.Generator, shape: tuple[int, ...], draw: str) -> np.ndarray:

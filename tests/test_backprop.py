@@ -40,8 +40,8 @@ LOSSES = [nn.squared_error, nn.softmax_cross_entropy]
 
 def data(shape, classes, dtype="float64"):
     generator = np.random.default_rng(0)
-    labels = jnp.asarray(generator.integers(0, classes, shape[0]))
-    return jnp.asarray(generator.normal(size=shape), dtype), labels
+    labels = jax.device_put(generator.integers(0, classes, shape[0]))
+    return jax.device_put(generator.normal(size=shape).astype(dtype)), labels
 
 
 def drawn(model, input_shape, dtype="float32"):
@@ -50,7 +50,8 @@ def drawn(model, input_shape, dtype="float32"):
     generator = np.random.default_rng(1)
 
     def leaf(like):
-        return jnp.asarray(generator.normal(size=like.shape) / np.sqrt(max(1, math.prod(like.shape[:-1]))), dtype)
+        fan_in = max(1, math.prod(like.shape[:-1]))
+        return jax.device_put((generator.normal(size=like.shape) / np.sqrt(fan_in)).astype(dtype))
 
     return jax.tree.map(leaf, shapes)
 

@@ -15,7 +15,7 @@ SHAPES = (2, 6, 6, 16), (3, 3, 16, 8)
 
 def arrays():
     generator = np.random.default_rng(0)
-    return [jnp.asarray(generator.normal(size=shape), jnp.float32) for shape in SHAPES]
+    return [jax.device_put(generator.normal(size=shape).astype(jnp.float32)) for shape in SHAPES]
 
 
 def loss(x, kernel):

@@ -97,7 +97,7 @@ def test_geometry(options, y, dx, dk):
 
 def test_full_convolution_is_the_product_of_polynomials():
     # (1 + 2 z)(1 + 10 z) = 1 + 12 z + 20 z^2
-    assert jaxcnnbp.convolve(line(1, 2), taps(1, 10), padding="FULL").ravel().tolist() == [1, 12, 20]
+    assert np.ravel(jaxcnnbp.convolve(line(1, 2), taps(1, 10), padding="FULL")).tolist() == [1, 12, 20]
 
 
 def test_connection_table():
@@ -137,7 +137,7 @@ def test_max_pool(ties, dx):
 def test_argmax_and_unpool():
     # Row-major in the 4x4 image: 4 at (1, 0), 5 at (1, 2), 0 at (2, 0), 7 at (2, 2).
     values, argmax = jaxcnnbp.max_pool_with_argmax(plane(MAPS), (2, 2), (2, 2))
-    assert argmax.ravel().tolist() == [4, 6, 8, 10]
+    assert np.ravel(argmax).tolist() == [4, 6, 8, 10]
     unpooled = jaxcnnbp.max_unpool(values, argmax, (4, 4))
     assert np.squeeze(unpooled).tolist() == [[0, 0, 0, 0], [4, 0, 5, 0], [0, 0, 7, 0], [0, 0, 0, 0]]
 
@@ -195,7 +195,7 @@ def test_penalties_of_the_combination():
     # Entropy of (1/2, 1/2) is log 2, where it is largest; the L1 norm of alpha is 1 whatever the logits.
     value, slope = jax.value_and_grad(jaxcnnbp.combination_entropy)(jnp.zeros((2, 1)))
     assert float(value) == pytest.approx(np.log(2))
-    assert slope.ravel().tolist() == [0, 0]
+    assert np.ravel(slope).tolist() == [0, 0]
     l1 = jax.grad(lambda c: jnp.abs(jax.nn.softmax(c, axis=0)).sum())(jnp.array([[1.0], [-2.0], [0.5]]))
     np.testing.assert_allclose(l1, 0, atol=1e-7)
 
@@ -242,12 +242,12 @@ def test_gradients_as_functions():
     # The numbers of `test_correlation`, in lax's layout, and delta summed over the batch and two positions.
     delta = jnp.array([[[1.0, 2.0]]])
     x, kernel = jnp.array([[[1.0, 2.0, 3.0]]]), jnp.array([[[1.0, 10.0]]])
-    assert jaxcnnbp.conv_input_grad(delta, kernel, x.shape).ravel().tolist() == [1, 12, 20]
-    assert jaxcnnbp.conv_kernel_grad(x, delta, kernel.shape).ravel().tolist() == [5, 8]
+    assert np.ravel(jaxcnnbp.conv_input_grad(delta, kernel, x.shape)).tolist() == [1, 12, 20]
+    assert np.ravel(jaxcnnbp.conv_kernel_grad(x, delta, kernel.shape)).tolist() == [5, 8]
     assert jaxcnnbp.conv_bias_grad(delta, feature_axis=1).tolist() == [3]
 
 
 def test_transposed_convolution():
     # Each cell lays the kernel, two positions apart, not flipped back: 10 1 | 20 2.
     y = jaxcnnbp.conv_transpose(line(1, 2), taps(1, 10), (2,), "VALID")
-    assert y.ravel().tolist() == [10, 1, 20, 2]
+    assert np.ravel(y).tolist() == [10, 1, 20, 2]

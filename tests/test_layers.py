@@ -70,9 +70,9 @@ def drawn(layer, shape):
     """Parameters, none of them zero, an input and a delta."""
     leaves, tree = jax.tree.flatten(started(layer, shape, jnp.float64))
     generator = np.random.default_rng(0)
-    params = jax.tree.unflatten(tree, [jnp.asarray(generator.normal(size=leaf.shape)) for leaf in leaves])
-    x = jnp.asarray(np.round(generator.normal(size=shape), 1))
-    return params, x, jnp.asarray(generator.normal(size=layer.output_shape(shape)))
+    params = jax.tree.unflatten(tree, [jax.device_put(generator.normal(size=leaf.shape)) for leaf in leaves])
+    x = jax.device_put(np.round(generator.normal(size=shape), 1))
+    return params, x, jax.device_put(generator.normal(size=layer.output_shape(shape)))
 
 
 @pytest.mark.parametrize(("layer", "shape"), first_are_quick(len(LAYERS[::2]), LAYERS[::2] + LAYERS[1::2]))
@@ -98,7 +98,9 @@ def test_backward_is_the_gradient(layer, shape, x64):
 def test_shapes(layer, shape):
     params = started(layer, shape)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} <= {jnp.dtype(jnp.float32)}
-    assert jax.eval_shape(layer.apply, params, jnp.ones(shape)).shape == layer.output_shape(shape)
+    assert jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(shape, jnp.float32)).shape == layer.output_shape(
+        shape
+    )
     assert layer.output_shape((0, *shape[1:])) == (0, *layer.output_shape(shape)[1:])
 
 

@@ -59,7 +59,7 @@ def test_channels_first(case, layout):
 
 
 def test_recorded_cells():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=PLANE))
+    x = jax.device_put(np.random.default_rng(0).normal(size=PLANE))
     values, argmax = jaxcnnbp.max_pool_with_argmax(x, **TWO)
     found = jaxcnnbp.max_pool_with_argmax(first(x, 2), **TWO, layout="NCHW")
     assert_same(found, (first(values, 2), first(argmax, 2)))
@@ -71,7 +71,7 @@ def test_recorded_cells():
 
 @pytest.mark.parametrize("name", ["manual", "autodiff"])
 def test_under_every_mode(name):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=PLANE))
+    x = jax.device_put(np.random.default_rng(0).normal(size=PLANE))
     loss = jax.jit(jax.grad(lambda x: (jaxcnnbp.avg_pool(x, (2, 2), layout="NCHW") ** 2).sum()))
     with mode("oracle"):
         wanted = jax.grad(lambda x: (jaxcnnbp.avg_pool(x, (2, 2)) ** 2).sum())(x)

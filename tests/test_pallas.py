@@ -44,7 +44,7 @@ def window_of(case: str) -> tuple[Window, int]:
 
 
 def normal(*shape: int, dtype: Any = jnp.float32, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(dtype))
 
 
 def operands(case: str, dtype: Any) -> tuple[ConvGeometry, jax.Array, jax.Array, jax.Array]:

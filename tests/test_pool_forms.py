@@ -41,7 +41,7 @@ def window(request):
 def images(window, values):
     """Few different values, so that windows have ties, NaNs and infinities."""
     shape = (2, *window.spatial, 3)
-    return jnp.asarray(np.random.default_rng(0).choice(np.asarray(values, np.float32), shape))
+    return jax.device_put(np.random.default_rng(0).choice(np.asarray(values, np.float32), shape))
 
 
 @pytest.mark.parametrize("kind", slow_but(["max"], ["max", "min"]))
@@ -190,7 +190,7 @@ ALONE = {
 @pytest.mark.parametrize("name", one_in(2, ALONE))
 def test_forward_alone_and_under_differentiation(name):
     fun = ALONE[name]
-    x = jnp.asarray(np.random.default_rng(0).normal(size=PLANE), jnp.float32)
+    x = jax.device_put(np.random.default_rng(0).normal(size=PLANE).astype(jnp.float32))
 
     @jax.jit
     def both(x):

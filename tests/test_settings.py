@@ -59,7 +59,7 @@ def test_wide_types(case, wrap):
 
     found = gradients(wrap(within), case)(*arrays)
     with jax.enable_x64(True):
-        wide = [jnp.asarray(np.asarray(a), jnp.float64) for a in arrays]
+        wide = [jax.device_put(np.asarray(a).astype(jnp.float64)) for a in arrays]
         expected = jax.jit(gradients(lambda *arrays: jnp.sin(case(*arrays)).sum(), case))(*wide)
     # Rounded to float32 once, at the end.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 3e-7, 3e-7), found, expected)

@@ -27,7 +27,7 @@ def against(fun, twin, *arrays):
     delta = np.random.default_rng(1).normal(size=wanted.shape)
     gradients = torch.autograd.grad(wanted, tensors, torch.tensor(delta))
     found, pullback = jax.vjp(fun, *map(jnp.asarray, arrays))
-    found_gradients = pullback(jnp.asarray(np.moveaxis(delta, 1, -1)))
+    found_gradients = pullback(jax.device_put(np.moveaxis(delta, 1, -1)))
     np.testing.assert_allclose(first(found), wanted.detach().numpy(), 1e-11, 1e-11)
     np.testing.assert_allclose(first(found_gradients[0]), gradients[0].numpy(), 1e-11, 1e-11)
     if len(arrays) == 2:

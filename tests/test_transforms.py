@@ -31,7 +31,7 @@ def network(params, x):
 def drawn():
     generator = np.random.default_rng(0)
     params = {"kernel": generator.normal(size=(3, 3, 2, 2)) / 4, "bias": generator.normal(size=2)}
-    return jax.tree.map(jnp.asarray, params), jnp.asarray(generator.normal(size=(2, 4, 5, 2)))
+    return jax.device_put(params), jax.device_put(generator.normal(size=(2, 4, 5, 2)))
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)
@@ -104,7 +104,7 @@ def test_numpy_arrays_and_lists(case):
 
 def test_one_array_in_both_places():
     """The same array as input and kernel takes both gradients."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 3)))
+    x = jax.device_put(np.random.default_rng(0).normal(size=(3, 3, 3)))
     both = jax.grad(lambda x: jnp.sum(jaxcnnbp.correlate(x, x) ** 2))(x)
     apart = jax.grad(lambda x, k: jnp.sum(jaxcnnbp.correlate(x, k) ** 2), argnums=(0, 1))(x, x)
     assert_same(both, sum(apart))

@@ -79,7 +79,7 @@ def test_what_does_not_serve_is_not_served():
 
 def test_backward_pass_and_jit_follow_the_call():
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(a.shape, a.dtype)) for a in (X, KERNEL))
+    x, kernel = (jax.device_put(rng.standard_normal(a.shape, a.dtype)) for a in (X, KERNEL))
 
     def loss(x, kernel):
         with tuning_of(forward="xla", input_grad="reference", kernel_grad="reference"):

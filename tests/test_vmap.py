@@ -36,13 +36,13 @@ MORE_ARRAYS = (
 def assert_loop(case: Case, in_axes: tuple[int | None, ...]) -> None:
     """Values and gradients under vmap are those of one element after the other."""
     stacks = [case.arrays(seed=seed) for seed in range(COPIES)]
-    arrays = [jnp.stack(a) if axis == 0 else a[0] for a, axis in zip(zip(*stacks, strict=True), in_axes, strict=True)]
+    arrays = [np.stack(a) if axis == 0 else a[0] for a, axis in zip(zip(*stacks, strict=True), in_axes, strict=True)]
     elements = [[a[i] if axis == 0 else a for a, axis in zip(arrays, in_axes, strict=True)] for i in range(COPIES)]
-    deltas = jnp.stack([delta_like(case, stacks[0], seed=seed) for seed in range(COPIES)])
+    deltas = np.stack([delta_like(case, stacks[0], seed=seed) for seed in range(COPIES)])
     one = jax.jit(functools.partial(value_and_pullback, case))
     looped = [one(element, delta) for element, delta in zip(elements, deltas, strict=True)]
     at_once = jax.jit(jax.vmap(functools.partial(value_and_pullback, case), in_axes=(list(in_axes), 0)))
-    assert_same(at_once(arrays, deltas), jax.tree.map(lambda *leaves: jnp.stack(leaves), *looped))
+    assert_same(at_once(arrays, deltas), jax.tree.map(lambda *leaves: np.stack(leaves), *looped))
 
 
 @pytest.mark.parametrize("case", ONE_ARRAY, ids=str)
@@ -77,22 +77,23 @@ def test_gradients_of_a_map_over_any_axis(case, wrap):
     """The rule's forward pass need not leave the axis where the function without a gradient leaves it."""
     elements = [case.arrays(seed=seed) for seed in range(2)]
     axes = tuple(len(shape) // 2 for shape in case.shapes)
-    stacks = [jnp.stack(arrays, axis) for *arrays, axis in zip(*elements, axes, strict=True)]
+    stacks = [np.stack(arrays, axis) for *arrays, axis in zip(*elements, axes, strict=True)]
     deltas = [delta_like(case, elements[0], seed) for seed in range(2)]
-    value, gradients = value_and_pullback(jax.vmap(wrap(case), axes, -1), stacks, jnp.stack(deltas, -1))
+    value, gradients = value_and_pullback(jax.vmap(wrap(case), axes, -1), stacks, np.stack(deltas, -1))
+    value, gradients = jax.tree.map(np.asarray, (value, gradients))
     for i in range(2):
-        found = value[..., i], tuple(jnp.take(g, i, axis) for g, axis in zip(gradients, axes, strict=True))
+        found = value[..., i], tuple(np.take(g, i, axis) for g, axis in zip(gradients, axes, strict=True))
         assert_same(found, value_and_pullback(case, elements[i], deltas[i]))
 
 
 def test_argmax_and_unpool():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(COPIES, 2, 5, 6, 1)))
+    x = jax.device_put(np.random.default_rng(0).normal(size=(COPIES, 2, 5, 6, 1)))
 
     def there_and_back(x):
         values, argmax = jaxcnnbp.max_pool_with_argmax(x, (2, 3), (2, 3))
         return jaxcnnbp.max_unpool(values, argmax, (5, 6)), argmax
 
-    assert_same(jax.vmap(there_and_back)(x), jax.tree.map(lambda *a: jnp.stack(a), *map(there_and_back, x)))
+    assert_same(jax.vmap(there_and_back)(x), jax.tree.map(lambda *a: np.stack(a), *map(there_and_back, x)))
 
 
 def test_gradient_of_each_image():

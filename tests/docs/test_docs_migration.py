@@ -55,7 +55,7 @@ def by_jax(expression, x, kernel, bias, names, first=False):
     y = output(jnp.asarray(x))
     if not jnp.issubdtype(y.dtype, jnp.floating):
         return np.asarray(y), None
-    return np.asarray(y), np.asarray(jax.grad(lambda x: (output(x) ** 2).sum())(jnp.asarray(x)))
+    return np.asarray(y), np.asarray(jax.jit(jax.grad(lambda x: (output(x) ** 2).sum()))(x))
 
 
 def assert_same(ours, theirs):

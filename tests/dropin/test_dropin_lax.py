@@ -30,7 +30,7 @@ def _sample(cases: list, count: int) -> list:
 
 
 def _draw(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape))
 
 
 def _same_with_gradients(function, reference, *arguments) -> None:
@@ -138,7 +138,7 @@ def test_reduce_window(monoid, shapes, padding, base, dilation):
         y = reduce_window(x, *arguments, **options)
         return jnp.where(jnp.isfinite(y), y * jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape), 0.0)
 
-    check_grads(weighed, (x,), order=1, modes=["rev"])
+    check_grads(jax.jit(weighed), (x,), order=1, modes=["rev"])
 
 
 @pytest.mark.parametrize("reducer, init", [(lax.add, 0.0), (lax.max, -np.inf)], ids=["sum", "max"])
@@ -171,9 +171,9 @@ def test_reducers_that_jax_does_not_differentiate(name: str):
     expected = lax.reduce_window(x, init, reducer, arguments[0], strides, padding)
     np.testing.assert_allclose(reduce_window(x, init, reducer, *arguments), expected, **CLOSE)
     if np.isfinite(init):
-        check_grads(lambda x, i: reduce_window(x, i, reducer, *arguments), (x, jnp.asarray(init)), 1, ["rev"])
+        check_grads(jax.jit(lambda x, i: reduce_window(x, i, reducer, *arguments)), (x, jnp.asarray(init)), 1, ["rev"])
     else:
-        check_grads(lambda x: reduce_window(x, init, reducer, *arguments), (x,), 1, ["rev"])
+        check_grads(jax.jit(lambda x: reduce_window(x, init, reducer, *arguments)), (x,), 1, ["rev"])
 
 
 def test_a_product_with_zeros_has_its_gradient():
@@ -236,7 +236,7 @@ def test_windows_that_fit_nowhere_are_none(name: str):
     "dtype", slow_but(["float8_e4m3fn"], ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float16"])
 )
 def test_padding_never_wins_where_a_type_has_no_infinity(dtype: str):
-    x = jnp.asarray(np.array([1, 2, -3, -4]), dtype)
+    x = jax.device_put(np.array([1, 2, -3, -4]).astype(dtype))
     for init, reducer in ((-jnp.inf, lax.max), (jnp.inf, lax.min)):
         arguments = init, reducer, (2,), (1,), [(1, 1)]
         expected = np.asarray(lax.reduce_window(x, *arguments), np.float64)
@@ -301,7 +301,8 @@ def test_a_convolution_cropped_at_its_beginning_and_padded_at_its_end(padding, s
         return lax.conv_general_dilated(inside, kernel, strides, "VALID")
 
     def gradients(convolution):
-        return jax.value_and_grad(lambda x, k: jnp.sin(convolution(x, k).astype("float64")).sum(), (0, 1))(x, kernel)
+        loss = jax.value_and_grad(lambda x, k: jnp.sin(convolution(x, k).astype("float64")).sum(), (0, 1))
+        return jax.jit(loss)(x, kernel)
 
     found = gradients(lambda x, k: conv_general_dilated(x, k, strides, padding))
     # Sums of a few dozen terms in another order.
@@ -326,7 +327,7 @@ def test_large_inputs_alone_differentiated_and_in_nested_scans(name: str):
     """XLA's CPU backend runs other code on large arrays than on small ones, and inside loops."""
     x_shape, k_shape, options = LARGE[name]
     rng, rank = np.random.default_rng(0), len(x_shape) - 2
-    x, k = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x_shape, k_shape))
+    x, k = (jax.device_put(rng.normal(size=shape).astype(jnp.float32)) for shape in (x_shape, k_shape))
     numbers = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}[rank]
     options = dict(window_strides=(1,) * rank, dimension_numbers=numbers) | options
 

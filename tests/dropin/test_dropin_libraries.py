@@ -60,7 +60,7 @@ def test_flax_linen_conv(name: str):
     x = X[:, 0] if name == "causal" else X
     plain = linen.Conv(**options)
     handed = linen.Conv(**options, conv_general_dilated=jaxcnnbp.conv_general_dilated)
-    params = plain.init(jax.random.key(0), x)
+    params = jax.jit(plain.init)(jax.random.key(0), x)
     _same_before_and_after(plain.apply, params, x)
     _same_before_and_after(plain.apply, params, x, other=handed.apply)
 
@@ -69,7 +69,7 @@ def test_flax_linen_conv(name: str):
 def test_flax_linen_relatives_of_conv(name: str):
     linen = pytest.importorskip("flax.linen")
     layer = getattr(linen, name)(3, (3, 2), (2, 1), param_dtype=jnp.float64)
-    params = layer.init(jax.random.key(0), X)
+    params = jax.jit(layer.init)(jax.random.key(0), X)
     if name == "ConvLocal":  # its patches are a convolution of integers and floats, its sum is not
         _same_before_and_after(layer.apply, params, X, other=manual_backward(layer.apply))
     else:
@@ -152,7 +152,7 @@ def test_haiku_layers(name: str):
         return layer(*options)(x)
 
     model = hk.without_apply_rng(hk.transform(network))
-    params = _float64(model.init(jax.random.key(0), X))
+    params = _float64(jax.jit(model.init)(jax.random.key(0), X))
     _same_before_and_after(model.apply, params, X)
 
 
@@ -210,9 +210,9 @@ NNX_READS = {
     "grad": lambda nnx, f, model, x: jax.grad(lambda x: f(model, x))(x),
     "grad by number": lambda nnx, f, model, x: jax.grad(f, 1)(model, x),
     "jit": lambda nnx, f, model, x: jax.jit(lambda x: f(model, x))(x),
-    "vmap of grad": lambda nnx, f, model, x: jax.vmap(jax.grad(lambda x: f(model, x)))(x),
+    "vmap of grad": lambda nnx, f, model, x: jax.jit(jax.vmap(jax.grad(lambda x: f(model, x))))(x),
     "scan": lambda nnx, f, model, x: jax.lax.scan(lambda s, x: (s + f(model, x), None), 0.0, x)[0],
-    "checkpoint": lambda nnx, f, model, x: jax.grad(jax.checkpoint(lambda x: f(model, x)))(x),
+    "checkpoint": lambda nnx, f, model, x: jax.jit(jax.grad(jax.checkpoint(lambda x: f(model, x))))(x),
     "merged": lambda nnx, f, model, x: jax.grad(lambda x: f(_merged(nnx, model, False), x))(x),
     "merged copy": lambda nnx, f, model, x: jax.grad(lambda x: f(_merged(nnx, model, True), x))(x),
     "frozen beside trained": lambda nnx, f, model, x: nnx.grad(lambda m: f(m, x) * f(model, x))(nnx.clone(model)),

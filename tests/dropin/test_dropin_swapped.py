@@ -143,7 +143,7 @@ def test_what_was_compiled_for_a_reducer_is_found_again():
 
 @pytest.mark.parametrize("taps, reducer", [(200, "max"), (300, "max"), (300, "add")])
 def test_windows_of_many_taps_have_their_rules(taps: int, reducer: str):
-    x = jnp.asarray(np.random.default_rng(0).permutation(700).astype(np.float32)).reshape(1, 700)
+    x = jax.device_put(np.random.default_rng(0).permutation(700).astype(np.float32)).reshape(1, 700)
     init = -jnp.inf if reducer == "max" else 0.0
 
     def loss(x):

@@ -181,7 +181,7 @@ def test_wide_types_within_the_function_alone():
         x, k = jnp.asarray(X, jnp.float32), jnp.asarray(K, jnp.float32)
         for inside in (function, jax.jit(function), jax.checkpoint(function)):
             found = jax.value_and_grad(manual_backward(inside), (0, 1))(x, k)
-    wide = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(k), jnp.float64)
+    wide = jax.device_put(np.asarray(x).astype(jnp.float64)), jax.device_put(np.asarray(k).astype(jnp.float64))
     expected = jax.value_and_grad(_loss(layer), (0, 1))(*wide)
     # Rounded to float32 once, at the end.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 3e-7, 3e-7), found, expected)

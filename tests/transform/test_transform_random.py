@@ -112,7 +112,7 @@ def _model(seed: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
 def _arguments(seed: int) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(seed)
     shapes = (2, 5, 6, CHANNELS), (3, 2, 3, CHANNELS, CHANNELS)
-    return tuple(jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+    return tuple(jax.device_put(rng.normal(size=shape)) for shape in shapes)
 
 
 @pytest.mark.parametrize("seed", slow_but(SEEDS[:2], SEEDS))
