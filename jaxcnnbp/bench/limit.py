@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +73,7 @@ def _copies(size: int, with_torch: bool) -> dict[str, Call]:
         target = np.empty_like(values)
         calls["copy, NumPy"] = lambda: np.copyto(target, values)
     if with_torch:
-        torch: Any = importlib.import_module("torch")
+        torch = torch_module()
         there = torch.from_numpy(values).to(device_of())
         room = torch.empty_like(there)
         calls["copy, PyTorch"] = synchronised(lambda: room.copy_(there))

@@ -181,9 +181,9 @@ def save(results: Results, path: Path | str) -> None:
     beside.replace(path)
 
 
-def speedups(rows: Iterable[Row], side: str, step: str | None = None) -> list[float]:
-    """How many times longer `side` takes, for the rows of a pass where it was measured."""
-    return [s for row in rows if step in (None, row.step) and (s := row.speedup(side)) is not None]
+def speedups(rows: Iterable[Row], side: str) -> list[float]:
+    """How many times longer `side` takes, for the rows where it was measured."""
+    return [s for row in rows if (s := row.speedup(side)) is not None]
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -52,7 +52,8 @@ def run(settings: Settings, watch: Watch = lambda _: None, clock: Clock = SYSTEM
             row = measure_step(network.scaled(settings.batch_scale), settings, clock)
             results = dataclasses.replace(results, steps=(*results.steps, row))
             watch(results)
-        return dataclasses.replace(results, self_check=_worse(results.self_check, _check(settings, clock)))
+        checks = results.self_check, _check(settings, clock)
+        return dataclasses.replace(results, self_check=max(checks, key=lambda check: check.deviation))
 
 
 def _begin(settings: Settings, clock: Clock) -> Results:
@@ -63,10 +64,6 @@ def _begin(settings: Settings, clock: Clock) -> Results:
 
 def _check(settings: Settings, clock: Clock) -> SelfCheck:
     return check_instrument(settings.with_torch, 2 * settings.seconds, clock)
-
-
-def _worse(one: SelfCheck, other: SelfCheck) -> SelfCheck:
-    return max(one, other, key=lambda check: check.deviation)
 
 
 def _method(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,10 +83,7 @@ def _max_pool(layer: spec.MaxPool, shape: Shape) -> Built:
 
 
 def _flatten(_: spec.Flatten, shape: Shape) -> Built:
-    count = 1
-    for n in shape:
-        count *= n
-    return lambda x: x.flatten(1), (count,), []
+    return lambda x: x.flatten(1), (math.prod(shape),), []
 
 
 def _dense(layer: spec.Dense, shape: Shape) -> Built:

@@ -67,13 +67,9 @@ def _kernel_to_torch(kernel: jax.Array, case: Case, layout: Any) -> Any:
     return weights if case.op == "conv_transpose" else weights.transpose(0, 1).contiguous(memory_format=layout)
 
 
-_NAMES = {name: f"{name}{{}}d" for name in ("conv", "conv_transpose", "max_pool", "avg_pool")}
-
-
 def torch_layer(case: Case) -> Callable[..., Any]:
     """The layer in PyTorch: `f(x, kernel)`, or `f(x)` for a pool."""
-    functional = torch_module().nn.functional
-    function = getattr(functional, _NAMES[case.op].format(case.rank))
+    function = getattr(torch_module().nn.functional, f"{case.op}{case.rank}d")
     if case.op == "max_pool":
         return lambda x: function(x, case.window, case.stride, case.padding, case.dilation)
     if case.op == "avg_pool":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnnbp.audit.measure import distance
 from jaxcnnbp.geometry.window import Ints
 
 # Small enough to add up in the head.
@@ -56,6 +57,11 @@ def with_channels(name: str, array: np.ndarray, rank: int, extra: int) -> np.nda
     raise ValueError(
         f"`{name}` (shape={array.shape}) must have {rank} axes, or {rank + extra}, {axes}: one image, without a batch."
     )
+
+
+def gap(a: Any, b: Any) -> float:
+    """The largest distance of two arrays, element by element."""
+    return float(distance(np.asarray(a, np.float64), np.asarray(b, np.float64)).max(initial=0.0))
 
 
 def require_drawable(spatial: Ints, contacts: int) -> None:

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnnbp.audit.measure import distance
 from jaxcnnbp.explain.explanation import Explanation
-from jaxcnnbp.explain.numbers import numbers_of, require_drawable, with_channels
+from jaxcnnbp.explain.numbers import gap, numbers_of, require_drawable, with_channels
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import mode
@@ -119,5 +118,4 @@ def _gaps(
             by_jax = _passes(forward, arrays)
     except NotImplementedError as error:
         return {}, f"Autodiff has no such gradient: {error}"
-    wide = {name: (a.astype(np.float64), by_jax[name].astype(np.float64)) for name, a in found.items()}
-    return {name: float(distance(a, b).max(initial=0.0)) for name, (a, b) in wide.items()}, ""
+    return {name: gap(array, by_jax[name]) for name, array in found.items()}, ""

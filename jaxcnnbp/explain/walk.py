@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp import nn
-from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.explain.numbers import gap
 from jaxcnnbp.explain.shown import Shown, Views
 from jaxcnnbp.explain.walk_picture import picture_of
 from jaxcnnbp.explain.walk_views import page_of, plain_of, rich_of, title_of
@@ -193,12 +193,8 @@ def _by_autodiff(
 def _step(name: str, output: jax.Array, back: nn.Backprop, by_jax: jax.Array, params: Any, gradients: Any) -> Step:
     own = back.gradients.get(name, {})
     parameters = {
-        part: Parameter(np.asarray(params[part]), np.asarray(own[part]), _gap(own[part], gradients[part]))
+        part: Parameter(np.asarray(params[part]), np.asarray(own[part]), gap(own[part], gradients[part]))
         for part in params
     }
     delta = back.deltas[name]
-    return Step(name, np.asarray(output[0]), np.asarray(delta[0]), _gap(delta, by_jax), parameters)
-
-
-def _gap(a: jax.Array, b: jax.Array) -> float:
-    return float(distance(np.asarray(a, np.float64), np.asarray(b, np.float64)).max(initial=0.0))
+    return Step(name, np.asarray(output[0]), np.asarray(delta[0]), gap(delta, by_jax), parameters)

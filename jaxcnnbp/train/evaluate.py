@@ -52,7 +52,7 @@ def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> Score:
 
 def _score_batch(program: Program, layout: Layout, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     if layout.mesh is None or layout.height > 1:
-        return _score_rows(program, params, dataclasses.replace(batch, images=layout.cut(_same, batch.images)))
+        return _score_rows(program, params, dataclasses.replace(batch, images=layout.cut(lambda a: a, batch.images)))
     axes = (None,) * len(jax.tree.leaves(params))
 
     def on_device(params: Any, batch: Batch) -> Any:
@@ -64,10 +64,6 @@ def _score_batch(program: Program, layout: Layout, params: Any, batch: Batch) ->
     shared = jax.shard_map(on_device, mesh=layout.mesh, in_specs=specs, out_specs=PartitionSpec())
     loss, confusion, images = shared(params, batch)
     return loss / jnp.maximum(images, 1), jnp.round(confusion).astype(jnp.int32)
-
-
-def _same(images: jax.Array) -> jax.Array:
-    return images
 
 
 def _score_rows(program: Program, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -60,7 +60,8 @@ def host_batch(split: Split, indices: np.ndarray, layout: Layout, stop: Callable
         weights = np.ones(len(own), np.float32)
     images, labels = _filled(images, fill), _filled(labels, fill)
     weights = None if weights is None else _filled(weights, fill)
-    flags = None if stop is None else np.full(_own_flags(layout), float(stop()), np.float32)
+    first, last = layout.own_rows(layout.data)  # a flag a device
+    flags = None if stop is None else np.full(last - first, float(stop()), np.float32)
     return Batch(images, labels, weights, flags, count=len(indices))
 
 
@@ -90,8 +91,3 @@ def _cut(order: np.ndarray, batch: int) -> Iterator[np.ndarray]:
 
 def _filled(rows: np.ndarray, more: int) -> np.ndarray:
     return np.concatenate([rows, np.zeros((more, *rows.shape[1:]), rows.dtype)]) if more else rows
-
-
-def _own_flags(layout: Layout) -> int:
-    first, last = layout.own_rows(layout.data)
-    return last - first
