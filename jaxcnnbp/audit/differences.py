@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +17,11 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.finite import Derivative, Slope, derivative, scale_of, slope_of
-from jaxcnnbp.audit.interpreter import NARROW_ONLY, equations, holding
+from jaxcnnbp.audit.interpreter import NARROW_ONLY, equations
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
-from jaxcnnbp.audit.passes import Oracle, Pass, compiled, in_float64, is_near, lax_trace, normal
+from jaxcnnbp.audit.passes import Oracle, Pass, compiled, holding, in_float64, is_near, lax_trace, normal
 from jaxcnnbp.audit.problem import Problem, widened_problem
 from jaxcnnbp.modes import mode
 
@@ -158,9 +158,17 @@ def differences_of(
     Raises:
       NotImplementedError: if it cannot be evaluated again.
     """
-    inputs = tuple(widened(a) for a in problem.inputs)
-    numbers = next(_same(_candidates(flat, problem), problem, own))
-    return Differences(numbers, inputs, {name: widened(c) for name, c in cotangents.items()}, seed)
+    inputs, refused = tuple(widened(a) for a in problem.inputs), None
+    for make in (_by_trace, _by_wide_trace, _by_wide_call, _by_call):
+        try:
+            numbers = make(flat, problem)
+            outputs = numbers.run(inputs)
+        except REFUSALS as error:  # whatever keeps it from running in float64
+            refused = error
+            continue
+        if is_near(outputs, own.outputs, max((a.dtype for a in problem.inputs), key=unit_roundoff)):
+            return Differences(numbers, inputs, {name: widened(c) for name, c in cotangents.items()}, seed)
+    raise NotImplementedError(f"`fun` cannot be evaluated a second time; pass `reference`. JAX says: {refused}")
 
 
 def differences_in(judge: Oracle, problem: Problem, cotangents: dict[str, np.ndarray], seed: int) -> Differences:
@@ -168,26 +176,6 @@ def differences_in(judge: Oracle, problem: Problem, cotangents: dict[str, np.nda
     inputs = tuple(widened(a) for a in problem.inputs)
     numbers = Numbers(_in_float64(judge.outputs), unit_roundoff(np.float64), "float64")
     return Differences(numbers, inputs, {name: widened(c) for name, c in cotangents.items()}, seed)
-
-
-def _same(candidates: Iterator[Callable[[], Numbers]], problem: Problem, own: Pass) -> Iterator[Numbers]:
-    """Those that compute what the function does."""
-    refused: Exception | None = None
-    for make in candidates:
-        try:
-            numbers = make()
-            outputs = numbers.run([widened(a) for a in problem.inputs])
-        except REFUSALS as error:  # whatever keeps it from running in float64
-            refused = error
-            continue
-        if is_near(outputs, own.outputs, max((a.dtype for a in problem.inputs), key=unit_roundoff)):
-            yield numbers
-    raise NotImplementedError(f"`fun` cannot be evaluated a second time; pass `reference`. JAX says: {refused}")
-
-
-def _candidates(flat: Callable[..., Any], problem: Problem) -> Iterator[Callable[[], Numbers]]:
-    for make in (_by_trace, _by_wide_trace, _by_wide_call, _by_call):
-        yield partial(make, flat, problem)
 
 
 def _by_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:

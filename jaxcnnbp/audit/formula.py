@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -59,8 +59,9 @@ class Wide:
       retraced: whether it was traced in float64; constants are wide then.
       dtype: the widest rounding among the dtypes of its inputs.
       closed: `(inputs, others, cotangents)` to outputs and gradients by the rules; None where it cannot be traced.
-      others: the arrays that are not differentiated.
-      names: of the outputs, in the order of the trace.
+      problem: what it is differentiated at.
+      cotangents: what its outputs are contracted with.
+      seed: of noise and directions.
     """
 
     judge: Oracle
@@ -70,6 +71,7 @@ class Wide:
     problem: Problem
     cotangents: Arrays
     seed: int
+    _kept: Kept = field(default_factory=dict)
 
     def own_roundoff(self, dtype: Any) -> float:
         """What the function rounds by where the trace names `dtype`."""
@@ -77,13 +79,8 @@ class Wide:
         return unit_roundoff(self.dtype) if is_wide else unit_roundoff(dtype)
 
     @cached_property
-    def _kept(self) -> Kept:
-        return {}
-
-    @cached_property
     def _compiled(self) -> Callable[..., Any] | None:
-        plain = Reading()
-        return compiled(partial(plain.run, self.closed)) if self.closed and worth_compiling(self.closed) else None
+        return compiled(partial(Reading().run, self.closed)) if self.closed and worth_compiling(self.closed) else None
 
     @cached_property
     def differences(self) -> Differences:
@@ -106,10 +103,8 @@ class Wide:
         noise = None if sample is None else Noise(generator, NOISE_UNITS, lambda _: unit)
         leaves = jax.tree.leaves((self.problem.inputs, self.problem.others, cotangents))
         with in_float64():
-            if self._compiled is not None and noise is None:
-                found = self._compiled(*map(jnp.asarray, leaves))
-            else:
-                found = Reading(noise, kept=self._kept).run(self.closed, *map(jnp.asarray, leaves))
+            stepwise = partial(Reading(noise, kept=self._kept).run, self.closed)
+            found = (stepwise if noise else self._compiled or stepwise)(*map(jnp.asarray, leaves))
         arrays = [np.asarray(a) for a in found]
         names = sorted(cotangents)
         return Pass(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))

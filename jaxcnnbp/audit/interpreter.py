@@ -3,8 +3,6 @@
 What a trace casts to a narrower dtype is carried on as it is: the function that was meant, without the rounding. A
 `Noise` puts rounding errors of the original precision back in, at random.
 
-A gradient that the author stops is one of what the value stays at: `holding` reads a function so for differences.
-
 JAX's own rules (of `jax.nn.relu`, of softmax, of `odeint`) belong to the definition of a function and are kept; an
 author's are not in the trace any more (`own_rules`), except where JAX cannot differentiate what they are of.
 """
@@ -117,39 +115,6 @@ class Reading:
         return again if isinstance(value, ClosedJaxpr) else again.jaxpr
 
 
-def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
-    """Readings of `closed` in which every value at which the author stops the gradient is what it is at `args`.
-
-    Raises:
-      NotImplementedError: if one is in a loop or a branch, where it is not one value.
-    """
-    held: list[Any] = []
-
-    def note(value: Any) -> Any:
-        if isinstance(value, Tracer):
-            raise NotImplementedError("`fun` stops a gradient inside a loop or a branch.")
-        held.append(value)
-        return value
-
-    if cuts := cuts_of(closed):
-        Reading(hold=note).run(closed, *args)
-        if len(held) < len(cuts):
-            raise NotImplementedError("`fun` stops a gradient inside a kernel.")
-
-    compiled: Kept = {}
-
-    def reading() -> Reading:
-        values = iter(held)
-        return Reading(hold=lambda _: next(values), kept=compiled)
-
-    return reading
-
-
-def cuts_of(closed: ClosedJaxpr) -> list[str]:
-    """Where the author stops gradients."""
-    return [place for eqn in equations(closed.jaxpr) if (place := cut_at(eqn))]
-
-
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """All of a trace, however deep."""
     for eqn in jaxpr.eqns:
@@ -203,7 +168,8 @@ def _narrow(value: Any, aval: Any) -> Any:
 
 def _inlined(name: str) -> Callable[..., list[Any]]:
     def rule(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-        return reading.run(eqn.params[name], *values)
+        trace = eqn.params[name]
+        return reading.run(trace if isinstance(trace, ClosedJaxpr) else ClosedJaxpr(trace, ()), *values)
 
     return rule
 
@@ -268,10 +234,6 @@ def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     return list(lax.switch(values[0], branches, *values[1:]))
 
 
-def _remat(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    return reading.run(ClosedJaxpr(eqn.params["jaxpr"], ()), *values)
-
-
 def _cast(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     """A cast between floats rounds: the value is passed on."""
     target = eqn.params["new_dtype"]
@@ -279,10 +241,6 @@ def _cast(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
         return bind(eqn, values, reading._params(eqn))
     outputs = [lax.convert_element_type(values[0], wide_dtype(target))]
     return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
-
-
-def _rounding(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    return list(values)
 
 
 def _stopped(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
@@ -306,9 +264,9 @@ RULES: dict[Any, Callable[[Reading, JaxprEqn, list[Any]], list[Any]]] = {
     jex.closed_call_p: _inlined("call_jaxpr"),
     jex.scan_p: _scan,
     jex.cond_p: _cond,
-    jex.remat_p: _remat,
+    jex.remat_p: _inlined("jaxpr"),
     jex.convert_element_type_p: _cast,
-    jex.reduce_precision_p: _rounding,
+    jex.reduce_precision_p: lambda _, __, values: values,
     jex.stop_gradient_p: _stopped,
     oracle_p: _oracle,
 }

@@ -161,7 +161,7 @@ def _excess(row: Row) -> np.ndarray:
 
 def _details(row: Row, name: str) -> str:
     facts = [
-        row.verdict() if not row.ok else _worst_sentence(row),
+        row.verdict(),
         f"What is allowed here: {row.reason}.",
         "" if row.slope is None else _slope_sentence(row),
     ]
@@ -171,15 +171,6 @@ def _details(row: Row, name: str) -> str:
     heading = f'<h2>{name_of} <span class="quiet">{shape} {escape(row.dtype)}</span></h2>'
     pictures = f"{words}<div class='pictures'></div>"
     return f'<section class="card leaf" id="{name}" aria-label="{name_of}">{heading}{pictures}</section>'
-
-
-def _worst_sentence(row: Row) -> str:
-    if row.worst is None:
-        return "It is empty."
-    w = row.worst
-    where = f" ({w.place})" if w.place else ""
-    values = "manual {}, autodiff {}, oracle {}".format(*table.three(w))
-    return f"The element furthest off, {table.index(w.index)}{where}: {values}; allowed ±{w.allowed:.1e}."
 
 
 def _slope_sentence(row: Row) -> str:

@@ -11,15 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr
 from jax.extend.core.primitives import cond_p
 
-from jaxcnnbp.audit.interpreter import Kept, Reading, cuts_of, equations, holding
+from jaxcnnbp.audit.interpreter import Kept, Reading, equations
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.monitor import counting
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
 from jaxcnnbp.audit.oracle import oracle_p, widened
-from jaxcnnbp.audit.own_rules import KINDS, REFUSALS, first_that_works, without_rules
+from jaxcnnbp.audit.own_rules import KINDS, REFUSALS, cut_at, first_that_works, without_rules
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.modes import mode
 
@@ -171,6 +172,39 @@ class Oracle:
         return reading.run(self.closed, *inputs, *map(jnp.asarray, self._others))
 
 
+def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
+    """Readings of `closed` in which every value at which the author stops the gradient is what it is at `args`.
+
+    Raises:
+      NotImplementedError: if one is in a loop or a branch, where it is not one value.
+    """
+    held: list[Any] = []
+
+    def note(value: Any) -> Any:
+        if isinstance(value, Tracer):
+            raise NotImplementedError("`fun` stops a gradient inside a loop or a branch.")
+        held.append(value)
+        return value
+
+    if cuts := cuts_of(closed):
+        Reading(hold=note).run(closed, *args)
+        if len(held) < len(cuts):
+            raise NotImplementedError("`fun` stops a gradient inside a kernel.")
+
+    compiled: Kept = {}
+
+    def reading() -> Reading:
+        values = iter(held)
+        return Reading(hold=lambda _: next(values), kept=compiled)
+
+    return reading
+
+
+def cuts_of(closed: ClosedJaxpr) -> list[str]:
+    """Where the author stops gradients."""
+    return [place for eqn in equations(closed.jaxpr) if (place := cut_at(eqn))]
+
+
 def oracle_of(
     flat: Callable[..., Any], problem: Problem, cotangents: Arrays, seed: int, kinds: tuple[type, ...]
 ) -> Oracle:
@@ -227,18 +261,14 @@ def _oracle_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJax
             closed, shape = jax.make_jaxpr(flat, return_shape=True)(problem.inputs, problem.others)
     except NotImplementedError:
         return lax_trace(flat, problem)
-    return lax_trace(flat, problem) if _runs_backward(closed.jaxpr) else (closed, shape)
+    backward = any(eqn.primitive is oracle_p and eqn.params["backward"] for eqn in equations(closed.jaxpr))
+    return lax_trace(flat, problem) if backward else (closed, shape)
 
 
 def lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, Any]:
     """The trace of `flat` with this package's functions as lax's, and the shapes of its outputs."""
     with mode("autodiff"):
         return jax.make_jaxpr(flat, return_shape=True)(problem.inputs, problem.others)
-
-
-def _runs_backward(jaxpr: Jaxpr) -> bool:
-    """Whether a trace holds the backward pass of a NumPy oracle."""
-    return any(eqn.primitive is oracle_p and eqn.params["backward"] for eqn in equations(jaxpr))
 
 
 def worth_compiling(closed: ClosedJaxpr) -> bool:

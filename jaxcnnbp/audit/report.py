@@ -111,8 +111,8 @@ class Row:
         if self.worst is None:
             return f"`{self.name}` is empty."
         w = self.worst
-        if self.complaint or self.doubt:
-            return f"`{self.name}`: {self.complaint or f'cannot tell: {self.doubt}'}."
+        if words := self.complaint or (self.doubt and f"cannot tell: {self.doubt}") or self.excuse:
+            return f"`{self.name}`: {words}."
         of = table.some(self.wrong, int(np.prod(self.shape)))
         where = ", ".join(f"{n} {place}" for place, n in self.wrong_places.items())
         at = f", worst at {table.index(w.index)}{f' ({w.place})' if w.place else ''}" if w.index else ""

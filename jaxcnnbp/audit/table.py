@@ -165,11 +165,11 @@ def title(report: GradientReport) -> str:
 
 def notes(report: GradientReport) -> list[str]:
     """Sentences on what the tables do not show."""
-    excused = [f"`{row.name}`: {row.excuse}." for row in report.rows if row.ok and row.excuse]
+    excused = [row.verdict() for row in report.rows if row.ok and row.excuse]
     found = [
         *excused,
         _oracle_note(report),
-        _autodiff_note(report),
+        f"Autodiff has no gradient here: {report.no_autodiff}" if report.no_autodiff else "",
         _output_note(report),
         _slope_note(report),
         _tie_note(report),
@@ -201,10 +201,6 @@ def some(count: int, size: int) -> str:
     """So many of the elements of an array are, or is."""
     whole = "it" if size == 1 else f"{count} of {size} elements"
     return f"{whole} {'is' if count == 1 else 'are'}"
-
-
-def _autodiff_note(report: GradientReport) -> str:
-    return f"Autodiff has no gradient here: {report.no_autodiff}" if report.no_autodiff else ""
 
 
 def _oracle_note(report: GradientReport) -> str:
