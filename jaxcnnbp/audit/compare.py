@@ -130,7 +130,7 @@ def compare_gradients(
             trial.rules,
             yardstick.no_oracle,
             _blamed(rows, trial, yardstick),
-            yardstick.by_reference or yardstick.expected is not None,
+            yardstick.given,
         )
 
 
@@ -139,10 +139,9 @@ def _blamed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> dict[str
 
     None where the truth is not that of the function without its rules.
     """
-    given = yardstick.by_reference or yardstick.expected is not None
     wrong = {place: row for place, row in enumerate(rows) if not row.ok}
     blamed: dict[str, tuple[str, ...]] = {}
-    for name, alone in trial.alone.items() if wrong and len(trial.alone) > 1 and not given else ():
+    for name, alone in trial.alone.items() if wrong and len(trial.alone) > 1 and not yardstick.given else ():
         try:
             found = alone().gradients
         except REFUSALS:  # JAX cannot differentiate what another of them is of

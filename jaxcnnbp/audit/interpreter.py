@@ -239,7 +239,9 @@ def _cast(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
     target = eqn.params["new_dtype"]
     if not (jnp.issubdtype(values[0].dtype, jnp.inexact) and jnp.issubdtype(target, jnp.inexact)):
         return bind(eqn, values, reading._params(eqn))
-    outputs = [lax.convert_element_type(values[0], wide_dtype(target))]
+    drops_part = jnp.iscomplexobj(values[0]) and not jnp.issubdtype(target, jnp.complexfloating)
+    value = lax.real(values[0]) if drops_part else values[0]  # of which lax warns
+    outputs = [lax.convert_element_type(value, wide_dtype(target))]
     return outputs if reading.noise is None else reading.noise.on_outputs(eqn, outputs)
 
 

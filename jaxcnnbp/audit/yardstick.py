@@ -78,6 +78,11 @@ class Yardstick:
         self._windows = self.judge is None or slides_windows(self.judge.closed)
 
     @property
+    def given(self) -> bool:
+        """Whether the truth is the user's."""
+        return self.by_reference or self.expected is not None
+
+    @property
     def judge(self) -> Oracle | None:
         """The oracle."""
         return None if self.wide is None else self.wide.judge

@@ -52,6 +52,7 @@ SIGN = jvp_rule(jnp.cos, lambda p, t: jnp.sin(p[0]) * t[0])
 FORGOTTEN = jvp_rule(lambda a, b: a * jnp.exp(b), lambda p, t: t[0] * jnp.exp(p[1]))
 ONE_AT_0 = rule(lambda x, delta: delta * (x >= 0).astype(x.dtype), lambda x: jnp.maximum(x, 0))
 COMPLEX = jnp.asarray(0.3 + 0.4j, jnp.complex64)
+DIRECTION = lambda z: z / jnp.abs(z).astype(z.dtype)  # noqa: E731
 WRONG = {
     "tangent with the wrong sign": (SIGN, POINTS),
     "forgotten tangent": (FORGOTTEN, X, X),
@@ -70,6 +71,7 @@ WRONG = {
 RIGHT = {
     "square": (rule(lambda x, delta: 2 * x * delta), X),
     "complex": (rule(lambda x, delta: 2 * x * delta, lambda x: x**2), COMPLEX),
+    "real parts on the way": (rule(lambda z, delta: jax.vjp(DIRECTION, z)[1](delta)[0], DIRECTION), COMPLEX),
     "two outputs": (rule(lambda x, d: 1000 * d[0] + 2e-3 * x * d[1], lambda x: (1000 * x, 1e-3 * x**2)), X),
     "tangent": (jvp_rule(jnp.cos, lambda p, t: -jnp.sin(p[0]) * t[0]), POINTS),
     "at a kink beside a cut": (lambda x: ONE_AT_0(x) * jax.lax.stop_gradient(x + 1), POINTS),
