@@ -26,8 +26,8 @@ from jaxcnnbp.modes import mode
 
 # Larger than the rounding that is imitated, so that a few samples show what many roundings may do.
 NOISE_UNITS = 8.0
-# Elements of all arguments.
-SMALL = 2**14
+# Elements of all arguments, and equations: of more, one program takes longer to compile than each of its steps.
+SMALL, SHORT = 2**14, 40
 
 Arrays = dict[str, np.ndarray]
 Roundoff = Callable[[Any], float]
@@ -272,13 +272,12 @@ def lax_trace(flat: Callable[..., Any], problem: Problem) -> tuple[ClosedJaxpr, 
 
 
 def worth_compiling(closed: ClosedJaxpr) -> bool:
-    """Whether a trace is run sooner as one program than step by step: not with large arrays, branches that are not
-    taken, or host functions.
+    """Whether a trace is run sooner as one program than step by step: not a long one, nor with large arrays, branches
+    that are not taken, or host functions.
     """
-    stepwise = {oracle_p, cond_p}
-    return sum(a.size for a in closed.in_avals) <= SMALL and all(
-        e.primitive not in stepwise for e in equations(closed.jaxpr)
-    )
+    steps = list(equations(closed.jaxpr))
+    small = sum(a.size for a in closed.in_avals) <= SMALL and len(steps) <= SHORT
+    return small and all(eqn.primitive not in (oracle_p, cond_p) for eqn in steps)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
