@@ -14,12 +14,6 @@ and channels are 16 matrix products. The map is bilinear, so its transposes are 
     input grad     the forward of delta with the flipped kernel
     kernel grad    dK = G^T [ sum over tiles (B^T X B)^T (A delta A^T) ] G
 
-XLA makes a loop for every array that is computed, and each takes its time to compile. So the four products of an axis
-stand in two arrays, the two `ends` (o0, o3) and the two `middles` (o1, o2), and every line of sums is one expression:
-
-    B^T x   ends x0 - x2, x1 - x3   middles x2 +- x1            A d     ends d0, -d1   middles d0 +- d1
-    G k     ends k0, k2             middles (k0 + k2 +- k1) / 2  A^T o   y = o1 +- (o2 + ends)
-
 The sums round: results differ from the plain form by two or three units in the last place of the largest product, and a
 NaN or an infinity reaches the whole tile. `precision=jax.lax.Precision.HIGHEST` asks for the plain form.
 
@@ -29,11 +23,14 @@ signature and the meaning of the plain form in `ops.conv.forms`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Window
@@ -43,7 +40,9 @@ from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import pad_axes
 
-Parts = list[Array]  # ends and middles of one axis, or of both: [ends of ends, middles of ends, ...]
+A_TRANSPOSED = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+B_TRANSPOSED = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 
 # Bytes of transformed tiles that are worked on at a time: they stay in the cache, and in memory that the process holds.
 BLOCK_BYTES = 16 << 20
@@ -62,11 +61,10 @@ def input_grad_by_winograd(delta: Array, kernel: Array, geometry: ConvGeometry) 
 def _filtered(x: Array, kernel: Array, geometry: ConvGeometry, features_out: int, contracted: int) -> Array:
     """The convolution of `x`, whose channels meet channel axis `contracted` of the kernel."""
     strips = _Strips(x, geometry.window, features_out)
-    filters = _on_both_axes(_g, cast(kernel, strips.sum_type), 0, 1)
+    filters = _by_product(np.kron(G, G), cast(kernel, strips.sum_type))
 
     def of_strips(inputs: Array) -> Array:
-        pairs = zip(strips.tiles(inputs), filters, strict=True)
-        return strips.outputs([_dot(tiles, u, (3, contracted + 2), geometry) for tiles, u in pairs])
+        return strips.outputs(_dot(strips.tiles(inputs), filters, (3, contracted + 2), geometry))
 
     return strips.joined(lax.map(of_strips, strips.blocks()))
 
@@ -75,15 +73,13 @@ def kernel_grad_by_winograd(x: Array, delta: Array, geometry: ConvGeometry) -> A
     """dK = G^T [sum over tiles (B^T X B)^T (A delta A^T)] G."""
     strips = _Strips(x, geometry.window, delta.shape[-1])
 
-    def add(sums: Parts, block: tuple[Array, Array]) -> tuple[Parts, None]:
-        pairs = zip(strips.tiles(block[0]), strips.deltas(block[1]), strict=True)
-        more = [_dot(tiles, deltas, (2, 2), geometry) for tiles, deltas in pairs]
-        return jax.tree.map(jnp.add, sums, more), None
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + _dot(strips.tiles(block[0]), strips.deltas(block[1]), (2, 2), geometry), None
 
-    shape = jax.ShapeDtypeStruct((2, 2, x.shape[-1], delta.shape[-1]), strips.sum_type)
-    nothing = [zeros_varying_like(shape, x, delta)] * 4
-    total, _ = lax.scan(add, nothing, (strips.blocks(), strips.blocks_of_outputs(delta)))
-    return _back_from_both_axes(_g_transposed, total, 0, 1)
+    shape = jax.ShapeDtypeStruct((4, 4, x.shape[-1], delta.shape[-1]), strips.sum_type)
+    blocks = strips.blocks(), strips.blocks_of_outputs(delta)
+    total, _ = lax.scan(add, zeros_varying_like(shape, x, delta), blocks)
+    return _by_product(np.kron(G, G).T, total)
 
 
 def fits(geometry: ConvGeometry) -> bool:
@@ -130,18 +126,25 @@ class _Strips:
         padded = pad_axes(cast(delta, self.sum_type), edges)
         return padded.reshape(-1, self.size, 2 * self.rows, 2 * self.wide, delta.shape[-1])
 
-    def tiles(self, inputs: Array) -> Parts:
-        """B^T X B of every tile, each part `(2, 2, tiles, in)`: a tile is two pairs, and shares one."""
-        return [_side_by_side(part) for part in _on_both_axes(_b_transposed, _in_pairs(inputs), 2, 4)]
+    def tiles(self, inputs: Array) -> Array:
+        """B^T X B of every tile, `(4, 4, tiles, in)`."""
+        return self._by_tile(B_TRANSPOSED, inputs)
 
-    def deltas(self, delta: Array) -> Parts:
-        """A delta A^T of every tile, each part `(2, 2, tiles, out)`."""
-        return [_side_by_side(part) for part in _on_both_axes(_a, _in_pairs(delta), 2, 4)]
+    def deltas(self, delta: Array) -> Array:
+        """A delta A^T of every tile, `(4, 4, tiles, out)`."""
+        return self._by_tile(A_TRANSPOSED.T, delta)
 
-    def outputs(self, products: Parts) -> Array:
+    def _by_tile(self, matrix: np.ndarray, strips: Array) -> Array:
+        """M X M^T of every tile, the first cells of which are two apart."""
+        sums = _times(matrix, strips, 1, range(0, 2 * self.rows, 2))
+        sums = _times(matrix, sums, 2, range(0, 2 * self.wide, 2))
+        sums = sums.reshape(self.size, 4, self.rows, 4, self.wide, strips.shape[-1])
+        return sums.transpose(1, 3, 0, 2, 4, 5).reshape(4, 4, -1, strips.shape[-1])
+
+    def outputs(self, products: Array) -> Array:
         """Y = A^T [products] A, laid out as strips."""
-        tiles = (2, 2, self.size, self.rows, self.wide, self.features_out)
-        y = _back_from_both_axes(_a_transposed, [part.reshape(tiles) for part in products], 0, 1)
+        tiles = (4, 4, self.size, self.rows, self.wide, self.features_out)
+        y = _times(A_TRANSPOSED, _times(A_TRANSPOSED, products.reshape(tiles), 0), 1)
         return y.transpose(2, 3, 0, 4, 1, 5).reshape(self.size, 2 * self.rows, 2 * self.wide, self.features_out)
 
     def joined(self, y: Array) -> Array:
@@ -150,66 +153,32 @@ class _Strips:
         return images[:, : self.window.output[0], : self.window.output[1]]
 
 
-def _in_pairs(strips: Array) -> Array:
-    """`(strips, rows, 2, columns, 2, channels)`."""
-    images, rows, columns, channels = strips.shape
-    return strips.reshape(images, rows // 2, 2, columns // 2, 2, channels)
-
-
-def _side_by_side(part: Array) -> Array:
-    """`(2, 2, tiles, channels)`, for a matrix product each."""
-    return part.transpose(2, 4, 0, 1, 3, 5).reshape(2, 2, -1, part.shape[-1])
-
-
 def _dot(a: Array, b: Array, contracted: tuple[int, int], geometry: ConvGeometry) -> Array:
     """A matrix product for every pair of the first two axes."""
     of_a, of_b = contracted
     return lax.dot_general(a, b, (((of_a,), (of_b,)), ((0, 1), (0, 1))), geometry.precision)
 
 
-def _on_both_axes(sums: Callable[[Array, int], Parts], x: Array, rows: int, columns: int) -> Parts:
-    return [part for half in sums(x, rows) for part in sums(half, columns)]
+def _by_product(matrix: np.ndarray, x: Array) -> Array:
+    """M X M^T on the first two axes as one matrix product; `matrix` is the Kronecker product of M with itself."""
+    side, rest = math.isqrt(len(matrix)), x.shape[2:]
+    flat = x.reshape(matrix.shape[1], math.prod(rest))
+    return lax.dot(jnp.asarray(matrix, x.dtype), flat, precision=lax.Precision.HIGHEST).reshape(side, side, *rest)
 
 
-def _back_from_both_axes(sums: Callable[[Array, Array, int], Array], parts: Parts, rows: int, columns: int) -> Array:
-    ends, middles = (sums(parts[i], parts[i + 1], columns) for i in (0, 2))
-    return sums(ends, middles, rows)
+def _times(matrix: np.ndarray, x: Array, axis: int, starts: Sequence[int] = (0,)) -> Array:
+    """M x of the cells along `axis` that begin at each of `starts`, `(rows, starts)` there.
 
+    A term for each number that a row has beside zeros: one expression is one loop, and compiled in one.
+    """
+    terms = np.count_nonzero(matrix, 1).max()
+    cells = np.argsort(matrix == 0, axis=1, kind="stable")[:, :terms]
+    factors = np.take_along_axis(matrix, cells, 1)
 
-def _b_transposed(pairs: Array, axis: int) -> Parts:
-    """A tile is a pair of cells at `axis`, (x0, x1), and the next pair along the axis before it, (x2, x3)."""
-    count = pairs.shape[axis - 1] - 1
-    first, second = (lax.slice_in_dim(pairs, i, count + i, axis=axis - 1) for i in (0, 1))
-    return [first - second, _sum_and_difference(_at(second, 0, axis), _at(first, 1, axis), axis)]
+    def term(number: int) -> Array:
+        index = np.add.outer(cells[:, number], starts).ravel()
+        factor = np.repeat(factors[:, number], len(starts)).astype(x.dtype)
+        along = [-1 if i == axis else 1 for i in range(x.ndim)]
+        return jnp.take(x, index, axis, mode="clip") * factor.reshape(along)
 
-
-def _g(taps: Array, axis: int) -> Parts:
-    first, second, third = (_at(taps, i, axis) for i in range(3))
-    return [lax.slice_in_dim(taps, 0, 3, stride=2, axis=axis), _sum_and_difference(first + third, second, axis) / 2]
-
-
-def _a(pairs: Array, axis: int) -> Parts:
-    return [pairs * _signs(pairs, axis), _sum_and_difference(_at(pairs, 0, axis), _at(pairs, 1, axis), axis)]
-
-
-def _a_transposed(ends: Array, middles: Array, axis: int) -> Array:
-    return _at(middles, 0, axis) + _signs(ends, axis) * (_at(middles, 1, axis) + ends)
-
-
-def _g_transposed(ends: Array, middles: Array, axis: int) -> Array:
-    half_sum, half_difference = ((_at(middles, 0, axis) + s * _at(middles, 1, axis)) / 2 for s in (1, -1))
-    return lax.concatenate([_at(ends, 0, axis) + half_sum, half_difference, half_sum + _at(ends, 1, axis)], axis)
-
-
-def _at(x: Array, index: int, axis: int) -> Array:
-    return lax.slice_in_dim(x, index, index + 1, axis=axis)
-
-
-def _sum_and_difference(a: Array, b: Array, axis: int) -> Array:
-    """`a + b` and `a - b`, at `axis`, where both have one."""
-    return a + _signs(a, axis) * b
-
-
-def _signs(x: Array, axis: int) -> Array:
-    """1 and -1 at `axis`."""
-    return jnp.array([1, -1], x.dtype).reshape([2 if i == axis else 1 for i in range(x.ndim)])
+    return reduce(lax.add, map(term, range(terms)))
