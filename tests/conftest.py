@@ -1,6 +1,5 @@
 """A strict session: no quiet promotion of dtypes or ranks; warnings are errors by `pyproject.toml`."""
 
-import functools
 import gc
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 import jax
 import pytest
 from jax._src import compiler
-from jax._src.interpreters import mlir
 
 # Tests of several folders share modules of this one; with `--import-mode=importlib` no folder is on the path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,8 +22,6 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # JAX makes a context of MLIR for each program, which takes it longer than to write a small program into it.
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
     # Tracing makes a million objects that stay; to look through them all again and again takes a tenth of the time.
     gc.set_threshold(50_000, 20, 20)
     config.addinivalue_line("filterwarnings", f"ignore:{HALF_WRITTEN}:UserWarning")

@@ -69,7 +69,8 @@ def register(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def apply(rule: Rule, *arrays: Any) -> Any:
     """The outputs of `rule`: one array, or a tuple of several."""
-    outputs = cast(list[Any], _call(rule, *map(jnp.asarray, arrays)))
+    taken = (a if isinstance(a, jax.Array) else jnp.asarray(a) for a in arrays)  # which would convert a tracer again
+    outputs = cast(list[Any], _call(rule, *taken))
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
