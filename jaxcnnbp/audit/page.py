@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcnnbp.audit import table
-from jaxcnnbp.audit.measure import distance, excess
 from jaxcnnbp.audit.plot import shown_axes, slice_of
 from jaxcnnbp.pages import document, environment, packed, part
 
@@ -149,14 +148,10 @@ _ELEMENT_HEADINGS = (
 
 
 def _elements(row: Row) -> list[tuple[float, Row, tuple[int, ...]]]:
-    errors = _excess(row)
+    errors = row.maps.excess()
     most = np.argsort(errors, axis=None)[::-1][:WORST]
     places = (tuple(map(int, np.unravel_index(at, errors.shape))) for at in most)
     return [(float(errors[place]), row, place) for place in places]
-
-
-def _excess(row: Row) -> np.ndarray:
-    return excess(distance(row.maps.manual, row.maps.oracle), row.maps.allowed)
 
 
 def _details(row: Row, name: str) -> str:
@@ -187,7 +182,7 @@ def _maps(row: Row, most: int) -> dict[str, Any]:
     parts = {
         "manual": np.real(row.maps.manual),
         "oracle": np.real(row.maps.oracle),
-        "error / allowed": np.minimum(_excess(row), np.finfo(np.float32).max),
+        "error / allowed": np.minimum(row.maps.excess(), np.finfo(np.float32).max),
     }
     slices = {name: slice_of(values, row) for name, values in parts.items()}
     cut = _around_worst(row, slices["oracle"].shape, most)

@@ -191,11 +191,11 @@ def holding(closed: ClosedJaxpr, *args: Any) -> Callable[[], Reading]:
         if len(held) < len(cuts):
             raise NotImplementedError("`fun` stops a gradient inside a kernel.")
 
-    compiled: Kept = {}
+    kept: Kept = {}
 
     def reading() -> Reading:
         values = iter(held)
-        return Reading(hold=lambda _: next(values), kept=compiled)
+        return Reading(hold=lambda _: next(values), kept=kept)
 
     return reading
 

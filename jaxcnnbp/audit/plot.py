@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcnnbp.audit.measure import distance, excess
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -26,11 +24,10 @@ def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     figure.suptitle(f"{row.name} {row.dtype} {row.shape}: {'right' if row.ok else f'{row.wrong} elements wrong'}")
-    errors = excess(distance(row.maps.manual, row.maps.oracle), row.maps.allowed)
     panels = {
         "manual": row.maps.manual,
         "oracle": row.maps.oracle,
-        "|difference| / allowed": np.nan_to_num(errors),
+        "|difference| / allowed": np.nan_to_num(row.maps.excess()),
     }
     for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         image = axes.imshow(slice_of(np.real(values), row), aspect="auto", interpolation="nearest")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.cost import Cost
 from jaxcnnbp.audit.finite import Slope
-from jaxcnnbp.audit.measure import Errors
+from jaxcnnbp.audit.measure import Errors, distance, excess
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,10 @@ class Maps:
     autodiff: np.ndarray | None
     oracle: np.ndarray
     allowed: np.ndarray
+
+    def excess(self) -> np.ndarray:
+        """The errors of the hand-written gradient, each in units of what it may be off by."""
+        return excess(distance(self.manual, self.oracle), self.allowed)
 
 
 @dataclass(frozen=True)

@@ -152,9 +152,10 @@ def _holders(best: Array, x: Array, *below: Array, window: Window, numbers: np.n
         return who
 
     taps = list(reached(window))
-    first = jax.jit(partial(last_where, lax.eq, taps[::-1]))  # traced once for both branches of the condition
+    first = partial(last_where, lax.eq, taps[::-1])
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return compute_once(first, best, x, *below)
+    first = jax.jit(first)  # traced once for both branches of the condition
     last_nan = partial(last_where, lambda p, _: lax.ne(p, p), taps)
 
     def with_nans(best: Array, *read: Array) -> Array:
