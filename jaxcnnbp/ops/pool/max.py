@@ -10,6 +10,7 @@ the formula, "split" to share delta among the maximal cells, as `jnp.max` does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from math import prod
 from typing import Any, NamedTuple
@@ -33,10 +34,13 @@ from jaxcnnbp.ops.tap_loop import MANY_TAPS
 from jaxcnnbp.taps import Reader, cells, gather, scatter
 
 BITS = 32
-# With more phases of the stride than this, XLA takes minutes to compile the plain form.
-FEW_PHASES = 9
-# With more blocks to ask than this, a CPU has sooner added by index; elsewhere that has no order, and waits its turn.
+# Where windows reach into no more blocks of a stride each than this, every tap is written out in one loop. With more, a
+# CPU has sooner added by index; elsewhere that has no order, and waits its turn.
 FEW_BLOCKS = 9
+# With more phases of the stride than this, interleaving them takes longer than the blocks: 3x3x3/2, twice as long.
+FEW_PHASES = 4
+# With more than this, XLA takes minutes to compile phases axis after axis.
+MOST_PHASES = 9
 
 
 class Recorded(NamedTuple):
@@ -105,21 +109,21 @@ def extreme_pool_bwd(window: Window, kind: str, ties: str, kept: Recorded, delta
 @jax.named_scope("extreme_pool.send_to_winners")
 def send_to_winners(delta: Array, taps: Array, window: Window) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), in the form that stays quick to compile for this window."""
-    if prod(window.stride) <= FEW_PHASES and is_short(window):
-        return _send_by_phases(delta, taps, window)
-    reached = prod(blocks_reached(window))
+    reached, phases = prod(blocks_reached(window)), prod(window.stride)
     if reached <= FEW_BLOCKS:
-        return send_to_blocks(delta, taps, window)
+        return _send_by_phases(delta, taps, [window]) if phases <= FEW_PHASES else send_to_blocks(delta, taps, window)
+    if phases <= MOST_PHASES and is_short(window):
+        return _send_by_phases(delta, taps, steps(window))
     by_index, by_blocks = (partial(form, window=window) for form in (_send_by_index, send_to_blocks))
     if reached > MANY_TAPS:
         return by_index(delta, taps)
     return lax.platform_dependent(delta, taps, cpu=by_index, default=by_blocks)
 
 
-def _send_by_phases(delta: Array, taps: Array, window: Window) -> Array:
-    """The rule as it reads; axis after axis where the fold went so, the first axis first."""
-    dtype, weight = delta.dtype, window.taps
-    *outer, last = reversed(steps(window))
+def _send_by_phases(delta: Array, taps: Array, parts: Sequence[Window]) -> Array:
+    """The rule as it reads, for the whole window or the parts that `steps` takes it into, the last one first."""
+    dtype, weight = delta.dtype, prod(part.taps for part in parts)
+    *outer, last = reversed(parts)
     delta = cast(delta, wide(dtype))
     for step in outer:
         weight //= step.taps
