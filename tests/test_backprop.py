@@ -68,11 +68,15 @@ def by_backprop(loss):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients(loss, x64):
     params, inputs, labels, found = by_backprop(loss)
-    value, (gradients, at_input) = jax.jit(
-        jax.value_and_grad(lambda p, x: loss(SMALL.apply(p, x), labels), argnums=(0, 1))
-    )(params, inputs)
+
+    def with_outputs(params, inputs):
+        outputs = SMALL.apply(params, inputs)
+        return loss(outputs, labels), outputs
+
+    by_jax = jax.jit(jax.value_and_grad(with_outputs, argnums=(0, 1), has_aux=True))
+    (value, outputs), (gradients, at_input) = by_jax(params, inputs)
     assert_same((found.loss, found.gradients, found.deltas["input"]), (value, gradients, at_input))
-    assert_same(found.outputs, SMALL.apply(params, inputs))
+    assert_same(found.outputs, outputs)
     assert found.gradients.keys() == params.keys()
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from marks import slow_but
 
 import jaxcnnbp
 from jaxcnnbp import mode, nn
@@ -23,7 +24,7 @@ def pulled_back(fun, x, delta=None):
     @jax.jit
     def both(x):
         value, pullback = jax.vjp(fun, x)
-        sent = value if delta is None else jnp.asarray(delta, value.dtype).reshape(value.shape)
+        sent = value if delta is None else np.reshape(np.asarray(delta, value.dtype), value.shape)
         return value, pullback(sent)[0]
 
     return both(x)
@@ -36,7 +37,7 @@ def backwards(fun, delta, x):
 def ones_but(value: float, shape: tuple[int, ...], place: tuple) -> jax.Array:
     array = np.ones(shape, np.float32)
     array[place] = value
-    return jnp.asarray(array)
+    return jax.device_put(array)
 
 
 def pool(**options):
@@ -62,13 +63,18 @@ def pool(**options):
     ],
 )
 def test_winner(values, options, argmax):
-    x = line(*values)
-    assert np.ravel(jaxcnnbp.max_pool_with_argmax(x, **options)[1]).tolist() == argmax
-    _, dx = backwards(pool(**options), np.ones(len(argmax)), x)
-    np.testing.assert_array_equal(dx, np.bincount(argmax, minlength=len(values)))
-    # The minimum of the mirrored numbers is in the same place.
-    _, dx = backwards(lambda x: jaxcnnbp.min_pool(x, **options), np.ones(len(argmax)), -x)
-    np.testing.assert_array_equal(dx, np.bincount(argmax, minlength=len(values)))
+    ones = np.ones(len(argmax))
+
+    @jax.jit
+    def found(x):
+        # The minimum of the mirrored numbers is in the same place.
+        of_minimum = pulled_back(lambda x: jaxcnnbp.min_pool(x, **options), -x, ones)[1]
+        return jaxcnnbp.max_pool_with_argmax(x, **options)[1], pulled_back(pool(**options), x, ones)[1], of_minimum
+
+    places, *gradients = found(line(*values))
+    assert np.ravel(places).tolist() == argmax
+    for dx in gradients:
+        np.testing.assert_array_equal(np.ravel(dx), np.bincount(argmax, minlength=len(values)))
 
 
 @pytest.mark.parametrize(("ties", "dx"), [("first", [0, 0, 1]), ("all", [1, 0, 1]), ("split", [0.5, 0, 0.5])])
@@ -130,7 +136,7 @@ def test_many_taps(spatial, window, dtype):
     assert argmax.ravel()[0] == x.argmax()
 
 
-@pytest.mark.parametrize("ties", ["all", "split"])
+@pytest.mark.parametrize("ties", slow_but(["split"], ["all", "split"]))
 def test_ties_of_more_taps_than_a_word_has_bits(ties):
     _, dx = backwards(pool(window_shape=(70,), ties=ties), [70], line(*[1] * 70))
     assert dx == ([70] * 70 if ties == "all" else [1] * 70)
@@ -288,7 +294,7 @@ def test_the_last_of_values_for_one_cell_stays(name):
     assert found == ([2, 3, 0], [0, 20, 10, 0])
 
 
-@pytest.mark.parametrize("name", ["manual", "autodiff"])
+@pytest.mark.parametrize("name", slow_but(["manual"], ["manual", "autodiff"]))
 @pytest.mark.parametrize(
     ("norm", "values", "slopes", "curvatures"),
     [
@@ -349,7 +355,7 @@ def connected_block(x, kernel):
     return jaxcnnbp.conv_block(x, kernel, connections=TABLE, activation=None)
 
 
-@pytest.mark.parametrize("fun", [connected, connected_block, jax.jit(connected)])
+@pytest.mark.parametrize("fun", [pytest.param(connected, marks=pytest.mark.slow), connected_block, jax.jit(connected)])
 def test_a_nan_passes_connections_alone(fun):
     x, kernel = ones_but(NAN, (1, 6, 3), (..., 0)), jnp.ones((2, 3, 2))
     y, pullback = jax.vjp(fun, x, kernel)

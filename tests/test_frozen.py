@@ -69,11 +69,11 @@ def test_winners_are_not_recorded_for_nothing():
     assert not re.search(r"\b[us](?:8|16|32)\[", pool.lower(x).compile().as_text().split("ENTRY")[1])
 
 
-@pytest.mark.parametrize("operand", [0, 1])
-def test_gradient_by_one_operand_alone(operand):
+def test_gradient_by_one_operand_alone():
     x, kernel = arrays()
     both = jax.grad(loss, (0, 1))(x, kernel)
-    np.testing.assert_allclose(jax.grad(loss, operand)(x, kernel), both[operand], 1e-5, 1e-5)
+    for operand in (0, 1):
+        np.testing.assert_allclose(jax.grad(loss, operand)(x, kernel), both[operand], 1e-5, 1e-5)
 
 
 @pytest.mark.parametrize("operand", [0, 1])

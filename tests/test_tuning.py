@@ -275,13 +275,15 @@ def test_command_line(tmp_path, monkeypatch):
 
 
 def test_table_and_regret(tmp_path, monkeypatch):
-    path, seen = tmp_path / "table.jsonl", []
+    path, seen, cleared = tmp_path / "table.jsonl", [], []
 
     def fake(name, problem, names, _):
         seen.append(problem)
         return Measured(name, problem, {n: float(1 + i) for i, n in enumerate(names)}, dict.fromkeys(names, 0.1))
 
     monkeypatch.setattr("jaxcnnbp.tune.regret.measure", fake)
+    # Else the tests that come after would have to compile all anew.
+    monkeypatch.setattr("jaxcnnbp.tune.regret.jax.clear_caches", lambda: cleared.append(len(seen)))
     for count in (1, 2):
         code, _ = run("--table", "-o", str(path), "--seconds", "1e-9")
         assert (code, len(path.read_text().splitlines())) == (0, count)
@@ -290,3 +292,4 @@ def test_table_and_regret(tmp_path, monkeypatch):
     assert code == 0
     assert "worst" in output
     assert output.count("best ") >= 3
+    assert cleared == [3, 4, 5, 6, 7]  # after every pass of two problems but the last

@@ -18,18 +18,20 @@ from jaxcnnbp.cli.main import main
 from jaxcnnbp.explain import weights as weighing
 from jaxcnnbp.explain.walk_picture import mosaic
 from jaxcnnbp.nn.models import MODELS
-from jaxcnnbp.train import InputError, Split, save_params
+from jaxcnnbp.train import InputError, Split, load_params, save_params
 from jaxcnnbp.train.data import digits
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Fresh parameters in files, as if they had been trained."""
-    folder, found = tmp_path_factory.mktemp("weights"), {}
+    """Parameters in files, as if they had been trained; `init` would compile a program for every shape."""
+    folder, found, generator = tmp_path_factory.mktemp("weights"), {}, np.random.default_rng(0)
     for name in ("digits", "lenet5", "bouvrie"):
         spec = MODELS[name]
+        shapes = jax.eval_shape(lambda key, s=spec: s.build().init(key, (1, *s.input_shape)), jax.random.key(0))
+        params = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32) / 8, shapes)
         found[name] = folder / f"{name}.npz"
-        save_params(found[name], spec.build().init(jax.random.key(0), (1, *spec.input_shape)))
+        save_params(found[name], params)
     return found
 
 
@@ -42,7 +44,7 @@ def walk(weights: dict[str, Path]) -> explain.Walk:
 def test_numbers_are_those_of_the_algorithm(walk, weights):
     data = weighing.enlarged(digits(), 28)
     model, image = MODELS["lenet5"].build(), jnp.asarray(data.test.images[3:4], jnp.float32) / 255
-    params = MODELS["lenet5"].build().init(jax.random.key(0), (1, 28, 28, 1))
+    params = load_params(weights["lenet5"])
     found = nn.backprop(model, params, image, jnp.asarray(data.test.labels[3:4]), nn.softmax_cross_entropy)
     assert [step.name for step in walk.steps] == ["input", *model.names]
     for step in walk.steps:
