@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import BLOCKS, named
 from check import assert_same, delta_like, value_and_pullback
+from marks import first_are_quick, slow_but
 
 import jaxcnnbp
 from jaxcnnbp import nn
@@ -34,22 +35,25 @@ def size_of(arrays):
 
 @pytest.mark.parametrize(
     ("activation", "options", "wanted"),
-    [
-        ("relu", MAX, POOLED * (1 + 4)),  # a byte for the winner, and y, which the next layer keeps anyway
-        ("leaky_relu", MAX, POOLED * (1 + 4)),
-        ("tanh", MAX, POOLED * (1 + 4)),
-        ("gelu", MAX, POOLED * (1 + 4)),  # the winner, and the input of gelu there
-        ("silu", MAX | dict(pool_kind="min"), POOLED * (1 + 4)),
-        (None, MAX, POOLED),
-        ("relu", MEAN, OUTPUT // 8),
-        ("leaky_relu", MEAN, OUTPUT // 8),
-        (None, MEAN, 0),
-        ("logistic", MEAN, OUTPUT * 4),
-        ("gelu", MEAN, OUTPUT * 4),
-        ("relu", dict(padding=1), OUTPUT * 4),
-        (None, dict(padding=1), 0),
-        ("silu", dict(padding=1), OUTPUT * 4),
-    ],
+    first_are_quick(
+        7,
+        [
+            ("relu", MAX, POOLED * (1 + 4)),  # a byte for the winner, and y, which the next layer keeps anyway
+            ("gelu", MAX, POOLED * (1 + 4)),  # the winner, and the input of gelu there
+            (None, MAX, POOLED),
+            ("relu", MEAN, OUTPUT // 8),
+            ("logistic", MEAN, OUTPUT * 4),
+            (None, MEAN, 0),
+            ("silu", dict(padding=1), OUTPUT * 4),
+            ("leaky_relu", MAX, POOLED * (1 + 4)),
+            ("tanh", MAX, POOLED * (1 + 4)),
+            ("silu", MAX | dict(pool_kind="min"), POOLED * (1 + 4)),
+            ("leaky_relu", MEAN, OUTPUT // 8),
+            ("gelu", MEAN, OUTPUT * 4),
+            ("relu", dict(padding=1), OUTPUT * 4),
+            (None, dict(padding=1), 0),
+        ],
+    ),
 )
 def test_bytes_kept(activation, options, wanted):
     arrays = kept(lambda *a: jaxcnnbp.conv_block(*a, activation=activation, **options), X, KERNEL, BIAS)
@@ -107,6 +111,7 @@ def test_lenet5_of_blocks_keeps_less():
     assert of_blocks - weights < 0.3 * (of_autodiff - weights)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_needs_less():
     """The compiler keeps the bits, and does not find them anew in the backward pass."""
     x, conv, relu, pool = jnp.ones((4, 32, 32, 8)), nn.Conv(8, 1), nn.Relu(), nn.MeanPool(2, 1)
@@ -138,7 +143,7 @@ def as_block(x, kernel, bias, pool=2, activation="relu"):
 
 
 def line(*values, dtype="float32"):
-    return jnp.asarray(values, dtype).reshape(1, -1, 1)
+    return jax.device_put(np.array(values, dtype).reshape(1, -1, 1))
 
 
 ONE, NOTHING = jnp.ones((1, 1, 1)), jnp.zeros(1)
@@ -160,17 +165,17 @@ def test_what_falls_is_not_told_by_the_output(rule):
 
 
 @pytest.mark.parametrize(
-    ("activation", "values"),
-    [("relu", (-1, -2, -3, -1)), ("relu", (-1, -1, 0, 0)), ("relu", (2, 2, 1, 3)), ("tanh", (30, 40, -40, -30))],
+    ("activation", "images"),
+    [("relu", [(-1, -2, -3, -1), (-1, -1, 0, 0), (2, 2, 1, 3)]), ("tanh", [(30, 40, -40, -30)])],
 )
-def test_plateaus_and_ties(activation, values):
+def test_plateaus_and_ties(activation, images):
     """Where f is flat both send nothing; where u itself ties both take the first."""
-    arrays, delta = (line(*values), ONE, NOTHING), line(1, 10)
+    arrays, delta = (np.float32(images)[..., None], ONE, NOTHING), np.float32([[[1], [10]]] * len(images))
     found = compiled(lambda *a: as_block(*a, activation=activation), arrays, delta)
     assert_same(found, compiled(lambda *a: one_after_another(*a, activation=activation), arrays, delta), 0)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", slow_but(["bfloat16"], ["bfloat16", "float16"]))
 def test_tie_by_rounding_goes_to_the_larger_input(dtype):
     u = {"bfloat16": (2.5, 2.516), "float16": (4, 4.004)}[dtype]
     arrays = (line(*u, dtype=dtype), ONE.astype(dtype), NOTHING.astype(dtype))
@@ -220,7 +225,7 @@ def test_forward_mode_gives_way(x64):
         assert_same(found, slope(arrays))
 
 
-@pytest.mark.parametrize("name", ["max", "gelu mean"])
+@pytest.mark.parametrize("name", slow_but(["max"], ["max", "gelu mean"]))
 def test_scan_and_checkpoint(name, x64):
     (case,) = named(BLOCKS, name)
     arrays, delta = case.arrays(), delta_like(case, case.arrays())
@@ -231,6 +236,7 @@ def test_scan_and_checkpoint(name, x64):
     assert_same(compiled(scanned, arrays, delta), compiled(case, arrays, delta))
 
 
+@pytest.mark.slow
 def test_before_the_judge():
     x, kernel, bias = named(BLOCKS, "max")[0].arrays("float32")
     report = jaxcnnbp.compare_gradients(lambda *a: jnp.sum(jnp.sin(named(BLOCKS, "max")[0](*a))), x, kernel, bias)

@@ -85,10 +85,10 @@ def cross_entropy(x):
 def test_rules_whose_tangent_jax_does_not_know(fun):
     """<delta, J t> = <J^T delta, t>, and J^T is tested elsewhere."""
     x, t = (jax.device_put(np.random.default_rng(seed).normal(size=(1, 6, 2))) for seed in (0, 1))
-    delta = delta_like(fun, [x])
+    delta = np.asarray(delta_like(fun, [x]))
     _, tangent = by_jvp(fun, [x], [t])
-    (gradient,) = value_and_pullback(fun, [x], delta)[1]
-    assert_same(jnp.vdot(delta, tangent), jnp.vdot(gradient, t))
+    (gradient,) = jax.jit(lambda x: value_and_pullback(fun, [x], delta)[1])(x)
+    assert_same(np.vdot(delta, tangent), np.vdot(gradient, t))
 
 
 X = np.random.default_rng(0).normal(size=(2, 6, 2))
@@ -141,7 +141,7 @@ def derivative(held, orders):
     return fun(0.7)
 
 
-@pytest.mark.parametrize("name", slow_but(["plain", "vmap"], HOLDERS))
+@pytest.mark.parametrize("name", slow_but(["vmap"], HOLDERS))  # plainly: in `test_any_order`
 def test_through(name):
     orders = ("f", "l", "ff") if name == "while" else ("f", "l", "fr", "rf")
     with mode("autodiff"):
@@ -152,7 +152,7 @@ def test_through(name):
 
 
 @pytest.mark.parametrize(
-    "orders", first_are_quick(4, zip(("ff", "rr", "frf", "rfr", "fff", "ffr", "rff", "frr", "rrf")))
+    "orders", first_are_quick(2, zip(("ff", "rfr", "rr", "frf", "fff", "ffr", "rff", "frr", "rrf")))
 )
 def test_any_order(orders):
     with mode("autodiff"):
@@ -161,7 +161,7 @@ def test_any_order(orders):
 
 
 def test_whole_jacobians():
-    jacobians = [jacobian(jax.jit(layer), (0, 1))(X, K) for jacobian in (jax.jacfwd, jax.jacrev)]
+    jacobians = [jax.jit(jacobian(jax.jit(layer), (0, 1)))(X, K) for jacobian in (jax.jacfwd, jax.jacrev)]
     assert_same(*jacobians)
 
 
@@ -288,7 +288,7 @@ SHARING = (
 )
 
 
-@pytest.mark.parametrize("case", slow_but(SHARING[:2], SHARING))
+@pytest.mark.parametrize("case", slow_but(SHARING[:1], SHARING))
 def test_members_with_the_same_weights_are_one_batch(case):
     """Summed where their derivative is taken, not made for each member: the text holds no stack of them."""
     x, *weights = case.arrays()
@@ -313,12 +313,15 @@ def test_members_with_the_same_weights_are_one_batch(case):
 def test_frozen_members(mapped):
     """What is frozen may be mapped: then the members are no batch."""
     x, k = X[:1], K
-    stacks = [jnp.stack([a, 2 * a, -a]) if axis == 0 else a for a, axis in zip((x, k), mapped, strict=True)]
-    for argnum in (0, 1):
+    stacks = [np.stack([a, 2 * a, -a]) if axis == 0 else a for a, axis in zip((x, k), mapped, strict=True)]
 
-        def value(x, k):
-            return jnp.sum(jnp.sin(jax.vmap(layer, mapped)(x, k)))
+    def value(x, k):
+        return jnp.sum(jnp.sin(jax.vmap(layer, mapped)(x, k)))
 
-        with mode("autodiff"):
-            wanted = jax.grad(value, argnum)(*stacks), jax.jvp(value, stacks, stacks)
-        assert_same((jax.grad(value, argnum)(*stacks), jax.jvp(value, stacks, stacks)), wanted, 1e-9)
+    @jax.jit
+    def found(*stacks):
+        return jax.grad(value, 0)(*stacks), jax.grad(value, 1)(*stacks), jax.jvp(value, stacks, stacks)
+
+    with mode("autodiff"):
+        wanted = found(*stacks)
+    assert_same(found(*stacks), wanted, 1e-9)

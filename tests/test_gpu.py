@@ -35,6 +35,7 @@ def test_dry(tmp_path):
         assert [row for row in rows if not row.get("ok", True) or "left_out" in row] == []
 
 
+@pytest.mark.slow
 def test_only_dry_without_an_accelerator():
     done = look(JAX_PLATFORMS="cpu")
     assert done.returncode == 2

@@ -109,12 +109,7 @@ def with_ties(case: str, dtype: Any) -> tuple[Window, jax.Array]:
 
 @pytest.mark.parametrize(
     "case, kind",
-    [
-        ("3x3/2", "max"),
-        ("dilated", "min"),
-        pytest.param("cropped", "max", marks=pytest.mark.slow),
-        pytest.param("mostly padding", "max", marks=pytest.mark.slow),
-    ],
+    first_are_quick(1, [("dilated", "min"), ("3x3/2", "max"), ("cropped", "max"), ("mostly padding", "max")]),
 )
 def test_max_pool_has_the_winners_of_the_rule(case: str, kind: str) -> None:
     window, x = with_ties(case, jnp.float32)
@@ -133,7 +128,7 @@ def test_max_pool_has_the_winners_of_the_rule(case: str, kind: str) -> None:
     assert_identical(*jax.jit(both)(x, delta))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.int32, marks=pytest.mark.slow)])
 def test_max_pool_keeps_the_dtype(dtype: Any) -> None:
     window, x = with_ties("wide", dtype)
     assert_identical(pallas.max_pool_by_pallas(x, window, **tiled("wide")), extremes_and_taps(x, window, "max"))

@@ -32,7 +32,7 @@ WINDOWS = {
 }
 
 
-@pytest.fixture(params=slow_but(["at once", "axis by axis", "dilated", "ceil"], WINDOWS))
+@pytest.fixture(params=slow_but(["axis by axis", "ceil"], WINDOWS))  # in two steps, and in one with strides
 def window(request):
     spatial, size, options = WINDOWS[request.param]
     return window_of(spatial, size, **options)
@@ -187,7 +187,7 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", one_in(2, ALONE))
+@pytest.mark.parametrize("name", one_in(3, ALONE))
 def test_forward_alone_and_under_differentiation(name):
     fun = ALONE[name]
     x = jax.device_put(np.random.default_rng(0).normal(size=PLANE).astype(jnp.float32))

@@ -36,7 +36,7 @@ def test_lax_convolution(case: Case):
     assert_rule(case, case.arrays())
 
 
-@pytest.mark.parametrize("case", one_in(2, POOLS))
+@pytest.mark.parametrize("case", one_in(3, POOLS))
 def test_pool(case: Case):
     assert_rule(case, case.arrays())
 
