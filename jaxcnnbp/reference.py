@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jaxcnnbp.ops.pool.lp import norms_by_sums
 from jaxcnnbp.ops.pool.max import flat_argmax
 from jaxcnnbp.ops.pool.parse import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
 from jaxcnnbp.ops.pool.window_max import identity
+from jaxcnnbp.reference_block import block_of
 from jaxcnnbp.reference_conv import convolve as _convolve
 from jaxcnnbp.reference_conv import correlate as _correlate
 from jaxcnnbp.reference_conv import stands_for as _stands_for
@@ -26,20 +28,13 @@ from jaxcnnbp.taps import cells, gather
 _AUTODIFF = alternatives["autodiff"]
 
 
-@_stands_for("max_pool")
-def _max_pool(
-    inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False, ties="first"
-):
-    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    return split_batch(_extreme(x, window, "max", ties), inputs, window.rank)
+def _extreme_pool(kind, inputs, window_shape, strides=None, padding="VALID", *, ties="first", **geometry):
+    x, window = parse_pool(inputs, window_shape, strides, padding, **geometry)
+    return split_batch(_extreme(x, window, kind, ties), inputs, window.rank)
 
 
-@_stands_for("min_pool")
-def _min_pool(
-    inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False, ties="first"
-):
-    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    return split_batch(_extreme(x, window, "min", ties), inputs, window.rank)
+for _kind in ("max", "min"):
+    _AUTODIFF[f"{_kind}_pool"] = partial(_extreme_pool, _kind)
 
 
 def _extreme(x: Array, window: Window, kind: str, ties: str) -> Array:
@@ -88,27 +83,16 @@ def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
 
 
 @_stands_for("max_pool_with_argmax")
-def _max_pool_with_argmax(
-    inputs, window_shape, strides=None, padding="VALID", *, window_dilation=None, ceil_mode=False
-):
-    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+def _max_pool_with_argmax(inputs, window_shape, strides=None, padding="VALID", **geometry):
+    x, window = parse_pool(inputs, window_shape, strides, padding, **geometry)
     require_numbers(window, "`max_pool_with_argmax`", "use `max_pool`")
     values, taps = _winner(x, window, "max")
     return tuple(split_batch(a, inputs, window.rank) for a in (values, flat_argmax(taps, window)))
 
 
 @_stands_for("avg_pool")
-def _avg_pool(
-    inputs,
-    window_shape,
-    strides=None,
-    padding="VALID",
-    count_include_pad=True,
-    *,
-    window_dilation=None,
-    ceil_mode=False,
-):
-    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+def _avg_pool(inputs, window_shape, strides=None, padding="VALID", count_include_pad=True, **geometry):
+    x, window = parse_pool(inputs, window_shape, strides, padding, **geometry)
     x = with_mean(x)
     if over_symbols(window):
         return split_batch(symbolic.mean_pool(x, window, count_include_pad), inputs, window.rank)
@@ -167,34 +151,7 @@ def _add_bias(y, bias):
     return jnp.asarray(y) + bias.reshape((1,) * (jnp.ndim(y) - 1) + bias.shape)
 
 
-@_stands_for("conv_block")
-def _conv_block(
-    x,
-    kernel,
-    bias=None,
-    *,
-    true_convolution=False,
-    activation="relu",
-    activation_argument=None,
-    pool=None,
-    pool_strides=None,
-    pool_padding="VALID",
-    pool_dilation=None,
-    pool_kind="max",
-    ceil_mode=False,
-    count_include_pad=True,
-    **convolution,
-):
-    y = (_convolve if true_convolution else _correlate)(x, kernel, **convolution)
-    y = y if bias is None else _add_bias(y, bias)
-    argument = () if activation_argument is None else (activation_argument,)
-    y = _AUTODIFF[activation or "identity"](y, *argument)
-    if pool is None:
-        return y
-    options = dict(window_dilation=pool_dilation, ceil_mode=ceil_mode)
-    if pool_kind == "mean":
-        return _avg_pool(y, pool, pool_strides, pool_padding, count_include_pad, **options)
-    return _AUTODIFF[f"{pool_kind}_pool"](y, pool, pool_strides, pool_padding, **options)
+_AUTODIFF["conv_block"] = block_of(_AUTODIFF)
 
 
 @_stands_for("subsample")

@@ -29,18 +29,8 @@ def _fractional_max_pool(
 
 
 @stands_for("stochastic_pool")
-def _stochastic_pool(
-    inputs,
-    window_shape,
-    strides=None,
-    padding="VALID",
-    *,
-    key=None,
-    samples=None,
-    window_dilation=None,
-    ceil_mode=False,
-):
-    x, window = parse_pool(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+def _stochastic_pool(inputs, window_shape, strides=None, padding="VALID", *, key=None, samples=None, **geometry):
+    x, window = parse_pool(inputs, window_shape, strides, padding, **geometry)
     p = jnp.stack([p for _, p in gather(x, window)])
     w = jnp.where(p < 0, 0, p)
     total = w.sum(0)

@@ -22,9 +22,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.differences import Differences, differences_in
-from jaxcnnbp.audit.interpreter import Kept, Reading, wide_dtype
+from jaxcnnbp.audit.interpreter import Kept, Reading
 from jaxcnnbp.audit.measure import distance, largest
 from jaxcnnbp.audit.noise import Noise, unit_roundoff
+from jaxcnnbp.audit.oracle.rule import wide_dtype
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import (
     NOISE_UNITS,

@@ -25,7 +25,7 @@ from jax.extend.core import primitives as jex
 from jaxcnnbp._compat import jvp_of, scan_counts
 from jaxcnnbp.audit import monitor
 from jaxcnnbp.audit.noise import Noise, dtype_of
-from jaxcnnbp.audit.oracle.rule import apply, oracle_p
+from jaxcnnbp.audit.oracle.rule import apply, oracle_p, wide_dtype
 from jaxcnnbp.audit.own_rules import cut_at
 from jaxcnnbp.audit.ties import record_ties
 from jaxcnnbp.transform.custom import is_of_this_package
@@ -142,13 +142,6 @@ NARROW_ONLY = (
     "random_wrap",
     "random_unwrap",
 )
-
-
-def wide_dtype(dtype: Any) -> Any:
-    """float64 for floats, complex128 for complex numbers, any other dtype as it is."""
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        return np.dtype(np.complex128)
-    return np.dtype(np.float64) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def _widen(value: Any) -> Any:

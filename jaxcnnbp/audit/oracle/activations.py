@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jaxcnnbp.audit import monitor
-from jaxcnnbp.audit.oracle.rule import Arrays, Rule, apply, register, rule_of
+from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 from jaxcnnbp.modes import alternatives
 
 ROOT = math.sqrt(2 / math.pi)
@@ -26,46 +27,6 @@ def normal(x):
     return np.vectorize(lambda v: math.erfc(-v / math.sqrt(2)) / 2, otypes=[float])(x)
 
 
-def _relu(x):
-    return np.where(x < 0, 0.0, x)
-
-
-def _relu_slope(x):
-    return np.where(x > 0, 1.0, 0.0)
-
-
-def _leaky_relu(x, slope):
-    return np.where(x < 0, slope * x, x)
-
-
-def _leaky_relu_slope(x, slope):
-    return np.where(x > 0, 1.0, slope)
-
-
-def _logistic_slope(x):
-    return sigmoid(x) * sigmoid(-x)
-
-
-def _tanh_slope(x):
-    return 1 / np.cosh(x) ** 2
-
-
-def _scaled_tanh(x):
-    return 1.7159 * np.tanh(2 * x / 3)
-
-
-def _scaled_tanh_slope(x):
-    return 1.7159 * 2 / 3 / np.cosh(2 * x / 3) ** 2
-
-
-def _gelu(x):
-    return x * normal(x)
-
-
-def _gelu_slope(x):
-    return normal(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-
-
 def _gelu_tanh(x):
     return x / 2 * (1 + np.tanh(ROOT * (x + CUBIC * x**3)))
 
@@ -75,32 +36,27 @@ def _gelu_tanh_slope(x):
     return (1 + inner) / 2 + x / 2 * (1 - inner**2) * ROOT * (1 + 3 * CUBIC * x**2)
 
 
-def _silu(x):
-    return x * sigmoid(x)
-
-
-def _silu_slope(x):
-    return sigmoid(x) * (1 + x * sigmoid(-x))
-
-
 # The value and the derivative of every activation.
 FORMULAS = {
     "identity": (np.copy, np.ones_like),
-    "logistic": (sigmoid, _logistic_slope),
-    "tanh": (np.tanh, _tanh_slope),
-    "scaled_tanh": (_scaled_tanh, _scaled_tanh_slope),
-    "relu": (_relu, _relu_slope),
-    "leaky_relu": (_leaky_relu, _leaky_relu_slope),
-    "gelu": (_gelu, _gelu_slope),
+    "logistic": (sigmoid, lambda x: sigmoid(x) * sigmoid(-x)),
+    "tanh": (np.tanh, lambda x: 1 / np.cosh(x) ** 2),
+    "scaled_tanh": (lambda x: 1.7159 * np.tanh(2 * x / 3), lambda x: 1.7159 * 2 / 3 / np.cosh(2 * x / 3) ** 2),
+    "relu": (lambda x: np.where(x < 0, 0.0, x), lambda x: np.where(x > 0, 1.0, 0.0)),
+    "leaky_relu": (lambda x, slope: np.where(x < 0, slope * x, x), lambda x, slope: np.where(x > 0, 1.0, slope)),
+    "gelu": (
+        lambda x: x * normal(x),
+        lambda x: normal(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi),
+    ),
     "gelu_tanh": (_gelu_tanh, _gelu_tanh_slope),
-    "silu": (_silu, _silu_slope),
+    "silu": (lambda x: x * sigmoid(x), lambda x: sigmoid(x) * (1 + x * sigmoid(-x))),
 }
 KINKED = ("relu", "leaky_relu")
 EXACT = ("identity", "relu")
 
 
-def _rule(public: str, formula: str, **options: Any) -> Rule:
-    return rule_of(public, _value, _gradient, exact=formula in EXACT, formula=formula, **options)
+def _applied(formula: str, x: Any, **options: Any) -> Any:
+    return apply(rule_of(_value, _gradient, exact=formula in EXACT, formula=formula, **options), x)
 
 
 def _value(x, *, formula, **options) -> Arrays:
@@ -113,24 +69,17 @@ def _gradient(x, delta, *, formula, **options) -> Arrays:
     return (FORMULAS[formula][1](x, **options) * delta,)
 
 
-def _registered(name: str) -> None:
-    def activation(x: Any) -> Any:
-        return apply(_rule(name, name), x)
-
-    alternatives["oracle"][name] = activation
-
-
 for _name in ("identity", "logistic", "tanh", "scaled_tanh", "relu", "silu"):
-    _registered(_name)
+    alternatives["oracle"][_name] = partial(_applied, _name)
 
 
 @register
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
     """`y = x` where `x > 0`, else `negative_slope * x`, with `y' = negative_slope` at 0."""
-    return apply(_rule("leaky_relu", "leaky_relu", slope=float(negative_slope)), x)
+    return _applied("leaky_relu", x, slope=float(negative_slope))
 
 
 @register
 def gelu(x: Any, approximate: bool = True) -> Any:
     """`y = x Phi(x)`, with `Phi` the normal distribution, or with its approximation by tanh."""
-    return apply(_rule("gelu", "gelu_tanh" if approximate else "gelu"), x)
+    return _applied("gelu_tanh" if approximate else "gelu", x)

@@ -48,12 +48,16 @@ class Axis:
             count += 1
         return count
 
+    @property
+    def real(self) -> range:
+        """The cells that are there: negative padding crops."""
+        return range(max(0, -self.low), min(self.size, self.size + self.high))
+
     def reads(self, tap: int) -> tuple[np.ndarray, np.ndarray]:
         """The windows whose `tap` falls on a real cell, and those cells."""
-        real = range(max(0, -self.low), min(self.size, self.size + self.high))
-        pairs = [(u, self.position(u, tap)) for u in range(self.windows)]
-        kept = [(u, n) for u, n in pairs if n in real]
-        return np.array([u for u, _ in kept], int), np.array([n for _, n in kept], int)
+        pairs = [(u, n) for u in range(self.windows) if (n := self.position(u, tap)) in self.real]
+        windows, cells = np.array(pairs, int).reshape(-1, 2).T
+        return windows, cells
 
     def padded(self, window: int, tap: int) -> bool:
         """Whether `tap` of `window` falls on the input or on the padding that was asked for."""
@@ -74,8 +78,7 @@ class Tap:
 
     Attributes:
       index: which tap, one number an axis.
-      windows: selects, in an array whose last axes are the windows, those that read a real cell with this
-        tap.
+      windows: selects, in an array whose last axes are the windows, those that read a real cell with this tap.
       cells: selects those cells in an array whose last axes are the input's.
     """
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp.audit.oracle.axes import axes_of, rank_of, several, windows
-from jaxcnnbp.audit.oracle.pooling import channels_first, channels_last
+from jaxcnnbp.audit.oracle.pooling import channels_first, channels_last, on_images, options_of
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 
 
@@ -45,8 +45,7 @@ def fractional_max_pool(
     if samples is None:
         samples = _drawn(inputs, key, (*shape[: -rank - 1], shape[-1], rank))
     options = dict(window=window, outputs=several(output_shape, rank), kind=jnp.result_type(samples).name)
-    rule = rule_of("fractional_max_pool", _fractional, _fractional_gradient, exact=True, **options)
-    values, argmax = apply(rule, inputs, samples)
+    values, argmax = apply(rule_of(_fractional, _fractional_gradient, exact=True, **options), inputs, samples)
     return (values, argmax) if return_argmax else values
 
 
@@ -97,28 +96,16 @@ def _fractional_gradient(x, samples, delta, *, window, outputs, kind) -> Arrays:
 
 
 @register
-def stochastic_pool(
-    inputs: Any,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    *,
-    key: Any = None,
-    samples: Any = None,
-    window_dilation: Any = None,
-    ceil_mode: bool = False,
-) -> Any:
+def stochastic_pool(inputs: Any, *window: Any, key: Any = None, samples: Any = None, **geometry: Any) -> Any:
     """As `jaxcnnbp.stochastic_pool`."""
-    window = several(window_shape, rank_of(inputs, window_shape))
-    rank, shape = len(window), np.shape(inputs)
-    steps, gaps = several(strides, rank), several(window_dilation, rank)
-    options: dict[str, Any] = dict(window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
+    options = options_of(inputs, *window, **geometry)
     if samples is None and key is None:
-        return apply(rule_of("stochastic_pool", _expected, _expected_gradient, rank=rank, **options), inputs)
+        return apply(rule_of(_expected, _expected_gradient, **options), inputs)
     if samples is None:
-        axes = axes_of(shape[-rank - 1 : -1], **options)
+        rank, shape = options["rank"], np.shape(inputs)
+        axes = axes_of(shape[-rank - 1 : -1], **{name: each for name, each in options.items() if name != "rank"})
         samples = _drawn(inputs, key, (*shape[: -rank - 1], *windows(axes), shape[-1]))
-    return apply(rule_of("stochastic_pool", _taken, _taken_gradient, rank=rank, **options), inputs, samples)
+    return apply(rule_of(_taken, _taken_gradient, **options), inputs, samples)
 
 
 def _cells_of_windows(image: np.ndarray, geometry: dict[str, Any]) -> Iterator[tuple[Any, list[Any]]]:
@@ -127,18 +114,15 @@ def _cells_of_windows(image: np.ndarray, geometry: dict[str, Any]) -> Iterator[t
     for n, c in np.ndindex(*image.shape[:2]):
         for u in np.ndindex(*windows(axes)):
             read = [[a.position(i, t) for t in range(a.taps)] for a, i in zip(axes, u, strict=True)]
-            kept = [
-                [p for p in each if 0 <= p < a.size and p < a.size + a.high and p >= -a.low]
-                for each, a in zip(read, axes, strict=True)
-            ]
+            kept = [[p for p in each if p in a.real] for each, a in zip(read, axes, strict=True)]
             yield (n, c, *u), [(n, c, *cell) for cell in itertools.product(*kept)]
 
 
-def _taken_cells(x, samples, rank, geometry) -> Iterator[tuple[Any, Any]]:
-    """Every output, and the cell that its sample takes; None where no cell has a chance."""
-    image, r = channels_first(x, rank), channels_first(samples, rank)
+def _taken_cells(image: np.ndarray, samples: np.ndarray, geometry: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Every output whose sample takes a cell, and the cell; none where no cell has a chance."""
     for u, cells in _cells_of_windows(image, geometry):
-        yield u, _taken_cell(image, cells, r[u])
+        if (cell := _taken_cell(image, cells, samples[u])) is not None:
+            yield u, cell
 
 
 def _taken_cell(image: np.ndarray, cells: list[Any], r: Any) -> Any:
@@ -156,39 +140,39 @@ def _taken_cell(image: np.ndarray, cells: list[Any], r: Any) -> Any:
     return None
 
 
-def _taken(x, samples, *, rank, **geometry) -> Arrays:
-    y = np.zeros(channels_first(samples, rank).shape)
-    image = channels_first(x, rank)
-    for u, cell in _taken_cells(x, samples, rank, geometry):
-        y[u] = 0 if cell is None else image[cell]
-    return (channels_last(y, x.shape[: -rank - 1]),)
+@on_images
+def _taken(x, samples, **geometry) -> Arrays:
+    y = np.zeros(samples.shape)
+    for u, cell in _taken_cells(x, samples, geometry):
+        y[u] = x[cell]
+    return (y,)
 
 
-def _taken_gradient(x, samples, delta, *, rank, **geometry) -> Arrays:
-    sent, dx = channels_first(delta, rank), np.zeros(channels_first(x, rank).shape)
-    for u, cell in _taken_cells(x, samples, rank, geometry):
-        if cell is not None:
-            dx[cell] += sent[u]
-    return channels_last(dx, x.shape[: -rank - 1]), np.zeros(samples.shape)
+@on_images
+def _taken_gradient(x, samples, delta, **geometry) -> Arrays:
+    dx = np.zeros(x.shape)
+    for u, cell in _taken_cells(x, samples, geometry):
+        dx[cell] += delta[u]
+    return dx, np.zeros(samples.shape)
 
 
-def _expected(x, *, rank, **geometry) -> Arrays:
-    image = channels_first(x, rank)
-    y = np.zeros((*image.shape[:2], *windows(axes_of(image.shape[2:], **geometry))))
-    for u, cells in _cells_of_windows(image, geometry):
-        chances = np.maximum([image[cell] for cell in cells], 0)
+@on_images
+def _expected(x, **geometry) -> Arrays:
+    y = np.zeros((*x.shape[:2], *windows(axes_of(x.shape[2:], **geometry))))
+    for u, cells in _cells_of_windows(x, geometry):
+        chances = np.maximum([x[cell] for cell in cells], 0)
         y[u] = np.sum(chances**2) / np.sum(chances) if np.any(chances) else 0
-    return (channels_last(y, x.shape[: -rank - 1]),)
+    return (y,)
 
 
-def _expected_gradient(x, delta, *, rank, **geometry) -> Arrays:
+@on_images
+def _expected_gradient(x, delta, **geometry) -> Arrays:
     """The quotient rule: the sum of w^2 over that of w, by each cell that is not negative."""
-    image, sent = channels_first(x, rank), channels_first(delta, rank)
-    dx = np.zeros(image.shape)
-    for u, cells in _cells_of_windows(image, geometry):
-        chances = np.maximum([image[cell] for cell in cells], 0)
+    dx = np.zeros(x.shape)
+    for u, cells in _cells_of_windows(x, geometry):
+        chances = np.maximum([x[cell] for cell in cells], 0)
         total, squares = np.sum(chances), np.sum(chances**2)
         for cell in cells if total else []:
-            if image[cell] >= 0:
-                dx[cell] += sent[u] * (2 * image[cell] * total - squares) / total**2
-    return (channels_last(dx, x.shape[: -rank - 1]),)
+            if x[cell] >= 0:
+                dx[cell] += delta[u] * (2 * x[cell] * total - squares) / total**2
+    return (dx,)

@@ -28,7 +28,6 @@ class Layout(NamedTuple):
 
 
 # --- one group
-# ------------------------------------------------------------------------------------------------------
 
 
 def correlation(x: np.ndarray, kernel: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -52,20 +51,15 @@ def correlation_gradients(x: np.ndarray, kernel: np.ndarray, delta: np.ndarray, 
 
 
 # --- groups
-# ---------------------------------------------------------------------------------------------------------
 
 
 def _blocks(x: np.ndarray, kernel: np.ndarray, groups: int, batches: int) -> Any:
-    """For every group: its part of `x`, its part of `kernel`, its part of `y` without and with the batch
-    split.
-    """
+    """For every group its part of `x`, and its part of `kernel` along the outputs."""
     rows, channels, outs = len(x) // batches, x.shape[1] // groups, len(kernel) // (groups * batches)
     for index in range(groups * batches):
         g, b = (index, 0) if batches == 1 else (0, index)
-        yield (
-            (slice(b * rows, (b + 1) * rows), slice(g * channels, (g + 1) * channels)),
-            slice(index * outs, (index + 1) * outs),
-        )
+        images = slice(b * rows, (b + 1) * rows), slice(g * channels, (g + 1) * channels)
+        yield images, slice(index * outs, (index + 1) * outs)
 
 
 def _forward(x, kernel, *, layout, stride, padding, lhs_dilation, rhs_dilation, groups, batches) -> Arrays:
@@ -100,7 +94,6 @@ def _spread(x: np.ndarray, dilation: Sequence[int]) -> np.ndarray:
 
 
 # --- the public functions
-# -------------------------------------------------------------------------------------------
 
 
 @register
@@ -117,15 +110,12 @@ def conv_general_dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
-    *,
-    _name: str = "conv_general_dilated",
 ) -> Any:
     """As `jax.lax.conv_general_dilated`; `precision` and `out_sharding` have no meaning here."""
     del precision, out_sharding
     numbers = lax.conv_dimension_numbers(np.shape(lhs), np.shape(rhs), dimension_numbers)
     rank = np.ndim(lhs) - 2
     rule = rule_of(
-        _name,
         _forward,
         _backward,
         layout=Layout(tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)),
@@ -150,9 +140,7 @@ def conv(
     preferred_element_type: Any = None,
 ) -> Any:
     """As `jax.lax.conv`."""
-    return conv_general_dilated(
-        lhs, rhs, window_strides, padding, preferred_element_type=preferred_element_type, _name="conv"
-    )
+    return conv_general_dilated(lhs, rhs, window_strides, padding, preferred_element_type=preferred_element_type)
 
 
 @register
@@ -167,16 +155,8 @@ def conv_with_general_padding(
     preferred_element_type: Any = None,
 ) -> Any:
     """As `jax.lax.conv_with_general_padding`."""
-    return conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        preferred_element_type=preferred_element_type,
-        _name="conv_with_general_padding",
-    )
+    others = dict(lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation, preferred_element_type=preferred_element_type)
+    return conv_general_dilated(lhs, rhs, window_strides, padding, **others)
 
 
 @register
@@ -205,17 +185,8 @@ def conv_transpose(
     if transpose_kernel:
         rhs = np.flip(rhs, tuple(window)) if isinstance(rhs, np.ndarray) else lax.rev(rhs, window)
         rhs = rhs.swapaxes(outs, ins)
-    return conv_general_dilated(
-        lhs,
-        rhs,
-        (1,) * rank,
-        padding,
-        strides,
-        dilation,
-        numbers,
-        preferred_element_type=preferred_element_type,
-        _name="conv_transpose",
-    )
+    others = dict(dimension_numbers=numbers, preferred_element_type=preferred_element_type)
+    return conv_general_dilated(lhs, rhs, (1,) * rank, padding, strides, dilation, **others)
 
 
 def _transposed_padding(padding: Any, extent: int, stride: int) -> tuple[int, int]:
@@ -229,50 +200,46 @@ def _transposed_padding(padding: Any, extent: int, stride: int) -> tuple[int, in
     return low, total - low
 
 
-def _channels_last(rank: int) -> Layout:
-    spatial = tuple(range(1, rank + 1))
-    image = (0, rank + 1, *spatial)
-    return Layout(image, (rank + 1, rank, *range(rank)), image)
-
-
 DEFAULTS: dict[str, Any] = dict(stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, connections=None)
 
 
 @register
 def correlate(x: Any, kernel: Any, **options: Any) -> Any:
     """As `jaxcnnbp.correlate`."""
-    return _image("correlate", x, kernel, False, options)
+    return _image(x, kernel, False, options)
 
 
 @register
 def convolve(x: Any, kernel: Any, **options: Any) -> Any:
     """As `jaxcnnbp.convolve`: the kernel is flipped on all spatial axes."""
-    return _image("convolve", x, kernel, True, options)
+    return _image(x, kernel, True, options)
 
 
-def _image(name: str, x: Any, kernel: Any, flip: bool, options: dict[str, Any]) -> Any:
+def _image(x: Any, kernel: Any, flip: bool, options: dict[str, Any]) -> Any:
     rank = np.ndim(x) - 2
-    return apply(rule_of(name, _image_forward, _image_backward, rank=rank, flip=flip, **DEFAULTS | options), x, kernel)
+    return apply(rule_of(_image_forward, _image_backward, rank=rank, flip=flip, **DEFAULTS | options), x, kernel)
 
 
-def _image_forward(x, kernel, *, rank, flip, connections, stride, padding, padding_mode, dilation, groups) -> Arrays:
-    kernel = _flipped(_connected(kernel, connections), rank, flip)
-    x, padding, _ = bordered(x, kernel.shape[:rank], stride, padding, padding_mode, dilation)
-    return _forward(x, kernel, **_image_options(rank, stride, padding, dilation, groups))
+def _image_forward(x, kernel, *, flip, connections, **options) -> Arrays:
+    kernel = _flipped(_connected(kernel, connections), options["rank"], flip)
+    x, _, rest = _bordered(x, kernel, **options)
+    return _forward(x, kernel, **rest)
 
 
-def _image_backward(
-    x, kernel, delta, *, rank, flip, connections, stride, padding, padding_mode, dilation, groups
-) -> Arrays:
-    kernel = _flipped(_connected(kernel, connections), rank, flip)
+def _image_backward(x, kernel, delta, *, flip, connections, **options) -> Arrays:
+    kernel = _flipped(_connected(kernel, connections), options["rank"], flip)
+    x, sources, rest = _bordered(x, kernel, **options)
+    dx, dk = _backward(x, kernel, delta, **rest)
+    return unbordered(dx, sources), _connected(_flipped(dk, options["rank"], flip), connections)
+
+
+def _bordered(x, kernel, *, rank, stride, padding, padding_mode, dilation, groups) -> Any:
+    """`x` with its border, where its cells come from, and what `_forward` and `_backward` are told."""
     x, padding, sources = bordered(x, kernel.shape[:rank], stride, padding, padding_mode, dilation)
-    dx, dk = _backward(x, kernel, delta, **_image_options(rank, stride, padding, dilation, groups))
-    return unbordered(dx, sources), _connected(_flipped(dk, rank, flip), connections)
-
-
-def _image_options(rank: int, stride: Any, padding: Any, dilation: Any, groups: int) -> dict[str, Any]:
-    options = dict(layout=_channels_last(rank), stride=stride, padding=padding, rhs_dilation=dilation)
-    return options | dict(lhs_dilation=(1,) * rank, groups=groups, batches=1)
+    image = (0, rank + 1, *range(1, rank + 1))
+    layout = Layout(image, (rank + 1, rank, *range(rank)), image)
+    options = dict(stride=stride, padding=padding, rhs_dilation=dilation, lhs_dilation=(1,) * rank)
+    return x, sources, dict(layout=layout, groups=groups, batches=1, **options)
 
 
 def _connected(kernel: np.ndarray, connections: Any) -> np.ndarray:

@@ -5,23 +5,23 @@ J. Bouvrie, Notes on Convolutional Neural Networks, 2006, sections 3.2 and 3.3.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of, rank_of, several
-from jaxcnnbp.audit.oracle.convolution import convolve, correlate, correlation, correlation_gradients
-from jaxcnnbp.audit.oracle.pooling import avg_pool, channels_first, channels_last, max_pool, min_pool, reads, scatter
+from jaxcnnbp.audit.oracle.convolution import correlation, correlation_gradients
+from jaxcnnbp.audit.oracle.pooling import copies, on_images, sums
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 from jaxcnnbp.modes import alternatives
+from jaxcnnbp.reference_block import block_of
 
 
 @register
 def dense(x: Any, weights: Any, bias: Any = None) -> Any:
     """`y = x W + b`."""
     arrays = (x, weights) if bias is None else (x, weights, bias)
-    return apply(rule_of("dense", _dense, _dense_gradients), *arrays)
+    return apply(rule_of(_dense, _dense_gradients), *arrays)
 
 
 def _dense(x, weights, bias=0.0) -> Arrays:
@@ -31,17 +31,14 @@ def _dense(x, weights, bias=0.0) -> Arrays:
 def _dense_gradients(x, weights, *rest) -> Arrays:
     delta = rest[-1]
     rows, deltas = x.reshape(-1, x.shape[-1]), delta.reshape(-1, delta.shape[-1])
-    gradients = (
-        np.einsum("...o,io->...i", delta, weights, optimize=True),
-        np.einsum("ni,no->io", rows, deltas),
-    )
-    return gradients if len(rest) == 1 else (*gradients, deltas.sum(axis=0))
+    dx, dweights = np.einsum("...o,io->...i", delta, weights, optimize=True), np.einsum("ni,no->io", rows, deltas)
+    return (dx, dweights) if len(rest) == 1 else (dx, dweights, deltas.sum(axis=0))
 
 
 @register
 def add_bias(y: Any, bias: Any) -> Any:
     """`y + b`."""
-    return apply(rule_of("add_bias", _add_bias, _add_bias_gradients), y, bias)
+    return apply(rule_of(_add_bias, _add_bias_gradients), y, bias)
 
 
 def _add_bias(y, bias) -> Arrays:
@@ -50,74 +47,47 @@ def _add_bias(y, bias) -> Arrays:
 
 def _add_bias_gradients(y, bias, delta) -> Arrays:
     del y, bias
-    return delta, np.sum(delta, axis=tuple(range(delta.ndim - 1)))
+    return delta, _over_channels(delta)
 
 
-@register
-def conv_block(
-    x: Any,
-    kernel: Any,
-    bias: Any = None,
-    *,
-    true_convolution: bool = False,
-    activation: str | None = "relu",
-    activation_argument: float | bool | None = None,
-    pool: Any = None,
-    pool_strides: Any = None,
-    pool_padding: Any = "VALID",
-    pool_dilation: Any = None,
-    pool_kind: str = "max",
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    **convolution: Any,
-) -> Any:
-    """`y = pool(f(x * k + b))`, one oracle after the other."""
-    y = (convolve if true_convolution else correlate)(x, kernel, **convolution)
-    y = y if bias is None else add_bias(y, bias)
-    argument = () if activation_argument is None else (activation_argument,)
-    y = y if activation is None else alternatives["oracle"][activation](y, *argument)
-    if pool is None:
-        return y
-    spatial = dict(window_dilation=pool_dilation, ceil_mode=ceil_mode)
-    if pool_kind == "mean":
-        return avg_pool(y, pool, pool_strides, pool_padding, count_include_pad, **spatial)
-    return {"max": max_pool, "min": min_pool}[pool_kind](y, pool, pool_strides, pool_padding, **spatial)
+alternatives["oracle"]["conv_block"] = block_of(alternatives["oracle"])
 
 
 @register
 def subsample(x: Any, beta: Any, bias: Any, window_shape: Any, *, ceil_mode: bool = False) -> Any:
     """`y = beta * (sum of the block) + bias`."""
     window = several(window_shape, rank_of(x, window_shape))
-    rule = rule_of("subsample", _subsample, _subsample_gradients, window=window, ceil=bool(ceil_mode))
-    return apply(rule, x, beta, bias)
+    return apply(rule_of(_subsample, _subsample_gradients, window=window, ceil=bool(ceil_mode)), x, beta, bias)
 
 
 def _subsample(x, beta, bias, *, window, ceil) -> Arrays:
-    return (beta * _block_sums(x, window, ceil) + bias,)
+    return (beta * _block_sums(x, rank=len(window), window=window, ceil=ceil)[0] + bias,)
 
 
 def _subsample_gradients(x, beta, bias, delta, *, window, ceil) -> Arrays:
     del bias
-    others, image = tuple(range(delta.ndim - 1)), channels_first(x, len(window))
-    dbeta = np.sum(delta * _block_sums(x, window, ceil), axis=others)
-    sent = channels_first(delta * beta, len(window))
-    parts = np.broadcast_to(sent, (math.prod(window), *sent.shape))
-    dx = channels_last(scatter(parts, image.shape, _blocks(image, window, ceil)), _leading(x, window))
-    return dx, dbeta, np.sum(delta, axis=others)
+    blocks = dict(rank=len(window), window=window, ceil=ceil)
+    (dx,), (sums_of_blocks,) = _block_copies(x, delta * beta, **blocks), _block_sums(x, **blocks)
+    return dx, _over_channels(delta * sums_of_blocks), _over_channels(delta)
 
 
-def _block_sums(x: np.ndarray, window: tuple[int, ...], ceil: bool) -> np.ndarray:
-    image = channels_first(x, len(window))
-    values, _ = reads(image, _blocks(image, window, ceil))
-    return channels_last(values.sum(axis=0), _leading(x, window))
+@on_images
+def _block_sums(x, *, window, ceil) -> Arrays:
+    return (sums(x, _blocks(x, window, ceil)),)
+
+
+@on_images
+def _block_copies(x, delta, *, window, ceil) -> Arrays:
+    return (copies(delta, x.shape, _blocks(x, window, ceil)),)
 
 
 def _blocks(image: np.ndarray, window: tuple[int, ...], ceil: bool) -> tuple[Axis, ...]:
     return axes_of(image.shape[2:], window, window, "VALID", 1, ceil)
 
 
-def _leading(x: np.ndarray, window: tuple[int, ...]) -> tuple[int, ...]:
-    return x.shape[: x.ndim - len(window) - 1]
+def _over_channels(delta: np.ndarray) -> np.ndarray:
+    """The gradient of one number a channel that is added everywhere."""
+    return np.sum(delta, axis=tuple(range(delta.ndim - 1)))
 
 
 @register
@@ -125,7 +95,7 @@ def combine_maps(
     x: Any, kernel: Any, logits: Any, bias: Any, *, padding: Any = "VALID", true_convolution: bool = True
 ) -> Any:
     """`y_j = sum_i softmax(logits)_ij (x_i * k_ij) + b_j`."""
-    rule = rule_of("combine_maps", _combine, _combine_gradients, padding=padding, flip=bool(true_convolution))
+    rule = rule_of(_combine, _combine_gradients, padding=padding, flip=bool(true_convolution))
     return apply(rule, x, kernel, logits, bias)
 
 
@@ -135,9 +105,7 @@ def _softmax(logits):
 
 
 def _prepared(x, kernel, padding, flip):
-    """`x` as `(batch, channels, *spatial)`, the kernel as `(*window, in, out)` without the flip, and the
-    axes.
-    """
+    """`x` as `(batch, channels, *spatial)`, the kernel as `(*window, in, out)` without the flip, and the axes."""
     rank = x.ndim - 2
     axes = axes_of(x.shape[1:-1], kernel.shape[:rank], 1, padding, 1)
     return np.moveaxis(x, -1, 1), np.flip(kernel, tuple(range(rank))) if flip else kernel, axes
@@ -161,13 +129,13 @@ def _combine_gradients(x, kernel, logits, bias, delta, *, padding, flip) -> Arra
     jacobians = alpha[:, None] * (np.eye(len(alpha))[:, :, None] - alpha[None])
     dlogits = np.einsum("ikj,ij->kj", jacobians, dalpha)
     dkernel = np.flip(dkernel, tuple(range(rank))) if flip else dkernel
-    return np.moveaxis(dx, 1, -1), dkernel, dlogits, np.sum(delta, axis=tuple(range(delta.ndim - 1)))
+    return np.moveaxis(dx, 1, -1), dkernel, dlogits, _over_channels(delta)
 
 
 @register
 def combination_entropy(logits: Any) -> Any:
     """`-sum_ij alpha_ij log(alpha_ij)`, with `alpha = softmax(logits, axis=0)`."""
-    return apply(rule_of("combination_entropy", _entropy, _entropy_gradient), logits)
+    return apply(rule_of(_entropy, _entropy_gradient), logits)
 
 
 def _entropy(logits) -> Arrays:

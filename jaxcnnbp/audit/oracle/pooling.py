@@ -6,6 +6,7 @@ Inside this file arrays are `(batch, channels, *spatial)`; what the windows read
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -31,8 +32,19 @@ def channels_last(y: np.ndarray, leading: Sequence[int]) -> np.ndarray:
     return moved.reshape(*leading, *moved.shape[1:])
 
 
+def on_images(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    """`function` of arrays with channels first as one of arrays with channels last, of `rank` spatial axes."""
+
+    @functools.wraps(function)
+    def run(*arrays: np.ndarray, rank: int, **options: Any) -> Arrays:
+        found = function(*(channels_first(a, rank) for a in arrays), **options)
+        return tuple(channels_last(a, arrays[0].shape[: -rank - 1]) for a in found)
+
+    return run
+
+
 def reads(x: np.ndarray, axes: Sequence[Axis]) -> tuple[np.ndarray, np.ndarray]:
-    """What every tap of every window reads, and whether it is a cell of the input."""
+    """What every tap of every window reads, 0 where it reads padding, and whether it is a cell of the input."""
     places = list(taps(axes))
     values = np.zeros((len(places), *x.shape[:2], *windows(axes)))
     real = np.zeros((len(places), 1, 1, *windows(axes)), bool)
@@ -50,8 +62,34 @@ def scatter(parts: np.ndarray, shape: Sequence[int], axes: Sequence[Axis]) -> np
     return dx
 
 
+def sums(x: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+    """The sum of every window."""
+    return reads(x, axes)[0].sum(axis=0)
+
+
+def copies(delta: np.ndarray, shape: Sequence[int], axes: Sequence[Axis]) -> np.ndarray:
+    """The gradient of `sums`: adds what each window has to every cell that it reads."""
+    parts = np.broadcast_to(delta, (math.prod(axis.taps for axis in axes), *delta.shape))
+    return scatter(parts, shape, axes)
+
+
+def options_of(
+    inputs: Any,
+    window_shape: Any,
+    strides: Any = None,
+    padding: Any = "VALID",
+    *,
+    window_dilation: Any = None,
+    ceil_mode: bool = False,
+) -> dict[str, Any]:
+    """The rank of a pool, and its geometry as `axes_of` takes it."""
+    window = several(window_shape, rank_of(inputs, window_shape))
+    rank = len(window)
+    steps, gaps = several(strides, rank), several(window_dilation, rank)
+    return dict(rank=rank, window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
+
+
 # --- maximum and minimum
-# --------------------------------------------------------------------------------------------
 
 
 def _winners(x: np.ndarray, axes: Sequence[Axis]) -> tuple[np.ndarray, np.ndarray]:
@@ -68,72 +106,48 @@ def _recorded(winners: np.ndarray, best: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(best), last, first)
 
 
-def _extreme(x, *, label, sign, rank, ties, **geometry) -> Arrays:
+@on_images
+def _extreme(x, *, label, sign, ties, **geometry) -> Arrays:
+    """The values, and where in the image they lie."""
     del ties
-    best, winners = _winners(sign * channels_first(x, rank), _axes(x, rank, geometry))
+    axes = axes_of(x.shape[2:], **geometry)
+    best, winners = _winners(sign * x, axes)
     monitor.record(f"{label}: windows with a tie", np.sum(winners.sum(axis=0) > 1))
-    return (sign * channels_last(best, x.shape[: -rank - 1]),)
+    places, _ = reads(np.arange(math.prod(x.shape[2:])).reshape(1, 1, *x.shape[2:]), axes)
+    argmax = np.where(_recorded(winners, best), places + 1, 0).sum(axis=0) - 1
+    return sign * best, argmax.astype(np.int32)
 
 
-def _extreme_gradient(x, delta, *, label, sign, rank, ties, **geometry) -> Arrays:
+@on_images
+def _extreme_gradient(x, delta, *, label, sign, ties, **geometry) -> Arrays:
     del label
-    axes, image = _axes(x, rank, geometry), channels_first(x, rank)
-    best, winners = _winners(sign * image, axes)
+    axes = axes_of(x.shape[2:], **geometry)
+    best, winners = _winners(sign * x, axes)
     share = {
         "first": _recorded(winners, best).astype(float),
         "all": winners.astype(float),
         "split": winners / np.maximum(winners.sum(axis=0), 1),
     }[ties]
-    dx = scatter(np.where(winners, share * channels_first(delta, rank), 0.0), image.shape, axes)
-    return (channels_last(dx, x.shape[: -rank - 1]),)
+    return (scatter(np.where(winners, share * delta, 0.0), x.shape, axes),)
 
 
-def _extreme_with_argmax(x, *, label, sign, rank, ties, **geometry) -> Arrays:
-    (values,) = _extreme(x, label=label, sign=sign, rank=rank, ties=ties, **geometry)
-    axes = _axes(x, rank, geometry)
-    best, winners = _winners(channels_first(x, rank), axes)
-    flat = np.arange(math.prod(axis.size for axis in axes)).reshape(1, 1, *(axis.size for axis in axes))
-    places, _ = reads(np.asarray(flat, float), axes)
-    argmax = np.sum(np.where(_recorded(winners, best), places + 1, 0), axis=0).astype(np.int32) - 1
-    return values, channels_last(argmax, x.shape[: -rank - 1])
-
-
-def _axes(x: np.ndarray, rank: int, geometry: dict[str, Any]) -> tuple[Axis, ...]:
-    return axes_of(x.shape[-rank - 1 : -1], **geometry)
-
-
-def _options(
-    inputs: Any,
-    window_shape: Any,
-    strides: Any = None,
-    padding: Any = "VALID",
-    *,
-    window_dilation: Any = None,
-    ceil_mode: bool = False,
-) -> dict[str, Any]:
-    window = several(window_shape, rank_of(inputs, window_shape))
-    rank = len(window)
-    steps, gaps = several(strides, rank), several(window_dilation, rank)
-    return dict(rank=rank, window=window, stride=steps, padding=padding, dilation=gaps, ceil=ceil_mode)
-
-
-def _registered(name: str, sign: int, forward: Callable[..., Arrays]) -> Callable[..., Any]:
+def _registered(name: str, sign: int, with_argmax: bool = False) -> Callable[..., Any]:
     def pool(inputs: Any, *window: Any, ties: str = "first", **geometry: Any) -> Any:
-        options = _options(inputs, *window, **geometry)
-        rule = rule_of(name, forward, _extreme_gradient, exact=True, label=name, sign=sign, ties=ties, **options)
-        return apply(rule, inputs)
+        options = options_of(inputs, *window, **geometry)
+        rule = rule_of(_extreme, _extreme_gradient, exact=True, label=name, sign=sign, ties=ties, **options)
+        found = apply(rule, inputs)
+        return found if with_argmax else found[0]
 
     alternatives["oracle"][name] = pool
     return pool
 
 
-max_pool = _registered("max_pool", 1, _extreme)
-min_pool = _registered("min_pool", -1, _extreme)
-max_pool_with_argmax = _registered("max_pool_with_argmax", 1, _extreme_with_argmax)
+max_pool = _registered("max_pool", 1)
+min_pool = _registered("min_pool", -1)
+max_pool_with_argmax = _registered("max_pool_with_argmax", 1, with_argmax=True)
 
 
 # --- mean
-# -----------------------------------------------------------------------------------------------------------
 
 
 @register
@@ -146,36 +160,28 @@ def avg_pool(
     **geometry: Any,
 ) -> Any:
     """As `jaxcnnbp.avg_pool`."""
-    options = _options(inputs, window_shape, strides, padding, **geometry)
+    options = options_of(inputs, window_shape, strides, padding, **geometry)
     inputs = jnp.asarray(inputs)
     inputs = inputs if jnp.issubdtype(inputs.dtype, jnp.inexact) else inputs.astype(float)
-    rule = rule_of("avg_pool", _mean, _mean_gradient, count_include_pad=count_include_pad, **options)
-    return apply(rule, inputs)
+    return apply(rule_of(_mean, _mean_gradient, count_include_pad=count_include_pad, **options), inputs)
 
 
-def _mean(x, *, rank, count_include_pad, **geometry) -> Arrays:
-    axes = _axes(x, rank, geometry)
-    values, real = reads(channels_first(x, rank), axes)
-    mean = np.sum(np.where(real, values, 0.0), axis=0) / _counted(axes, count_include_pad)
-    return (channels_last(mean, x.shape[: -rank - 1]),)
+@on_images
+def _mean(x, *, count_include_pad, **geometry) -> Arrays:
+    axes = axes_of(x.shape[2:], **geometry)
+    return (sums(x, axes) / _counted(axes, count_include_pad),)
 
 
-def _mean_gradient(x, delta, *, rank, count_include_pad, **geometry) -> Arrays:
-    axes, image = _axes(x, rank, geometry), channels_first(x, rank)
-    share = channels_first(delta, rank) / _counted(axes, count_include_pad)
-    parts = np.broadcast_to(share, (math.prod(axis.taps for axis in axes), *share.shape))
-    return (channels_last(scatter(parts, image.shape, axes), x.shape[: -rank - 1]),)
+@on_images
+def _mean_gradient(x, delta, *, count_include_pad, **geometry) -> Arrays:
+    axes = axes_of(x.shape[2:], **geometry)
+    return (copies(delta / _counted(axes, count_include_pad), x.shape, axes),)
 
 
 def _counted(axes: Sequence[Axis], with_padding: bool) -> np.ndarray:
     """How many cells the mean of each window is over; 1 where there is none, for the sum is 0 there."""
-    counts = np.ones((1,) * len(axes))
-    for place, axis in enumerate(axes):
-        along = np.array(
-            [sum(_counts(axis, u, t, with_padding) for t in range(axis.taps)) for u in range(axis.windows)]
-        )
-        counts = counts * along.reshape([-1 if a == place else 1 for a in range(len(axes))])
-    return np.maximum(counts, 1)
+    along = [[sum(_counts(a, u, t, with_padding) for t in range(a.taps)) for u in range(a.windows)] for a in axes]
+    return np.maximum(functools.reduce(np.multiply.outer, along), 1)
 
 
 def _counts(axis: Axis, window: int, tap: int, with_padding: bool) -> bool:
@@ -184,14 +190,12 @@ def _counts(axis: Axis, window: int, tap: int, with_padding: bool) -> bool:
 
 
 # --- the ways back up
-# -----------------------------------------------------------------------------------------------
 
 
 @register
 def max_unpool(values: Any, argmax: Any, spatial_shape: Any) -> Any:
     """As `jaxcnnbp.max_unpool`."""
-    rule = rule_of("max_unpool", _unpool, _unpool_gradient, exact=True, spatial_shape=tuple(spatial_shape))
-    return apply(rule, values, argmax)
+    return apply(rule_of(_unpool, _unpool_gradient, exact=True, spatial_shape=tuple(spatial_shape)), values, argmax)
 
 
 def _unpool(values, argmax, *, spatial_shape) -> Arrays:
@@ -227,21 +231,18 @@ def upsample(delta: Any, window_shape: Any, strides: Any = None) -> Any:
     """As `jaxcnnbp.upsample`."""
     window = several(window_shape, rank_of(delta, window_shape))
     steps = window if strides is None else several(strides, len(window))
-    return apply(rule_of("upsample", _copies, _copies_gradient, window=window, stride=steps), delta)
+    return apply(rule_of(_copies, _copies_gradient, rank=len(window), window=window, stride=steps), delta)
 
 
+@on_images
 def _copies(x, *, window, stride) -> Arrays:
-    image = channels_first(x, len(window))
-    axes = _copy_axes(image, window, stride)
-    parts = np.broadcast_to(image, (math.prod(window), *image.shape))
-    grown = scatter(parts, (*image.shape[:2], *(axis.size for axis in axes)), axes)
-    return (channels_last(grown, x.shape[: -len(window) - 1]),)
+    axes = _copy_axes(x, window, stride)
+    return (copies(x, (*x.shape[:2], *(axis.size for axis in axes)), axes),)
 
 
+@on_images
 def _copies_gradient(x, delta, *, window, stride) -> Arrays:
-    axes = _copy_axes(channels_first(x, len(window)), window, stride)
-    values, _ = reads(channels_first(delta, len(window)), axes)
-    return (channels_last(values.sum(axis=0), x.shape[: -len(window) - 1]),)
+    return (sums(delta, _copy_axes(x, window, stride)),)
 
 
 def _copy_axes(image: np.ndarray, window: Sequence[int], stride: Sequence[int]) -> tuple[Axis, ...]:

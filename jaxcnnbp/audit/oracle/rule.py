@@ -29,7 +29,6 @@ class Rule:
     """One operation with its options.
 
     Attributes:
-      name: the public function it stands for.
       forward: `(*arrays, **options)` to a tuple of arrays.
       backward: `(*arrays, delta, **options)` to one gradient for every array that has one; `delta` belongs to
         the first output, the others have integers.
@@ -38,7 +37,6 @@ class Rule:
       dtype: the dtype of the outputs if it is not that of the first input.
     """
 
-    name: str
     forward: Callable[..., Arrays]
     backward: Callable[..., Arrays]
     options: tuple[tuple[str, Any], ...] = ()
@@ -53,12 +51,17 @@ class Rule:
             return self.backward(*wide, **options) if backward else self.forward(*wide, **options)
 
 
+def wide_dtype(dtype: Any) -> Any:
+    """float64 for floats, complex128 for complex numbers, any other dtype as it is."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return np.dtype(np.complex128)
+    return np.dtype(np.float64) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
 def widened(array: Any) -> np.ndarray:
-    """`array` in NumPy, floats as float64, complex numbers as complex128."""
+    """`array` in NumPy, of the dtype that `wide_dtype` says."""
     array = np.asarray(array)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        return array.astype(np.complex128, copy=False)
-    return array.astype(np.float64, copy=False) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    return array.astype(wide_dtype(array.dtype), copy=False)
 
 
 def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,16 +78,12 @@ def apply(rule: Rule, *arrays: Any) -> Any:
 
 
 def rule_of(
-    name: str,
-    forward: Callable[..., Arrays],
-    backward: Callable[..., Arrays],
-    exact: bool = False,
-    **options: Any,
+    forward: Callable[..., Arrays], backward: Callable[..., Arrays], exact: bool = False, **options: Any
 ) -> Rule:
     """A `Rule`, its options made hashable."""
     dtype = options.pop("preferred_element_type", None)
     pairs = tuple(sorted((key, _frozen(value)) for key, value in options.items()))
-    return Rule(name, forward, backward, pairs, exact, None if dtype is None else jnp.dtype(dtype).name)
+    return Rule(forward, backward, pairs, exact, None if dtype is None else jnp.dtype(dtype).name)
 
 
 def _frozen(value: Any) -> Any:
