@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp.audit import table
-from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.audit.measure import off, place_of_largest
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS
@@ -66,10 +66,10 @@ def _compared(rows: Sequence[Row], found: Sequence[Any], wanted: Sequence[Any], 
 
 def _differs(row: Row, found: Any, wanted: Any, words: str) -> Row:
     found, wanted = widened(found), widened(wanted)
-    off = ~(distance(found, wanted) <= 2 * row.maps.allowed)  # both are rounded
-    if row.wrong or row.complaint or not off.any():
+    differs = off(found, wanted, 2 * row.maps.allowed)  # both are rounded
+    if row.wrong or row.complaint or not differs.any():
         return row
-    place = tuple(map(int, np.argwhere(off)[0]))
+    place = place_of_largest(differs)
     says = " instead of ".join(table.apart(found[place].item(), wanted[place].item()))
     return replace(row, complaint=f"{words} {says}{f' at {table.index(place)}' if place else ''}")
 

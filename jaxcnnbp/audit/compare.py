@@ -14,7 +14,7 @@ from jaxcnnbp.audit.checks import CHEAP, CHECKS, Case, checked
 from jaxcnnbp.audit.complaints import by_hand, weighed, weighed_output
 from jaxcnnbp.audit.finite import Slope
 from jaxcnnbp.audit.hints import hint_for
-from jaxcnnbp.audit.measure import distance, errors_of, excess
+from jaxcnnbp.audit.measure import errors_of, off, place_of_largest
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.place import Layout
@@ -146,15 +146,10 @@ def _blamed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> dict[str
             found = alone().gradients
         except REFUSALS:  # JAX cannot differentiate what another of them is of
             continue
-        leaves = [
-            row.name for place, row in wrong.items() if np.any(_off(row.maps.manual, row) & _off(found[place], row))
-        ]
+        rows_of = ((row.name, row.maps, found[place]) for place, row in wrong.items())
+        leaves = [name for name, maps, own in rows_of if np.any(maps.off() & off(own, maps.oracle, maps.allowed))]
         blamed |= {name: tuple(leaves)} if leaves else {}
     return blamed
-
-
-def _off(gradient: np.ndarray, row: Row) -> np.ndarray:
-    return ~(distance(gradient, row.maps.oracle) <= row.maps.allowed)
 
 
 def _expected(expected: Any, problem: Problem) -> list[np.ndarray]:
@@ -203,15 +198,14 @@ def _row(
     slope: Slope | None,
     others: dict[str, np.ndarray],
 ) -> Row:
-    gap = distance(maps.manual, maps.oracle)
-    wrong = ~(gap <= maps.allowed)
+    wrong = maps.off()
     return Row(
         name=name,
         shape=layout.shape,
         dtype=str(dtype),
         manual=errors_of(maps.manual, maps.oracle, dtype),
         autodiff=None if maps.autodiff is None else errors_of(maps.autodiff, maps.oracle, dtype),
-        worst=_worst(gap, maps, layout),
+        worst=_worst(maps, layout),
         wrong=int(wrong.sum()),
         wrong_places=layout.count(wrong),
         reason=reason,
@@ -222,10 +216,10 @@ def _row(
     )
 
 
-def _worst(gap: np.ndarray, maps: Maps, layout: Layout) -> Worst | None:
-    if gap.size == 0:
+def _worst(maps: Maps, layout: Layout) -> Worst | None:
+    if maps.manual.size == 0:
         return None
-    index = tuple(map(int, np.unravel_index(int(np.argmax(excess(gap, maps.allowed))), gap.shape)))
+    index = place_of_largest(maps.excess())
     return Worst(
         index=index,
         place=layout.place_of(index),

@@ -18,11 +18,11 @@ from jaxcnnbp.audit.differences import Differences
 from jaxcnnbp.audit.disputes import Hand, Told, jointly, told, trusted
 from jaxcnnbp.audit.formula import NOISE_RUNS, OF_ELEMENT, Wide
 from jaxcnnbp.audit.hints import hint_for
-from jaxcnnbp.audit.measure import distance, furthest_apart
+from jaxcnnbp.audit.measure import distance, furthest_apart, off, place_of_largest
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.report import Maps
 from jaxcnnbp.audit.tolerance import by_noise
-from jaxcnnbp.audit.yardstick import Measure, says_nothing
+from jaxcnnbp.audit.yardstick import says_nothing
 
 if TYPE_CHECKING:
     from jaxcnnbp.audit.report import Row
@@ -77,9 +77,9 @@ def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wid
     truth, by_user = wide.judge.truth.gradients[place], yardstick.tolerance_of(row.name) is not None
     hand = by_hand(place, row.maps, yardstick)
     is_formula = hand.gradient is not row.maps.manual
-    gap, close = distance(hand.gradient, truth), trusted(hand, truth, wide)
-    disputed = ~(gap <= hand.room)
-    hidden = ~disputed & ~(gap <= close.room) if is_formula and not by_user else np.zeros_like(disputed)
+    disputed, close = off(hand.gradient, truth, hand.room), trusted(hand, truth, wide)
+    closely = is_formula and not by_user
+    hidden = ~disputed & off(hand.gradient, truth, close.room) if closely else np.zeros_like(disputed)
     open_ = not wide.judge.cuts and not yardstick.by_reference
     of_disputed = told(disputed, place, hand, wide, truth) if open_ else Told()
     of_hidden = told(hidden, place, close, wide, None) if open_ else Told()
@@ -91,7 +91,7 @@ def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wid
         return replace(row, complaint=words), at_kink
     excuse = f"{table.some(int(disputed.sum()), disputed.size)} {AGREE}{KINK * at_kink}" if disputed.any() else ""
     if not is_formula:
-        nothing = says_nothing(Measure(truth, row.maps.allowed, "")) and not row.wrong and not by_user
+        nothing = says_nothing(truth, row.maps.allowed) and not row.wrong and not by_user
         return replace(row, excuse=excuse, doubt=SAYS_NOTHING if nothing else ""), at_kink
     if row.wrong:
         right = np.where(disputed, hand.gradient, truth)
@@ -107,10 +107,9 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
     if wide is None or rule is None or yardstick.formula is None or yardstick.tolerance_of(row.name) is not None:
         return row
     truth, hand = wide.judge.truth.outputs[row.name], rule.outputs[row.name]
-    off = ~(distance(hand, truth) <= yardstick.formula.outputs[row.name])
-    if off.any():
-        formula = Maps(hand, None, truth, yardstick.formula.outputs[row.name])
-        return row if row.wrong else replace(row, complaint=_formula_words(off, formula, row.axes))
+    formula = Maps(hand, None, truth, yardstick.formula.outputs[row.name])
+    if formula.off().any():
+        return row if row.wrong else replace(row, complaint=_formula_words(formula.off(), formula, row.axes))
     if not row.wrong or row.maps.autodiff is None:
         return row
     room = row.maps.allowed + WORSE_THAN_AUTODIFF * furthest_apart(row.maps.autodiff, truth)
@@ -135,15 +134,15 @@ SAYS_NOTHING = (
 )
 
 
-def _formula_words(off: np.ndarray, maps: Maps, axes: Sequence[int]) -> str:
-    gap = np.where(off, distance(maps.manual, maps.oracle), -1.0)
-    worst = tuple(map(int, np.unravel_index(int(np.argmax(gap)), gap.shape)))
+def _formula_words(wrong: np.ndarray, maps: Maps, axes: Sequence[int]) -> str:
+    gap = np.where(wrong, distance(maps.manual, maps.oracle), -1.0)
+    worst = place_of_largest(gap)
     found, right = maps.manual[worst].item(), maps.oracle[worst].item()
     at = f", worst at {table.index(worst)}" if worst else ""
     share = f" ({gap[worst] / abs(right):.0e} of it)" if 0 < gap[worst] < SMALL * abs(right) else ""
-    hint = hint_for(maps, off, axes, {})
+    hint = hint_for(maps, wrong, axes, {})
     return (
-        f"the formula is wrong: in float64 {table.some(int(off.sum()), off.size)} off{at}:"
+        f"the formula is wrong: in float64 {table.some(int(wrong.sum()), wrong.size)} off{at}:"
         f" {' instead of '.join(table.apart(found, right))}{share}{f'. It looks like {hint}' if hint else ''}"
     )
 
@@ -151,12 +150,12 @@ def _formula_words(off: np.ndarray, maps: Maps, axes: Sequence[int]) -> str:
 def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str) -> str:
     """What explains elements that are off, of a rule whose formula is right; "" if nothing does."""
     maps = row.maps
-    off = ~(distance(maps.manual, truth) <= maps.allowed)
-    if not off.any():
+    wrong = off(maps.manual, truth, maps.allowed)
+    if not wrong.any():
         return excuse
-    gap, room = distance(maps.manual[off], truth[off]), maps.allowed[off]
+    gap, room = distance(maps.manual[wrong], truth[wrong]), maps.allowed[wrong]
     if maps.autodiff is not None:
-        same = distance(maps.manual[off], maps.autodiff[off]) <= room
+        same = distance(maps.manual[wrong], maps.autodiff[wrong]) <= room
         room = room + WORSE_THAN_AUTODIFF * furthest_apart(maps.autodiff, truth)
         if (same | (gap <= room)).all():
             return f"{excuse + '; ' if excuse else ''}{NO_BETTER}"
@@ -165,7 +164,7 @@ def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: 
     except REFUSALS:  # a rule that cannot be disturbed
         return ""
     own, _ = by_noise(hand, spread, NOISE_RUNS, trial.dtypes[place])
-    if not (gap <= np.maximum(room, own[off])).all():
+    if not (gap <= np.maximum(room, own[wrong])).all():
         return ""
     return f"{excuse + '; ' if excuse else ''}the formula is right in float64, and its own roundings explain the rest"
 
@@ -174,21 +173,21 @@ def _each_output(rows: Sequence[Row], trial: Trial, yardstick: Yardstick, wide: 
     """The gradients of one output at a time: of a small one beside a large one an error would not show."""
     if not 1 < len(trial.cotangents) <= MOST_OUTPUTS:
         return list(rows)
-    off: list[dict[str, int]] = [{} for _ in rows]
+    wrong: list[dict[str, int]] = [{} for _ in rows]
     for name in trial.cotangents:
-        for counts, (found, true, allowed) in zip(off, _of_output(name, trial, yardstick, wide), strict=True):
-            if wrong := int((~(distance(found, true) <= allowed)).sum()):
-                counts[name] = wrong
-    return [_with_outputs(*pair, len(trial.cotangents)) for pair in zip(rows, off, strict=True)]
+        for counts, parts in zip(wrong, _of_output(name, trial, yardstick, wide), strict=True):
+            if count := int(off(*parts).sum()):
+                counts[name] = count
+    return [_with_outputs(*pair, len(trial.cotangents)) for pair in zip(rows, wrong, strict=True)]
 
 
-def _with_outputs(row: Row, off: dict[str, int], outputs: int) -> Row:
+def _with_outputs(row: Row, wrong: dict[str, int], outputs: int) -> Row:
     """A row with how many of its elements are wrong for some of the `outputs` alone."""
-    which = ", ".join(f"`{name}`" for name in off)
-    if off and row.ok and not row.excuse:
-        count = table.some(max(off.values()), row.maps.manual.size)
+    which = ", ".join(f"`{name}`" for name in wrong)
+    if wrong and row.ok and not row.excuse:
+        count = table.some(max(wrong.values()), row.maps.manual.size)
         return replace(row, complaint=f"{count} wrong for the output {which} alone")
-    if 0 < len(off) < outputs and not row.ok and not row.hint:
+    if 0 < len(wrong) < outputs and not row.ok and not row.hint:
         return replace(row, hint=f"the right gradient but for what comes from the output {which}")
     return row
 

@@ -21,9 +21,8 @@ from jaxcnnbp.audit.interpreter import NARROW_ONLY, equations
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
-from jaxcnnbp.audit.passes import Oracle, Pass, compiled, holding, in_float64, is_near, lax_trace, normal
+from jaxcnnbp.audit.passes import Oracle, Pass, compiled, holding, in_float64, is_near, lax_trace, normal, stripped
 from jaxcnnbp.audit.problem import Problem, widened_problem
-from jaxcnnbp.modes import mode
 
 ELEMENTS, DIRECTIONS = 64, 4
 Inputs = Sequence[np.ndarray]
@@ -207,7 +206,7 @@ def _by_reading(closed: ClosedJaxpr, names: list[str], problem: Problem) -> Numb
 
 def _by_wide_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
     wide = widened_problem(problem)
-    run = _in_float64(lambda *inputs: _without(flat)(inputs, wide.others))
+    run = _in_float64(lambda *inputs: stripped(flat)(inputs, wide.others))
     with noting_cuts() as cuts:
         _require_wide(run(wide.inputs))
     return Numbers(run, unit_roundoff(np.float64), "float64", frozenset(cuts))
@@ -225,7 +224,7 @@ def _by_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
 
     def run(inputs: Inputs) -> dict[str, np.ndarray]:
         own = [jnp.asarray(a.astype(d)) for a, d in zip(inputs, dtypes, strict=True)]
-        return {name: widened(a) for name, a in _without(flat)(own, problem.others).items()}
+        return {name: widened(a) for name, a in stripped(flat)(own, problem.others).items()}
 
     with noting_cuts() as cuts:
         run([widened(a) for a in problem.inputs])
@@ -235,16 +234,6 @@ def _by_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
 WIDE = (np.float64, np.complex128)
 # Primitives that are told what dtype to draw in, or that have no float.
 DRAWS = ("random_gamma", "random_gamma_grad", "random_wrap", "random_unwrap", "bitcast_convert_type")
-
-
-def _without(flat: Callable[..., Any]) -> Callable[..., Any]:
-    """`flat` without rules, whose backward passes do not matter here."""
-
-    def run(inputs: Any, others: Any) -> dict[str, Any]:
-        with mode("autodiff"), without_rules():
-            return flat(inputs, others)
-
-    return run
 
 
 def _in_float64(compute: Callable[..., dict[str, Any]]) -> Callable[[Inputs], dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences
 from jaxcnnbp.audit.finite import Derivative
 from jaxcnnbp.audit.formula import OF_ELEMENT, Wide
-from jaxcnnbp.audit.measure import distance
+from jaxcnnbp.audit.measure import off
 
 # What noise in float64 moves by more than this share of itself has equal candidates for a maximum, or is chaotic.
 TRUSTED = 0.1
@@ -51,10 +51,10 @@ def told(disputed: np.ndarray, place: int, hand: Hand, wide: Wide, oracle: np.nd
     found = wide.differences
     truth, error, width = found.gradient(place, hand.gradient, disputed)
     near, measured, at_kink = error + OF_ELEMENT * np.abs(truth), np.isfinite(error), bool(width.any())
-    off = ~(distance(hand.gradient, truth) <= near)
+    differs = off(hand.gradient, truth, near)
     if oracle is not None:
-        off |= (distance(oracle, truth) <= near) & (width == 0)
-    if (measured & off).any():
+        differs |= ~off(oracle, truth, near) & (width == 0)
+    if (measured & differs).any():
         return Told(False, at_kink)
     if not measured.any():
         return Told(None, at_kink)
@@ -92,7 +92,7 @@ def _is_along(moves: Mapping[int, np.ndarray], along: Derivative, hands: Mapping
     slope = sum(_slope(hands[place], d) for place, d in moves.items())
     room = 4 * along.error + of_length * abs(slope)
     for place, d in moves.items():
-        gradient, off = hands[place]
+        gradient, allowed = hands[place]
         room += of_length * float(np.linalg.norm(gradient * d))
-        room += float(np.sum(np.where(np.isfinite(off), off, 0.0) * np.abs(d)))
+        room += float(np.sum(np.where(np.isfinite(allowed), allowed, 0.0) * np.abs(d)))
     return abs(slope - along.nearest(slope)) <= room

@@ -55,10 +55,6 @@ class Reading:
         outputs = evaluate(closed.jaxpr, tuple(consts), tuple(inputs), self._equation)
         return self._typed(closed.jaxpr.outvars, outputs)
 
-    def inner(self, closed: ClosedJaxpr) -> Callable[..., list[Any]]:
-        """`run` of a trace inside of this one, as a function."""
-        return partial(self.run, closed)
-
     def _typed(self, atoms: Sequence[Any], values: Values) -> list[Any]:
         """`values` with the literals among them, bare Python numbers, as arrays of this precision."""
         rows = zip(atoms, values, strict=True)
@@ -104,12 +100,11 @@ class Reading:
 
     def _retraced(self, value: Any) -> Any:
         """A trace that a primitive keeps as a parameter, read as this one. Noise stays outside of it."""
-        closed = value if isinstance(value, ClosedJaxpr) else ClosedJaxpr(value, ())
-        plain = replace(self, noise=None)
+        closed, plain = _closed(value), replace(self, noise=None)
         avals = [jax.ShapeDtypeStruct(a.shape, wide_dtype(a.dtype)) for a in closed.in_avals]
         try:
-            with monitor.silent():
-                again = jax.make_jaxpr(plain.inner(closed))(*avals)
+            with monitor.counting():  # which nobody reads
+                again = jax.make_jaxpr(partial(plain.run, closed))(*avals)
         except NameError as error:  # JAX's, for an axis of devices that is bound outside of this trace
             raise NotImplementedError(str(error)) from error
         return again if isinstance(value, ClosedJaxpr) else again.jaxpr
@@ -124,12 +119,10 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 
 
 # --- precision
-# ------------------------------------------------------------------------------------------------------
 
 # Parameters that name the dtype of a result.
 DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype", "out_dtype")
-# Primitives whose meaning hangs on the dtype of their operands, or that leave JAX: they see what the trace
-# says.
+# Primitives whose meaning hangs on the dtype of their operands, or that leave JAX: they see what the trace says.
 NARROW_ONLY = (
     "bitcast_convert_type",
     "ffi_call",
@@ -156,15 +149,14 @@ def _narrow(value: Any, aval: Any) -> Any:
 
 
 # --- primitives that hold other functions
-# ---------------------------------------------------------------------------
 
 
-def _inlined(name: str) -> Callable[..., list[Any]]:
-    def rule(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-        trace = eqn.params[name]
-        return reading.run(trace if isinstance(trace, ClosedJaxpr) else ClosedJaxpr(trace, ()), *values)
+def _closed(trace: Any) -> ClosedJaxpr:
+    return trace if isinstance(trace, ClosedJaxpr) else ClosedJaxpr(trace, ())
 
-    return rule
+
+def _inlined(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
+    return reading.run(_closed(next(inner_traces(eqn))), *values)
 
 
 def _custom_vjp(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
@@ -221,7 +213,7 @@ def _scan(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
 
 
 def _cond(reading: Reading, eqn: JaxprEqn, values: Values) -> list[Any]:
-    branches = [reading.inner(b) for b in eqn.params["branches"]]
+    branches = [partial(reading.run, b) for b in eqn.params["branches"]]
     if not isinstance(values[0], Tracer):  # the one that is taken, instead of compiling all of them
         return branches[min(max(int(values[0]), 0), len(branches) - 1)](*values[1:])
     return list(lax.switch(values[0], branches, *values[1:]))
@@ -255,11 +247,11 @@ def _oracle(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> list[Any]:
 RULES: dict[Any, Callable[[Reading, JaxprEqn, list[Any]], list[Any]]] = {
     jex.custom_vjp_call_p: _custom_vjp,
     jex.custom_jvp_call_p: _custom_jvp,
-    jex.jit_p: _inlined("jaxpr"),
-    jex.closed_call_p: _inlined("call_jaxpr"),
+    jex.jit_p: _inlined,
+    jex.closed_call_p: _inlined,
     jex.scan_p: _scan,
     jex.cond_p: _cond,
-    jex.remat_p: _inlined("jaxpr"),
+    jex.remat_p: _inlined,
     jex.convert_element_type_p: _cast,
     jex.reduce_precision_p: lambda _, __, values: values,
     jex.stop_gradient_p: _stopped,

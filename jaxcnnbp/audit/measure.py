@@ -42,10 +42,18 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(unknown, np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.inf), gap)
 
 
+def off(a: np.ndarray, b: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Where two arrays are further apart than there is `room` for, or that cannot be told."""
+    return ~(distance(a, b) <= room)
+
+
+def place_of_largest(values: np.ndarray) -> tuple[int, ...]:
+    """The multi-index of the first of the largest elements."""
+    return tuple(map(int, np.unravel_index(int(np.argmax(values)), values.shape)))
+
+
 def errors_of(value: np.ndarray, truth: np.ndarray, dtype: np.dtype) -> Errors:
-    """The distances of `value` from `truth`, both in float64 or complex128; `dtype` is what `value` was kept
-    in.
-    """
+    """The distances of `value` from `truth`, both in float64 or complex128; `dtype` is what `value` was kept in."""
     floor, found = math.sqrt(2 * unit_roundoff(dtype)) * largest(truth), np.zeros(3)
     for own, true in _blocks(value, truth):
         gap, size = distance(own, true), np.maximum(np.abs(true), floor)

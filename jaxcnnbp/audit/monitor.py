@@ -12,21 +12,11 @@ _active: ContextVar[Counter[str] | None] = ContextVar("monitor", default=None)
 
 @contextmanager
 def counting() -> Iterator[Counter[str]]:
-    """Collects what `record` is told while the block runs."""
+    """Collects what `record` is told while the block runs, and no other block."""
     counts: Counter[str] = Counter()
     token = _active.set(counts)
     try:
         yield counts
-    finally:
-        _active.reset(token)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Ignores what `record` is told while the block runs."""
-    token = _active.set(None)
-    try:
-        yield
     finally:
         _active.reset(token)
 

@@ -1,6 +1,4 @@
-"""Where in an array an element lies: inside, on an edge, in a corner of its spatial axes, or where it meets
-padding.
-"""
+"""Where in an array an element lies: inside, on an edge, in a corner of its spatial axes, or where it meets padding."""
 
 from __future__ import annotations
 
@@ -53,9 +51,7 @@ class Layout:
         """For every element, on how many spatial axes it is first or last."""
         total = np.zeros(self.shape, int)
         for axis in self.axes:
-            border = np.zeros(self.shape[axis], int)
-            border[[0, -1]] = 1
-            total += border.reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
+            np.moveaxis(total, axis, -1)[..., [0, -1]] += 1
         return total
 
     def _name(self, borders: int) -> str:
@@ -65,9 +61,7 @@ class Layout:
 
 
 def layout_of(name: str, shape: tuple[int, ...], axes: Sequence[int] | None, usage: Usage | None, others) -> Layout:
-    """The layout of the leaf `name`: as the user said (`axes`), as the function uses it, or as it looks
-    (`guess`).
-    """
+    """The layout of the leaf `name`: as the user said (`axes`), as the function uses it, or as it looks (`guess`)."""
     known = axes if axes is not None or usage is None else usage.axes
     spatial = guess(name, shape, others) if known is None else tuple(known)
     padded = None if usage is None else usage.meets_padding(shape)
@@ -75,20 +69,16 @@ def layout_of(name: str, shape: tuple[int, ...], axes: Sequence[int] | None, usa
 
 
 def guess(name: str, shape: Sequence[int], others: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The spatial axes of an array that no convolution or pooling takes as it is, judged by its name and
-    shape.
+    """The spatial axes of an array that no convolution or pooling takes as it is, judged by its name and shape.
 
-    Arrays of three axes and more have them. A leaf is a kernel, `(*window, in, out)`, if its name ends in one
-    of `KERNEL_NAMES`, or if its leading extents fit into the spatial extents of another leaf. Anything else
-    is an image, `(batch, *spatial, channels)`.
+    Arrays of three axes and more have them. A leaf is a kernel, `(*window, in, out)`, if its name ends in one of
+    `KERNEL_NAMES`, or if its leading extents fit into the spatial extents of another leaf. Anything else is an image,
+    `(batch, *spatial, channels)`.
     """
     if len(shape) < 3:
         return ()
     last = name.replace("]", "").replace("[", ".").split(".")[-1].lower()
     window = shape[:-2]
-    inside = any(len(s) == len(shape) and tuple(s) != tuple(shape) and _fits(window, s[1:-1]) for s in others)
+    rivals = (s[1:-1] for s in others if len(s) == len(shape) and tuple(s) != tuple(shape))
+    inside = any(all(k <= n for k, n in zip(window, spatial, strict=True)) for spatial in rivals)
     return tuple(range(len(shape) - 2)) if last in KERNEL_NAMES or inside else tuple(range(1, len(shape) - 1))
-
-
-def _fits(window: Sequence[int], spatial: Sequence[int]) -> bool:
-    return all(k <= n for k, n in zip(window, spatial, strict=True))

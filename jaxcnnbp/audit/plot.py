@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
-    """Manual gradient, oracle and |difference| / allowed through the worst element, as three images side by
-    side.
-    """
+    """Manual gradient, oracle and |difference| / allowed through the worst element, as three images side by side."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ModuleNotFoundError('a plot needs Matplotlib: pip install "jaxcnnbp[plot]".')
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ import numpy as np
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.cost import Cost
 from jaxcnnbp.audit.finite import Slope
-from jaxcnnbp.audit.measure import Errors, distance, excess
+from jaxcnnbp.audit.measure import Errors, distance, excess, off
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,10 @@ class Maps:
     autodiff: np.ndarray | None
     oracle: np.ndarray
     allowed: np.ndarray
+
+    def off(self) -> np.ndarray:
+        """Where the hand-written gradient is further from the oracle's than it may be."""
+        return off(self.manual, self.oracle, self.allowed)
 
     def excess(self) -> np.ndarray:
         """The errors of the hand-written gradient, each in units of what it may be off by."""
@@ -180,7 +184,8 @@ class GradientReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts, lists, numbers and strings; without the whole arrays."""
-        own = {
+        rows = {part: [_row_dict(row) for row in getattr(self, part)] for part in ("rows", "outputs")}
+        return {
             "ok": self.ok,
             "platform": self.platform,
             "seed": self.seed,
@@ -190,18 +195,16 @@ class GradientReport:
             "ties": dict(self.ties),
             "rules": list(self.rules),
             "blamed": {rule: list(leaves) for rule, leaves in self.blamed.items()},
+            "cost": None if self.cost is None else asdict(self.cost),
+            **rows,
         }
-        own |= {"cost": None if self.cost is None else asdict(self.cost)}
-        return own | {part: [_row_dict(row) for row in getattr(self, part)] for part in ("rows", "outputs")}
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON; infinities and NaN are written as strings."""
         return json.dumps(_plain(self.to_dict()), indent=indent, allow_nan=False)
 
     def plot(self, leaf: str | None = None, path: str | PathLike[str] | None = None) -> Figure:
-        """A picture of the error of one leaf (default: the worst), saved to `path` if given; needs
-        Matplotlib.
-        """
+        """A picture of the error of one leaf (default: the worst), saved to `path` if given; needs Matplotlib."""
         from jaxcnnbp.audit.plot import error_map
 
         return error_map(self[leaf] if leaf is not None else self.worst_row(), path)

@@ -62,13 +62,7 @@ def index(place: Sequence[int]) -> str:
 
 def excess(row: Row) -> float:
     """The error of the worst element in units of what it may be off by."""
-    if row.worst is None:
-        return 0.0
-    w = row.worst
-    gap = abs(row.maps.manual[w.index] - row.maps.oracle[w.index])
-    if gap == 0 or (row.ok and gap != gap):
-        return 0.0
-    return float("inf") if gap != gap or w.allowed == 0 else float(gap / w.allowed)
+    return 0.0 if row.worst is None else float(row.maps.excess()[row.worst.index])
 
 
 ERRORS = (

@@ -1,6 +1,4 @@
-"""Where a primitive of JAX has no unique derivative: two equal candidates for a maximum, an absolute value at
-0.
-"""
+"""Where a primitive of JAX has no unique derivative: two equal candidates for a maximum, an absolute value at 0."""
 
 from __future__ import annotations
 

@@ -51,9 +51,7 @@ def by_noise(truth: np.ndarray, spread: np.ndarray, runs: int, dtype: np.dtype) 
 
 
 def by_terms(truth: np.ndarray, terms: int, dtype: np.dtype) -> tuple[np.ndarray, str]:
-    """What each element may be off by if it sums up to `terms` rounded terms as large as the largest entry;
-    and why.
-    """
+    """What each element may be off by if it sums up to `terms` rounded terms as large as the largest entry; and why."""
     unit = unit_roundoff(dtype)
     walk = NOISE_UNITS * unit * math.sqrt(terms) * largest(truth)
     reason = f"{NOISE_UNITS:g} u sqrt({terms} terms) of the largest entry, u = {unit:.1e}"

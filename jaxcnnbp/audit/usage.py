@@ -1,12 +1,9 @@
-"""How a function uses its inputs: which of them a window slides over, or is the window, and where it meets
-padding.
-"""
+"""How a function uses its inputs: which of them a window slides over, or is the window, and where it meets padding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxcnnbp.audit.interpreter import equations
 from jaxcnnbp.audit.oracle.axes import Axis, axes_of
+from jaxcnnbp.transform.interpreter import inner_traces, opened
 
 # Primitives that hand their first operand on as it is.
 TRANSPARENT = ("convert_element_type", "copy", "copy_p", "optimization_barrier")
@@ -36,17 +34,14 @@ class Usage:
 
     def meets_padding(self, shape: Sequence[int]) -> np.ndarray:
         """Whether each element of the array meets padding on some axis."""
-        marks = [
-            mark.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-            for axis, mark in zip(self.axes, self.padded, strict=True)
-        ]
-        return np.broadcast_to(reduce(np.logical_or, marks, np.zeros((1,) * len(shape), bool)), shape)
+        meets = np.zeros(shape, bool)
+        for axis, mark in zip(self.axes, self.padded, strict=True):
+            np.moveaxis(meets, axis, -1)[..., mark] = True
+        return meets
 
 
 def usages(closed: ClosedJaxpr, inputs: int) -> dict[int, Usage]:
-    """The first use of each of the leading `inputs` arguments of a trace by a convolution or a pooling, by
-    place.
-    """
+    """The first use of each of the leading `inputs` arguments of a trace by a convolution or a pooling, by place."""
     found: dict[int, Usage] = {}
     for place, usage in _walk(closed.jaxpr, {v: i for i, v in enumerate(closed.jaxpr.invars[:inputs])}):
         found.setdefault(place, usage)
@@ -82,15 +77,12 @@ def _walk(jaxpr: Jaxpr, places: dict[Any, int]) -> Iterator[tuple[int, Usage]]:
 
 
 def _inner(eqn: JaxprEqn) -> Jaxpr | None:
-    if eqn.primitive.name not in CALLS:
-        return None
-    held = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    jaxpr = held.jaxpr if isinstance(held, ClosedJaxpr) else held
-    return jaxpr if jaxpr is not None and len(jaxpr.invars) == len(eqn.invars) else None
+    """The function that an equation hands its operands to."""
+    traces = map(opened, inner_traces(eqn)) if eqn.primitive.name in CALLS else ()
+    return next((trace for trace in traces if len(trace.invars) == len(eqn.invars)), None)
 
 
 # --- what a primitive says of its operands
-# --------------------------------------------------------------------------
 
 
 def _windowed(eqn: JaxprEqn) -> dict[int, Usage]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnnbp.audit import tolerance as tolerances
 from jaxcnnbp.audit.differences import Differences, differences_of
 from jaxcnnbp.audit.formula import Wide, wide_of
-from jaxcnnbp.audit.measure import distance, largest
+from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import Arrays, Oracle, Pass, furthest
 from jaxcnnbp.audit.place import Layout, layout_of
@@ -118,8 +118,7 @@ class Yardstick:
         """
         if self.wide is None:
             return None
-        is_off = bool((~(distance(maps.manual, maps.oracle) <= maps.allowed)).any())
-        wanted = self._trial.foreign or is_off or says_nothing(Measure(maps.oracle, maps.allowed, ""))
+        wanted = self._trial.foreign or maps.off().any() or says_nothing(maps.oracle, maps.allowed)
         return self.wide.rule if wanted else None
 
     def tolerance_of(self, name: str) -> float | None:
@@ -194,8 +193,8 @@ class Yardstick:
         return Measure(truth, allowed, why + reason)
 
 
-def says_nothing(measure: Measure) -> bool:
+def says_nothing(truth: np.ndarray, allowed: np.ndarray) -> bool:
     """Whether in over a tenth of the elements that have a value, so much is allowed that any would be."""
-    size = np.abs(measure.truth)
-    counts = np.isfinite(size) & (size > 1e-12 * largest(measure.truth)) & (size > 0)
-    return bool(counts.any() and np.mean(measure.allowed[counts] >= size[counts]) > 0.1)
+    size = np.abs(truth)
+    counts = np.isfinite(size) & (size > 1e-12 * largest(truth)) & (size > 0)
+    return bool(counts.any() and np.mean(allowed[counts] >= size[counts]) > 0.1)
