@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from jaxcnnbp.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,11 +17,7 @@ if TYPE_CHECKING:
 
 def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
     """Manual gradient, oracle and |difference| / allowed through the worst element, as three images side by side."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError('a plot needs Matplotlib: pip install "jaxcnnbp[plot]".')
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = require("matplotlib.figure", "Matplotlib", "plot").Figure(figsize=(11, 3.6), layout="constrained")
     figure.suptitle(f"{row.name} {row.dtype} {row.shape}: {'right' if row.ok else f'{row.wrong} elements wrong'}")
     panels = {
         "manual": row.maps.manual,

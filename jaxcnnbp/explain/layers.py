@@ -243,11 +243,9 @@ def _pool(
     x = numbers_of("x", x, seed)
     x = with_channels("x", x, 1 if x.ndim == 1 else 2, 1)
     spatial = x.shape[:-1]
-    names = {"size": "window", "stride": "stride", "dilation": "dilation"}
     stride = per_axis(size, len(spatial), "window") if stride is None else stride
-    window = window_of(
-        spatial, size, stride=stride, padding=padding, dilation=dilation, ceil_mode=options["ceil_mode"], names=names
-    )
+    asked = dict(stride=stride, padding=padding, dilation=dilation, ceil_mode=options["ceil_mode"])
+    window = window_of(spatial, size, **asked, names={"size": "window"})
     window = require_output(window, "window")
     arrays = {"x": x, "delta": delta_for(delta, window, x.shape[-1], x.dtype, seed)}
     return explained(kind, window, options, arrays, forward_pool(kind, window, options), select)

@@ -23,12 +23,8 @@ _PACKAGE = "jaxcnnbp.explain"
 
 def title_of(shown: Explanation) -> str:
     """The heading of page, picture and text."""
-    name = NAMES[shown.kind]
-    if shown.kind == "conv":
-        name = (
-            "Convolution, kernel flipped" if shown.settings["flip"] else "Convolution, kernel not flipped (correlation)"
-        )
-    return f"{name}, forward and backward"
+    flip = ", kernel flipped" if shown.settings.get("flip") else ", kernel not flipped (correlation)"
+    return f"{NAMES[shown.kind]}{flip if shown.kind == 'conv' else ''}, forward and backward"
 
 
 def page_of(shown: Explanation) -> str:
@@ -49,7 +45,7 @@ def page_of(shown: Explanation) -> str:
 def payload(shown: Explanation) -> dict[str, Any]:
     """What the page starts from: settings, arrays of two spatial axes, and where they come from."""
     arrays = {name: _two_axes(array, shown.window.rank) for name, array in shown.arrays.items()}
-    made_by = environment()
+    made = {key: value for key, value in environment().items() if key in ("jaxcnnbp", "jax")}
     return {
         "name": NAMES[shown.kind],
         "rank": shown.window.rank,
@@ -57,26 +53,18 @@ def payload(shown: Explanation) -> dict[str, Any]:
         "arrays": {name: {"shape": array.shape, "data": array.ravel()} for name, array in arrays.items()},
         "gaps": dict(shown.gaps),
         "note": shown.note,
-        "made": {
-            "jaxcnnbp": made_by["jaxcnnbp"],
-            "jax": made_by["jax"],
-            "dtype": str(shown.arrays["x"].dtype),
-            "platform": jax.devices()[0].platform,
-        },
+        "made": made | {"dtype": str(shown.arrays["x"].dtype), "platform": jax.devices()[0].platform},
     }
 
 
 def _settings(shown: Explanation) -> dict[str, Any]:
     """The settings with an entry for each of two axes."""
-    alone = shown.window.rank == 1
-    asked = dict(shown.settings)
-    neutral = {"stride": 1, "padding": (0, 0), "dilation": 1}
-    per_axis = {name: [*([first] if alone else []), *asked.pop(name)] for name, first in neutral.items()}
-    size = [*([1] if alone else []), *shown.window.size]
+    asked = {"size": shown.window.size, **shown.settings}
+    neutral = {"size": 1, "stride": 1, "padding": (0, 0), "dilation": 1}
+    missing = 2 - shown.window.rank
     return {
         "kind": shown.kind,
-        "size": size,
-        **per_axis,
+        **{name: [*[one] * missing, *asked[name]] for name, one in neutral.items()},
         "flip": bool(asked.get("flip", False)),
         "ties": asked.get("ties", "first"),
         "countPadding": bool(asked.get("count_padding", True)),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcnnbp.errors import require
 from jaxcnnbp.explain.contacts import short
 from jaxcnnbp.explain.page import title_of
-from jaxcnnbp.explain.sums import Sum, sum_of
-from jaxcnnbp.explain.text import CAPTIONS, SHOWN, autodiff_words, hits, map_values, settings_words
+from jaxcnnbp.explain.sums import Sum
+from jaxcnnbp.explain.text import CAPTIONS, autodiff_words, hits, map_values, settings_words, sums_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,22 +25,18 @@ CELL = 0.36  # inches
 
 def picture_of(shown: Explanation, path: str | PathLike[str] | None = None) -> Figure:
     """Draws it, and saves it to `path` if given; the ending chooses the format."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError('a picture needs Matplotlib: pip install "jaxcnnbp[plot]".')
-    from matplotlib.figure import Figure
-
-    names = [name for name in SHOWN if name in shown.arrays]
-    rows = [[array for array in SHOWN[name] if array in shown.arrays] for name in names]
-    shapes = [[map_values(shown, array).shape for array in row] for row in rows]
+    rows = list(sums_of(shown))
+    shapes = [[map_values(shown, array).shape for array in arrays] for _, arrays in rows]
     heights = [max(shape[0] for shape in row) * CELL + 1.15 for row in shapes]
     width = max(sum(max(shape[1] * CELL, 1.9) + 0.6 for shape in row) for row in shapes) + 0.4
-    figure = Figure(figsize=(max(width, 7.0), sum(heights) + 1.15), facecolor="white")
+    figures = require("matplotlib.figure", "Matplotlib", "plot")
+    figure = figures.Figure(figsize=(max(width, 7.0), sum(heights) + 1.15), facecolor="white")
     canvas = _Canvas(figure)
     canvas.text(0.3, 0.35, title_of(shown), fontsize=13, weight="bold", color=INK)
     canvas.text(0.3, 0.62, settings_words(shown), fontsize=9, color=QUIET)
     top = 0.95
-    for name, row, height in zip(names, rows, heights, strict=True):
-        _draw_row(canvas, shown, sum_of(shown, name, shown.selected[name]), row, top)
+    for (made, arrays), height in zip(rows, heights, strict=True):
+        _draw_row(canvas, shown, made, arrays, top)
         top += height
     canvas.text(0.3, top + 0.02, autodiff_words(shown), fontsize=8, color=QUIET)
     if path is not None:
@@ -52,11 +48,10 @@ class _Canvas:
     """One pair of axes in inches from the upper left corner."""
 
     def __init__(self, figure: Figure):
-        width, height = figure.get_size_inches()
+        self.width, height = figure.get_size_inches()
         self.axes: Any = figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, width), ylim=(height, 0))
+        self.axes.set(xlim=(0, self.width), ylim=(height, 0))
         self.axes.axis("off")
-        self.width = width
 
     def text(self, x: float, y: float, words: str, **style: Any) -> None:
         self.axes.text(x, y, words, **{"va": "center", "parse_math": False} | style)
@@ -82,12 +77,10 @@ def _draw_map(
 ) -> None:
     marked = hits(shown, array, made)
     for (r, c), value in np.ndenumerate(values):
-        key = (c,) if shown.window.rank == 1 else (r, c)
-        x, y, is_hit = left + c * CELL, top + r * CELL, key in marked
+        x, y, is_hit = left + c * CELL, top + r * CELL, (r, c)[-shown.window.rank :] in marked
         canvas.box(x, y, FACES[array] if is_hit else "white", INK if is_hit else LINE, 1.1 if is_hit else 0.6)
         text = short(value, 3)
-        size = 8.5 if len(text) < 5 else 6
-        canvas.text(x + CELL / 2, y + CELL / 2, text, ha="center", fontsize=size, color=INK)
+        canvas.text(x + CELL / 2, y + CELL / 2, text, ha="center", fontsize=8.5 if len(text) < 5 else 6, color=INK)
 
 
 def _fitted(text: str, width: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +46,8 @@ def rich_of(shown: Explanation) -> Any:
     from rich.text import Text
 
     parts: list[Any] = [Text(title_of(shown), style="bold"), Text(settings_words(shown)), Text("")]
-    for name in (name for name in SHOWN if name in shown.arrays):
-        made = sum_of(shown, name, shown.selected[name])
-        maps = [_rich_map(shown, array, made) for array in SHOWN[name] if array in shown.arrays]
+    for made, arrays in sums_of(shown):
+        maps = [_rich_map(shown, array, made) for array in arrays]
         parts += [Columns(maps, padding=(0, 4)), Text(f"{made}", style="bold"), Text("")]
     return Group(*parts, Text(autodiff_words(shown)))
 
@@ -56,11 +55,17 @@ def rich_of(shown: Explanation) -> Any:
 def plain_of(shown: Explanation) -> str:
     """The same in plain text: a star stands before the cells that meet, the number asked for is in brackets."""
     blocks = [f"{title_of(shown)}\n{settings_words(shown)}"]
-    for name in (name for name in SHOWN if name in shown.arrays):
-        made = sum_of(shown, name, shown.selected[name])
-        maps = [plain_map(shown, array, made) for array in SHOWN[name] if array in shown.arrays]
+    for made, arrays in sums_of(shown):
+        maps = [plain_map(shown, array, made) for array in arrays]
         blocks += [f"{beside(maps)}\n{_folded(str(made))}"]
     return "\n\n".join([*blocks, _folded(autodiff_words(shown))])
+
+
+def sums_of(shown: Explanation) -> Iterator[tuple[Sum, list[str]]]:
+    """The number that is picked out of each result, and the arrays that stand beside it."""
+    for name, arrays in SHOWN.items():
+        if name in shown.arrays:
+            yield sum_of(shown, name, shown.selected[name]), [array for array in arrays if array in shown.arrays]
 
 
 def _folded(text: str) -> str:
@@ -69,9 +74,9 @@ def _folded(text: str) -> str:
 
 def settings_words(shown: Explanation) -> str:
     """The settings in one line."""
-    asked = {name: _words(value) for name, value in shown.settings.items()}
+    asked = ", ".join(f"{name} {_words(value)}" for name, value in shown.settings.items())
     size = "x".join(map(str, shown.window.size))
-    return f"{'kernel' if shown.has_kernel else 'window'} {size}, " + ", ".join(f"{k} {v}" for k, v in asked.items())
+    return f"{'kernel' if shown.has_kernel else 'window'} {size}, {asked}"
 
 
 def autodiff_words(shown: Explanation) -> str:
@@ -98,11 +103,8 @@ def map_values(shown: Explanation, array: str) -> np.ndarray:
 
 def plain_map(shown: Explanation, array: str, made: Sum) -> str:
     """One map with its caption; see `plain_of`."""
-    marked, values = hits(shown, array, made), map_values(shown, array)
-    rows = [
-        [_marked_text(short(v, 3), _key(shown, i) in marked, array == made.name) for i, v in row]
-        for row in _cells(values)
-    ]
+    is_target = array == made.name
+    rows = [[_marked_text(*cell, is_target) for cell in row] for row in _cells(shown, array, made)]
     width = max(len(text) for row in rows for text in row)
     return "\n".join([CAPTIONS[array], *(" ".join(text.rjust(width) for text in row).rstrip() for row in rows)])
 
@@ -124,26 +126,20 @@ def _rich_map(shown: Explanation, array: str, made: Sum) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    marked, values = hits(shown, array, made), map_values(shown, array)
+    rows = _cells(shown, array, made)
     table = Table(box=box.ROUNDED, show_header=False, padding=(0, 0))
-    for _ in range(values.shape[1]):
+    for _ in rows[0]:
         table.add_column(justify="right", min_width=3)
-    for row in _cells(values):
-        texts = [_styled(Text, short(v, 3), _key(shown, i) in marked, array) for i, v in row]
-        table.add_row(*texts)
+    for row in rows:
+        table.add_row(*(Text(text, style=f"{STYLES[array]} reverse" if is_hit else "") for text, is_hit in row))
     return Group(Text(CAPTIONS[array]), table)
 
 
-def _styled(text: Any, words: str, is_hit: bool, array: str) -> Any:
-    return text(words, style=f"{STYLES[array]} reverse" if is_hit else "")
-
-
-def _cells(values: np.ndarray) -> Iterable[list[tuple[tuple[int, int], float]]]:
-    return ([((r, c), v) for c, v in enumerate(row)] for r, row in enumerate(values))
-
-
-def _key(shown: Explanation, index: tuple[int, int]) -> tuple[int, ...]:
-    return index[1:] if shown.window.rank == 1 else index
+def _cells(shown: Explanation, array: str, made: Sum) -> list[list[tuple[str, bool]]]:
+    """The numbers of a map, row by row, and whether each takes part in `made`."""
+    marked, rank = hits(shown, array, made), shown.window.rank
+    rows = enumerate(map_values(shown, array))
+    return [[(short(v, 3), (r, c)[-rank:] in marked) for c, v in enumerate(row)] for r, row in rows]
 
 
 def _marked_text(text: str, is_hit: bool, is_target: bool) -> str:

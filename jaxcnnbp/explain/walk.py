@@ -135,17 +135,7 @@ def model(
     Source: Bouvrie (2006), sections 2 and 3; `jaxcnnbp.nn.backprop`.
     """
     folder = default_cache() if cache is True else Path(cache) if cache else None
-    found = trained(
-        name,
-        sample,
-        None if weights is None else Path(weights),
-        None if data_dir is None else Path(data_dir),
-        standardize,
-        seed,
-        folder,
-        say,
-    )
-    return _walk(name, sample, found)
+    return _walk(name, sample, trained(name, sample, weights, data_dir, standardize, seed, folder, say))
 
 
 def _walk(name: str, sample: int, found: Trained) -> Walk:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcnnbp.errors import require
 from jaxcnnbp.explain.tiles import tiles_of
 from jaxcnnbp.explain.walk_views import gaps_words, title_of, verdict_of
 
@@ -22,14 +22,12 @@ INK, QUIET = "#1d2430", "#5a6473"
 
 def picture_of(walk: Walk, path: str | PathLike[str] | None = None) -> Figure:
     """A row for each layer: output, delta, kernel, its gradient; saved to `path` if given."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ModuleNotFoundError('a picture needs Matplotlib: pip install "jaxcnnbp[plot]".')
-    from matplotlib.figure import Figure
-
     # A flattened map is the map before it, seen twice.
     steps = [step for step in walk.steps if not step.name.startswith("flatten")]
     heights = [1.0 if step.activation.ndim == 1 else 1.5 for step in steps]
-    figure = Figure(figsize=(11, sum(heights) + 1.9), facecolor="white", layout="constrained")
+    figure = require("matplotlib.figure", "Matplotlib", "plot").Figure(
+        figsize=(11, sum(heights) + 1.9), facecolor="white", layout="constrained"
+    )
     grid = figure.subplots(len(steps), 4, squeeze=False, height_ratios=heights)
     for row, step in zip(grid, steps, strict=True):
         _draw_row(row, step)

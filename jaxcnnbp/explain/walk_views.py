@@ -123,14 +123,13 @@ def _rows(walk: Walk) -> Iterator[tuple[str, ...]]:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    pictures = [_picture("activation", step.activation), _picture("delta", step.delta)]
+    pictures = [_picture("activation", step.activation), _picture("delta", step.delta, gap=step.gap)]
     for name, leaf in step.parameters.items():
         is_kernel = leaf.value.ndim > 1
         pictures += [
             _picture(name, leaf.value, is_kernel),
             _picture(f"gradient of {name}", leaf.gradient, is_kernel, leaf.gap),
         ]
-    pictures[1]["gap"] = step.gap
     return {"name": step.name, "shape": _shape(step.activation), "pictures": pictures}
 
 
@@ -139,16 +138,8 @@ def _picture(name: str, array: np.ndarray, is_kernel: bool = False, gap: float |
     tiles = tiles_of(array, is_kernel)
     count = {"maps": array.shape[-1] if array.ndim == 3 else 1, "valid": array.size if array.ndim == 1 else None}
     scale = "magnitude" if name == "activation" and array.min() >= 0 else "signed"
-    return {
-        "name": words,
-        "size": _shape(array),
-        "largest": _size(array),
-        "limit": _size(array),
-        "scale": scale,
-        "gap": gap,
-        **count,
-        **packed(tiles),
-    }
+    look = {"largest": _size(array), "limit": _size(array), "scale": scale}
+    return {"name": words, "size": _shape(array), "gap": gap, **look, **count, **packed(tiles)}
 
 
 def _shape(array: np.ndarray) -> str:

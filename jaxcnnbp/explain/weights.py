@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,14 @@ class Trained:
     data: Data
     mean: float  # what the pixels, in 0 .. 1, are shifted by
     deviation: float  # and divided by
-    error: float  # share of the first test images that it gets wrong
     words: tuple[str, ...]  # sentences on where the weights are from
 
 
 def trained(
     name: str,
     sample: int,
-    weights: Path | None,
-    data_dir: Path | None,
+    weights: str | PathLike[str] | None,
+    data_dir: str | PathLike[str] | None,
     standardize: bool,
     seed: int,
     cache: Path | None,
@@ -56,13 +56,13 @@ def trained(
         raise InputError(f"`sample` (={sample}) must be the number of a test image, 0 .. {last}.")
     mean, deviation = pixel_statistics(data) if standardize else (0.0, 1.0)
     if weights is not None:
-        params, words = _fitting(load_params(weights), spec, weights), f"Weights from {weights}."
+        params, words = _fitting(load_params(Path(weights)), spec, weights), f"Weights from {weights}."
     else:
-        params, words = _learned(name, spec, data, data_dir, standardize, seed, cache, say)
+        params, words = _learned(spec, data, _options(name, data_dir, standardize, seed), cache, say)
     error = _error(spec, params, data, mean, deviation)
     seen = min(SEEN, len(data.test.labels))
     found = f"It gets {100 * error:.1f} % of the first {seen:,} test images of {data.name} wrong."
-    return Trained(spec, params, data, mean, deviation, error, (words, found))
+    return Trained(spec, params, data, mean, deviation, (words, found))
 
 
 def scaled(images: Any, data: Data, mean: float, deviation: float) -> jax.Array:
@@ -93,9 +93,9 @@ def enlarged(data: Data, size: int) -> Data:
     return Data(f"{data.name}, enlarged to {size}x{size}", larger(data.train), larger(data.test), WHITE, data.classes)
 
 
-def _data_for(spec: ModelSpec, data_dir: Path | None) -> Data:
+def _data_for(spec: ModelSpec, data_dir: str | PathLike[str] | None) -> Data:
     if data_dir is not None:
-        data = mnist_folder(data_dir)
+        data = mnist_folder(Path(data_dir))
     else:
         data = digits()
         if spec.input_shape != data.test.images.shape[1:]:
@@ -107,25 +107,17 @@ def _data_for(spec: ModelSpec, data_dir: Path | None) -> Data:
 
 
 def _learned(
-    name: str,
-    spec: ModelSpec,
-    data: Data,
-    data_dir: Path | None,
-    standardize: bool,
-    seed: int,
-    cache: Path | None,
-    say: Callable[[str], None],
+    spec: ModelSpec, data: Data, options: Options, cache: Path | None, say: Callable[[str], None]
 ) -> tuple[Any, str]:
     """Weights from the cache, or trained and put there."""
-    options = _options(name, data_dir, standardize, seed)
-    what = f"{options.epochs} epoch{'s' * (options.epochs > 1)} on {data.name} (seed {seed})"
-    path = None if cache is None else cache / f"{name}-{_fingerprint(options, data)}.npz"
+    what = f"{options.epochs} epoch{'s' * (options.epochs > 1)} on {data.name} (seed {options.seed})"
+    path = None if cache is None else cache / f"{options.model}-{_fingerprint(options, data)}.npz"
     if path is not None and path.exists():
         try:
             return _fitting(load_params(path), spec, path), f"Weights of an earlier walk, {what}, kept in {path}."
         except InputError as error:
             say(f"{error} It is trained and written anew.")
-    say(f"Training {name}: {what} ...")
+    say(f"Training {options.model}: {what} ...")
     params = train(options, data=data).params
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +125,7 @@ def _learned(
     return params, f"Trained for this walk: {what}{'' if path is None else f', kept in {path}'}."
 
 
-def _options(name: str, data_dir: Path | None, standardize: bool, seed: int) -> Options:
+def _options(name: str, data_dir: str | PathLike[str] | None, standardize: bool, seed: int) -> Options:
     """Short training: one epoch of MNIST, a few of the bundled digits."""
     shared = {"model": name, "standardize": standardize, "seed": seed, "learning_rate": 0.002}
     if data_dir is not None:
@@ -147,7 +139,7 @@ def _fingerprint(options: Options, data: Data) -> str:
     return hashlib.sha256(marks).hexdigest()[:12]
 
 
-def _fitting(params: Any, spec: ModelSpec, path: Path) -> Any:
+def _fitting(params: Any, spec: ModelSpec, path: str | PathLike[str]) -> Any:
     """`params`, if they are those of the model."""
     wanted = jax.eval_shape(lambda key: spec.build().init(key, (1, *spec.input_shape)), jax.random.key(0))
     shapes = {layer: {part: np.shape(leaf) for part, leaf in leaves.items()} for layer, leaves in params.items()}
