@@ -114,12 +114,8 @@ class hand_written:
     def kept(self, operands: tuple[Any, ...], static: tuple[Any, ...]) -> tuple[Any, Any]:
         """The output, and what is kept, with names: one dispatch if called eagerly."""
         y, kept = _kept(self, static, operands)
-        given = jax.tree.leaves(operands)
-
-        def taken(a: Any) -> Any:
-            return given[a.place] if type(a) is Operand else a
-
-        return y, jax.tree.map(taken, kept, is_leaf=lambda a: type(a) is Operand)
+        given, is_operand = jax.tree.leaves(operands), lambda a: type(a) is Operand
+        return y, jax.tree.map(lambda a: given[a.place] if is_operand(a) else a, kept, is_leaf=is_operand)
 
     def named(self, kept: Any, operands: Any, y: Any) -> Any:
         """What is kept beyond the operands and `y`, with names by which a policy of `jax.checkpoint` can save it."""
@@ -153,7 +149,7 @@ class hand_written:
 
     def _bwd(self, *args: Any) -> tuple[Any, ...]:
         *static, kept, delta = args
-        delta = jax.tree.map(lambda d: Zero.like(d) if type(d) is SymbolicZero else d, delta)
+        delta = jax.tree.map(lambda d: Zero(d.shape, d.dtype) if type(d) is SymbolicZero else d, delta)
         return pull(self.bwd, tuple(static), _wanted_by(kept), kept, delta)
 
     def _unread(self, kept: Any, y: Any, static: tuple[Any, ...], wanted: tuple[bool, ...]) -> set[int]:
@@ -248,11 +244,6 @@ class Zero:
 
     shape: tuple[int, ...]
     dtype: np.dtype
-
-    @classmethod
-    def like(cls, symbolic: Any) -> Zero:
-        """For what a transposition says in no array."""
-        return cls(symbolic.shape, symbolic.dtype)
 
     def array(self) -> Any:
         """The zeros themselves; for integers something that has their type, since nobody reads it."""

@@ -176,20 +176,13 @@ def _combination_entropy(logits):
 
 @_stands_for("reduce_window")
 def _reduce_window(
-    operand,
-    init_value,
-    computation,
-    window_dimensions,
-    window_strides=None,
-    padding="VALID",
-    base_dilation=None,
-    window_dilation=None,
+    operand, init_value, computation, window_dimensions, window_strides=None, padding="VALID", *dilations, **more
 ):
     strides = (1,) * len(window_dimensions) if window_strides is None else window_strides
     # lax knows the type of an initial value from the value itself, and differentiates a known identity only.
     inits = jax.tree.map(lambda x, i: np.asarray(i, x.dtype) if np.isscalar(i) else i, operand, init_value)
     return lax_itself.reduce_window(
-        operand, inits, computation, window_dimensions, strides, padding, base_dilation, window_dilation
+        operand, inits, computation, window_dimensions, strides, padding, *dilations, **more
     )
 
 

@@ -68,8 +68,7 @@ def compare_gradients(
       kwargs: keyword arguments of `fun` and `reference`, which are not differentiated.
       argnums: which arguments to differentiate, by number, or by path such as "params.conv1"; all by default. Python
         floats only if named here, or if there is nothing else.
-      names: one name an argument, for the report; by default the paths inside pytrees and the parameters'
-        names.
+      names: one name an argument, for the report; by default the paths inside pytrees and the parameters' names.
       has_aux: whether `fun` returns a pair, of which only the first is differentiated.
       oracle: whether to run the oracle; without it, manual gradients are judged by autodiff's.
       finite_differences: whether to check the oracle itself by differences in one random direction a leaf.

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from jaxcnnbp.audit.finite import Derivative, Slope, derivative, scale_of, slope_of
-from jaxcnnbp.audit.interpreter import NARROW_ONLY, equations
+from jaxcnnbp.audit.interpreter import COMPUTE_NARROW, equations
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
@@ -180,7 +180,7 @@ def differences_in(judge: Oracle, problem: Problem, cotangents: dict[str, np.nda
 def _by_trace(flat: Callable[..., Any], problem: Problem) -> Numbers:
     with without_rules():
         closed, shape = lax_trace(flat, problem)
-    if not {eqn.primitive.name for eqn in equations(closed.jaxpr)}.isdisjoint(set(NARROW_ONLY) - set(DRAWS)):
+    if not COMPUTE_NARROW.isdisjoint(eqn.primitive.name for eqn in equations(closed.jaxpr)):
         raise NotImplementedError("A part of `fun` computes in its own dtype.")
     return _by_reading(closed, sorted(shape), problem)
 
@@ -232,8 +232,6 @@ def _by_call(flat: Callable[..., Any], problem: Problem) -> Numbers:
 
 
 WIDE = (np.float64, np.complex128)
-# Primitives that are told what dtype to draw in, or that have no float.
-DRAWS = ("random_gamma", "random_gamma_grad", "random_wrap", "random_unwrap", "bitcast_convert_type")
 
 
 def _in_float64(compute: Callable[..., dict[str, Any]]) -> Callable[[Inputs], dict[str, np.ndarray]]:

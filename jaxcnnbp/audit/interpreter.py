@@ -123,18 +123,10 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 # Parameters that name the dtype of a result.
 DTYPE_PARAMS = ("new_dtype", "preferred_element_type", "dtype", "out_dtype")
 # Primitives whose meaning hangs on the dtype of their operands, or that leave JAX: they see what the trace says.
-NARROW_ONLY = (
-    "bitcast_convert_type",
-    "ffi_call",
-    "io_callback",
-    "nextafter",
-    "pallas_call",
-    "pure_callback",
-    "random_gamma",
-    "random_gamma_grad",
-    "random_wrap",
-    "random_unwrap",
-)
+COMPUTE_NARROW = frozenset(("ffi_call", "io_callback", "nextafter", "pallas_call", "pure_callback"))
+# So do those that are told what dtype to draw in, or that have no float.
+DRAWS = ("random_gamma", "random_gamma_grad", "random_wrap", "random_unwrap", "bitcast_convert_type")
+NARROW_ONLY = COMPUTE_NARROW.union(DRAWS)
 
 
 def _widen(value: Any) -> Any:

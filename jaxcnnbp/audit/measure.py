@@ -22,8 +22,7 @@ class Errors:
       max_abs: largest |difference|.
       max_rel: largest |difference| / max(|oracle|, sqrt(eps) * largest |oracle|), eps of the dtype; the
         second keeps elements that are zero but for rounding from counting as wrong by a factor.
-      max_ulp: largest |difference| in distances between neighbouring numbers of the dtype at that same
-        magnitude.
+      max_ulp: largest |difference| in distances between neighbouring numbers of the dtype at that same magnitude.
       cosine: cosine of the angle between the two arrays; 1 if both are zero.
     """
 

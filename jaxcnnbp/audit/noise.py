@@ -1,10 +1,9 @@
 """Imitates the rounding of a precision, so that a tolerance can be measured instead of guessed.
 
-A function in float64 whose every rounding step is disturbed at random by a few units in the last place of the
-original dtype moves about as far as the rounded function may (Monte Carlo arithmetic; D. S. Parker, 1997).
-What the disturbance does to a gradient holds all that a formula for the tolerance would have to know: how
-many terms are summed, how large they are before they cancel, and which winner of a maximum is a matter of the
-last bit.
+A function in float64 whose every rounding step is disturbed at random by a few units in the last place of the original
+dtype moves about as far as the rounded function may (Monte Carlo arithmetic; D. S. Parker, 1997). What the disturbance
+does to a gradient holds all that a formula for the tolerance would have to know: how many terms are summed, how large
+they are before they cancel, and which winner of a maximum is a matter of the last bit.
 """
 
 from __future__ import annotations

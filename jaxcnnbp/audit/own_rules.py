@@ -137,7 +137,8 @@ def is_of_jax(rule: Any) -> bool:
 
 def module_of(rule: Any) -> str:
     """The package that it is of: where its function was written, or, for a function of JAX's, its derivative."""
-    packages = (_package(part) for part in (rule, *_derivatives(rule)))
+    modules = (str(getattr(_inside(part), "__module__", "")) for part in (rule, *_derivatives(rule)))
+    packages = (module.partition(".")[0] for module in modules)
     return next((name for name in packages if name != "jax"), "jax")
 
 
@@ -154,10 +155,6 @@ def _inside(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function
-
-
-def _package(function: Any) -> str:
-    return str(getattr(_inside(function), "__module__", "")).partition(".")[0]
 
 
 @contextmanager

@@ -47,9 +47,7 @@ class Pass:
 
 
 def cotangents_of(shapes: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """What the outputs are contracted with: 1 for one real number, else fixed random numbers, so that no error
-    cancels.
-    """
+    """What outputs are contracted with: 1 for one real number, else fixed random numbers, so that no error cancels."""
     only = next(iter(shapes.values()))
     if len(shapes) == 1 and only.shape == () and not jnp.issubdtype(only.dtype, jnp.complexfloating):
         return {name: np.ones((), s.dtype) for name, s in shapes.items()}

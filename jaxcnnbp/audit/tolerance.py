@@ -4,14 +4,13 @@ With u the unit roundoff of the dtype (6e-8 for float32), element i of a gradien
 
     allowed_i = 2 max(spread_i, typical spread) + 4 u (|g_i| + max |g|).
 
-`spread_i` is the furthest that element moves when the oracle's function is run with rounding noise of 8 u in
-every step that rounds and in every operand of a sum (`noise`); the typical spread is its 90 % quantile over
-the array. The noise of a sum of n terms adds up as rounding does, like `u sqrt(n)` times the terms, also
-where the terms cancel; and where two candidates for a maximum differ by less than the rounding, it changes
-the winner as rounding may. It counts twice, for several such winners may meet in one element, and a few runs
-need not have shown the worst. The last term stands for the few roundings that the noise does not reach, those
-of sums in the backward pass of operations that only move values; and where 4 of the smallest numbers of the
-dtype are more, for underflow.
+`spread_i` is the furthest that element moves when the oracle's function is run with rounding noise of 8 u in every step
+that rounds and in every operand of a sum (`noise`); the typical spread is its 90 % quantile over the array. The noise
+of a sum of n terms adds up as rounding does, like `u sqrt(n)` times the terms, also where the terms cancel; and where
+two candidates for a maximum differ by less than the rounding, it changes the winner as rounding may. It counts twice,
+for several such winners may meet in one element, and a few runs need not have shown the worst. The last term stands for
+the few roundings that the noise does not reach, those of sums in the backward pass of operations that only move values;
+and where 4 of the smallest numbers of the dtype are more, for underflow.
 
 For float32 this is some 1e-6 of the largest entry: a kernel gradient that is 0.1 % too large, or one element
 that is missing, is off by a thousand times more.

@@ -144,16 +144,13 @@ def _called_back(*arrays: Any, rule: Rule, backward: bool) -> list[Any]:
 
 
 def _batch(over: Any, arrays: Sequence[Any], dims: Sequence[int | None], *, rule: Rule, backward: bool) -> Any:
-    runs = [
-        oracle_p.bind(*(_element(a, d, i) for a, d in zip(arrays, dims, strict=True)), rule=rule, backward=backward)
-        for i in range(over.size)
-    ]
-    outputs = [jnp.stack(column) for column in zip(*runs, strict=True)]
+    def run(index: int) -> list[Any]:
+        rows = zip(arrays, dims, strict=True)
+        one = (a if d is None else jax.lax.index_in_dim(a, index, d, keepdims=False) for a, d in rows)
+        return oracle_p.bind(*one, rule=rule, backward=backward)
+
+    outputs = [jnp.stack(column) for column in zip(*map(run, range(over.size)), strict=True)]
     return outputs, [0] * len(outputs)
-
-
-def _element(array: Any, dim: int | None, index: int) -> Any:
-    return array if dim is None else jax.lax.index_in_dim(array, index, dim, keepdims=False)
 
 
 lower_as(oracle_p, _called_back)
