@@ -16,6 +16,7 @@ import numpy as np
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences
 from jaxcnnbp.audit.disputes import Hand, Told, jointly, told, trusted
+from jaxcnnbp.audit.finite import slope_by
 from jaxcnnbp.audit.formula import NOISE_RUNS, OF_ELEMENT, Wide
 from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, furthest_apart, off, place_of_largest
@@ -119,6 +120,7 @@ def weighed_output(row: Row, yardstick: Yardstick) -> Row:
 
 AGREE = "not the oracle's, but finite differences agree with the gradient"
 KINK = " (it has a kink there, and the gradient lies between both sides)"
+OWN_ROUNDINGS = "the formula is right in float64, and its own roundings explain the rest"
 NO_BETTER = "the formula is right in float64, and autodiff rounds no better"
 CUT = (
     "there is no oracle, and `fun` stops a gradient ({}), which differences do not see; pass `reference` or `expected`"
@@ -158,15 +160,14 @@ def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: 
         same = distance(maps.manual[wrong], maps.autodiff[wrong]) <= room
         room = room + WORSE_THAN_AUTODIFF * furthest_apart(maps.autodiff, truth)
         if (same | (gap <= room)).all():
-            return f"{excuse + '; ' if excuse else ''}{NO_BETTER}"
+            return "; ".join(filter(None, (excuse, NO_BETTER)))
     try:
         spread = wide.own_spread.gradients[place]
     except REFUSALS:  # a rule that cannot be disturbed
         return ""
     own, _ = by_noise(hand, spread, NOISE_RUNS, trial.dtypes[place])
-    if not (gap <= np.maximum(room, own[wrong])).all():
-        return ""
-    return f"{excuse + '; ' if excuse else ''}the formula is right in float64, and its own roundings explain the rest"
+    near = (gap <= np.maximum(room, own[wrong])).all()
+    return "; ".join(filter(None, (excuse, OWN_ROUNDINGS))) if near else ""
 
 
 def _each_output(rows: Sequence[Row], trial: Trial, yardstick: Yardstick, wide: Wide) -> list[Row]:
@@ -236,7 +237,7 @@ def _along(row: Row, place: int, differences: Differences) -> Row:
     if row.wrong or row.complaint or not manual.size:
         return row
     for moves in differences.directions(place):
-        slope = float(np.sum(manual * moves[place]).real)
+        slope = slope_by(manual, moves[place])
         found = differences.along(moves, slope)
         length = float(np.linalg.norm(manual)) + abs(slope) + abs(found.value)
         if found.smooth and not abs(found.value - slope) <= 4 * found.error + ALONG * length:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from jaxcnnbp.audit.finite import Derivative, Slope, derivative, scale_of, slope_of
+from jaxcnnbp.audit.finite import Derivative, Slope, derivative, scale_of, slope_by, slope_of
 from jaxcnnbp.audit.interpreter import COMPUTE_NARROW, equations
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
@@ -106,7 +106,7 @@ class Differences:
     def slope(self, place: int, truth: np.ndarray, manual: np.ndarray, allowed: np.ndarray) -> Slope:
         """What the derivative in one random direction says of the gradients of the input at `place`."""
         along = normal(np.random.default_rng((self.seed, place)), truth.shape, truth.dtype)
-        found = self.along({place: along}, float(np.sum(truth * along).real))
+        found = self.along({place: along}, slope_by(truth, along))
         return slope_of(found, truth, manual, allowed, along)
 
     def directions(self, place: int) -> Iterator[Moves]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences
-from jaxcnnbp.audit.finite import Derivative
+from jaxcnnbp.audit.finite import Derivative, room_along, slope_by
 from jaxcnnbp.audit.formula import OF_ELEMENT, Wide
 from jaxcnnbp.audit.measure import off
 
@@ -62,7 +62,7 @@ def told(disputed: np.ndarray, place: int, hand: Hand, wide: Wide, oracle: np.nd
     # of both it may lie outside, by as much as the two are apart.
     both = np.abs(width) if (width > 0).any() and (width < 0).any() else 0.0 * width
     for moves in found.directions(place):
-        along = found.along(moves, _slope(hand, moves[place]))
+        along = found.along(moves, slope_by(hand.gradient, moves[place]))
         room = hand.room + (0.0 if along.smooth else both)
         if not _is_along(moves, along, {place: hand._replace(room=room)}, OF_ELEMENT):
             return Told(False, at_kink)
@@ -72,7 +72,7 @@ def told(disputed: np.ndarray, place: int, hand: Hand, wide: Wide, oracle: np.nd
 def jointly(hands: Sequence[Hand], names: Sequence[str], differences: Differences, of_length: float) -> str:
     """What speaks against gradients that are each right by themselves; "" if nothing does."""
     for moves in differences.joint_directions() if len(hands) > 1 else ():
-        slope = sum(_slope(hands[place], d) for place, d in moves.items())
+        slope = sum(slope_by(hands[place].gradient, d) for place, d in moves.items())
         along = differences.along(moves, slope)
         if along.smooth and not _is_along(moves, along, dict(enumerate(hands)), of_length):
             which = ", ".join(f"`{name}`" for name in names)
@@ -83,16 +83,10 @@ def jointly(hands: Sequence[Hand], names: Sequence[str], differences: Difference
     return ""
 
 
-def _slope(hand: Hand, direction: np.ndarray) -> float:
-    return float(np.sum(hand.gradient * direction).real)
-
-
 def _is_along(moves: Mapping[int, np.ndarray], along: Derivative, hands: Mapping[int, Hand], of_length: float) -> bool:
     """Whether gradients have the derivative `along` where inputs move by `moves`."""
-    slope = sum(_slope(hands[place], d) for place, d in moves.items())
+    slope = sum(slope_by(hands[place].gradient, d) for place, d in moves.items())
     room = 4 * along.error + of_length * abs(slope)
     for place, d in moves.items():
-        gradient, allowed = hands[place]
-        room += of_length * float(np.linalg.norm(gradient * d))
-        room += float(np.sum(np.where(np.isfinite(allowed), allowed, 0.0) * np.abs(d)))
+        room += of_length * float(np.linalg.norm(hands[place].gradient * d)) + room_along(hands[place].room, d)
     return abs(slope - along.nearest(slope)) <= room

@@ -116,18 +116,28 @@ class Slope:
     manual_agrees: bool | None
 
 
+def slope_by(gradient: np.ndarray, direction: np.ndarray) -> float:
+    """The derivative in a direction that a gradient says."""
+    return float(np.sum(gradient * direction).real)
+
+
+def room_along(allowed: np.ndarray, direction: np.ndarray) -> float:
+    """What it may be off by, as far as that is known of the elements."""
+    return float(np.sum(np.where(np.isfinite(allowed), allowed, 0.0) * np.abs(direction)))
+
+
 @np.errstate(all="ignore")
 def slope_of(found: Derivative, truth: np.ndarray, manual: np.ndarray, allowed: np.ndarray, along: np.ndarray) -> Slope:
     """What the derivative `found` in the direction `along` says of two gradients."""
-    by_oracle, by_hand = (float(np.sum(g * along).real) for g in (truth, manual))
+    by_oracle, by_hand = slope_by(truth, along), slope_by(manual, along)
     if not found.smooth:
         return Slope(found.value, by_oracle, by_hand, False, None, None)
     # Along a random direction the derivative is about as large as the gradient is long.
     lengths = (float(np.linalg.norm(truth)), abs(by_oracle), abs(found.value))
     near = AGREEMENT * sum(n for n in lengths if np.isfinite(n)) + 4 * found.error
-    may_be_off = float(np.sum(np.where(np.isfinite(allowed), allowed, 0.0) * np.abs(along)))
-    agrees, by_hand_too = abs(found.value - by_oracle) <= near, abs(found.value - by_hand) <= near + may_be_off
-    return Slope(found.value, by_oracle, by_hand, True, bool(agrees), bool(by_hand_too))
+    agrees = abs(found.value - by_oracle) <= near
+    manual_agrees = abs(found.value - by_hand) <= near + room_along(allowed, along)
+    return Slope(found.value, by_oracle, by_hand, True, bool(agrees), bool(manual_agrees))
 
 
 def scale_of(values: np.ndarray) -> float:

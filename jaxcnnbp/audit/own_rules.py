@@ -39,7 +39,7 @@ def without_rules(kinds: tuple[type, ...] = KINDS, but: Written | None = None) -
     names = tuple(kind.__name__ for kind in kinds)
     key = (*names, but)
 
-    def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(rule: Any, usual: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         asked = _kept.value == key and type(rule).__name__ in names
         gone = asked and not is_of_jax(rule) and written(rule) != but
         return rule.__wrapped__(*args, **kwargs) if gone else usual(rule, *args, **kwargs)
@@ -65,7 +65,7 @@ def noting() -> Iterator[Noted]:
     """The names of the functions with a rule that are called inside, in the order of their first call."""
     found = Noted()
 
-    def call(usual: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(rule: Any, usual: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not is_of_jax(rule) and (key := written(rule)) not in found:
             found[key] = getattr(rule, "__name__", type(rule).__name__)
             found.kinds = KINDS if isinstance(rule, jax.custom_jvp) else found.kinds
@@ -159,20 +159,13 @@ def _inside(function: Any) -> Any:
 
 @contextmanager
 def _patched(call: Callable[..., Any]) -> Iterator[None]:
-    """`call(usual, rule, *args)` instead of `rule(*args)`, for this thread's contexts alone by what `call` asks."""
+    """`call(rule, usual, *args)` instead of `rule(*args)`, for this thread's contexts alone by what `call` asks."""
     with _patching:
         usual = [(kind, kind.__call__) for kind in KINDS]
         for kind, method in usual:
-            setattr(kind, "__call__", _method(call, method))  # noqa: B010 - a type checker knows that it is not ours
+            setattr(kind, "__call__", functools.partialmethod(call, method))  # noqa: B010 - a type checker knows that it is not ours
         try:
             yield
         finally:
             for kind, method in usual:
                 setattr(kind, "__call__", method)  # noqa: B010
-
-
-def _method(call: Callable[..., Any], usual: Callable[..., Any]) -> Callable[..., Any]:
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return call(usual, self, *args, **kwargs)
-
-    return __call__

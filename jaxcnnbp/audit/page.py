@@ -14,6 +14,7 @@ from jaxcnnbp.audit.plot import shown_axes, slice_of
 from jaxcnnbp.pages import document, environment, packed, part
 
 if TYPE_CHECKING:
+    from jaxcnnbp.audit.finite import Slope
     from jaxcnnbp.audit.report import GradientReport, Row
 
 _PACKAGE = "jaxcnnbp.audit"
@@ -42,14 +43,13 @@ def page_of(report: GradientReport, title: str, command: str = "") -> str:
     """
     lead = f'<p class="read">{READ if report.oracle else READ_ALONE}</p>'
     worst = "Of all gradients, by error in units of what is allowed."
-    words = "".join(f"<p>{escape(note)}</p>" for note in (*table.faults(report), *table.notes(report)))
     sections = [
         f"<header><h1>{escape(title)}</h1>{_verdict(report)}</header>",
         _section("How to read this", lead),
         _section("Gradients", _leaves(report.rows, "leaf"), "Press a heading to sort. A name leads to its pictures."),
         _section("Outputs of the function", _leaves(report.outputs)) if report.outputs else "",
         _section("The worst elements", _worst_elements(report), worst),
-        _section("Notes", words),
+        _section("Notes", _notes(report)),
         *(_details(row, f"leaf-{number}") for number, row in enumerate(report.rows)),
         _section("Where and how", _environment(report, command)),
         READOUT,
@@ -74,15 +74,22 @@ def fragment_of(report: GradientReport) -> str:
         )
         return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
-    notes = "".join(f"<p>{escape(note)}</p>" for note in (*table.faults(report), *table.notes(report)))
     tables = "".join(grid(columns, report.rows) for columns in (table.ERRORS, table.WORST))
-    return f"<div><p><b>{escape(table.title(report))}</b></p>{tables}{notes}</div>"
+    return f"<div><p><b>{escape(table.title(report))}</b></p>{tables}{_notes(report)}</div>"
 
 
 def _verdict(report: GradientReport) -> str:
     wrong = any(not row.ok and not row.unknown for row in (*report.rows, *report.outputs))
     kind, word = ("ok", "All right") if report.ok else ("wrong", "Wrong" if wrong else "It cannot be told")
     return f'<p><span class="{kind}">{word}.</span> {escape(table.title(report))}.</p>'
+
+
+def _notes(report: GradientReport) -> str:
+    return _paragraphs(*table.faults(report), *table.notes(report))
+
+
+def _paragraphs(*sentences: str) -> str:
+    return "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences if sentence)
 
 
 def _section(heading: str, body: str, words: str = "") -> str:
@@ -155,12 +162,8 @@ def _elements(row: Row) -> list[tuple[float, Row, tuple[int, ...]]]:
 
 
 def _details(row: Row, name: str) -> str:
-    facts = [
-        row.verdict(),
-        f"What is allowed here: {row.reason}.",
-        "" if row.slope is None else _slope_sentence(row),
-    ]
-    words = "".join(f"<p>{escape(fact)}</p>" for fact in facts if fact)
+    slope = "" if row.slope is None else _slope_sentence(row.slope)
+    words = _paragraphs(row.verdict(), f"What is allowed here: {row.reason}.", slope)
     shape = "x".join(map(str, row.shape)) or "one number"
     name_of = escape(row.name)
     heading = f'<h2>{name_of} <span class="quiet">{shape} {escape(row.dtype)}</span></h2>'
@@ -168,13 +171,11 @@ def _details(row: Row, name: str) -> str:
     return f'<section class="card leaf" id="{name}" aria-label="{name_of}">{heading}{pictures}</section>'
 
 
-def _slope_sentence(row: Row) -> str:
-    slope = row.slope
-    if slope is None or not slope.smooth:
+def _slope_sentence(slope: Slope) -> str:
+    if not slope.smooth:
         return "The finite difference in a random direction met a kink and says nothing."
-    return (
-        f"A finite difference in a random direction {'agrees' if slope.agrees else 'does not agree'} with the oracle."
-    )
+    verb = "agrees" if slope.agrees else "does not agree"
+    return f"A finite difference in a random direction {verb} with the oracle."
 
 
 def _maps(row: Row, most: int) -> dict[str, Any]:

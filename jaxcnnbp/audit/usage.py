@@ -142,22 +142,18 @@ def _convolution(
 
 def _over(places: Sequence[int], axes: Sequence[Axis]) -> Usage:
     """The usage of what windows slide over: positions that share a window with padding."""
-    marks = []
-    for axis in axes:
-        mark = np.zeros(axis.size, bool)
-        for window in range(axis.windows):
-            read = [axis.position(window, tap) for tap in range(axis.taps)]
-            real = [n for n in read if 0 <= n < axis.size]
-            mark[real] |= len(real) < len(read)
-        marks.append(mark)
-    return Usage(tuple(places), tuple(marks))
+    rows = ((axis.size, *_read(axis)) for axis in axes)
+    return Usage(tuple(places), tuple(np.isin(np.arange(n), read[padding.any(1)]) for n, read, padding in rows))
 
 
 def _of(places: Sequence[int], axes: Sequence[Axis], flip: bool) -> Usage:
     """The usage of a kernel: taps that some window lays on padding."""
-    marks = []
-    for axis in axes:
-        reads = [[axis.position(window, tap) for window in range(axis.windows)] for tap in range(axis.taps)]
-        mark = np.array([any(not 0 <= n < axis.size for n in row) for row in reads], bool)
-        marks.append(mark[::-1] if flip else mark)
-    return Usage(tuple(places), tuple(marks))
+    marks = (_read(axis)[1].any(0) for axis in axes)
+    return Usage(tuple(places), tuple(mark[::-1] if flip else mark for mark in marks))
+
+
+def _read(axis: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """The positions that windows read, `(windows, taps)`, and which of them are padding."""
+    read = [[axis.position(window, tap) for tap in range(axis.taps)] for window in range(axis.windows)]
+    positions = np.array(read, int).reshape(axis.windows, axis.taps)
+    return positions, (positions < 0) | (positions >= axis.size)

@@ -176,5 +176,5 @@ def check_folders(*paths: Path | None) -> None:
 def _plot(report: GradientReport, path: Path) -> None:
     try:
         report.plot(path=path)
-    except (ModuleNotFoundError, ValueError) as error:
+    except ValueError as error:
         raise click.ClickException(f"{path} cannot be drawn: {error}") from error

@@ -247,5 +247,5 @@ def _sentences() -> Iterator[None]:
     """Refusals, which are sentences, instead of tracebacks."""
     try:
         yield
-    except (ModuleNotFoundError, ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise click.ClickException(str(error)) from error
