@@ -31,18 +31,12 @@ Moves = Mapping[int, np.ndarray]
 
 @dataclass(frozen=True)
 class Numbers:
-    """How values are computed.
+    """How values are computed."""
 
-    Attributes:
-      run: the outputs at other inputs, by name.
-      unit: the unit roundoff.
-      dtype: its name, for reports.
-      cuts: where the author stops a gradient at a value that changes here, so that this is not what is meant.
-    """
-
-    run: Callable[[Inputs], dict[str, np.ndarray]]
-    unit: float
-    dtype: str
+    run: Callable[[Inputs], dict[str, np.ndarray]]  # the outputs at other inputs, by name
+    unit: float  # the unit roundoff
+    dtype: str  # its name, for reports
+    # Where the author stops a gradient at a value that changes here, so that this is not what is meant.
     cuts: frozenset[str] = frozenset()
 
 
@@ -58,19 +52,12 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Differences:
-    """The derivatives of a function by its values.
+    """The derivatives of a function by its values."""
 
-    Attributes:
-      numbers: how values are computed.
-      inputs: where.
-      cotangents: what outputs are contracted with.
-      seed: of random elements and directions.
-    """
-
-    numbers: Numbers
-    inputs: tuple[np.ndarray, ...]
-    cotangents: dict[str, np.ndarray]
-    seed: int
+    numbers: Numbers  # how values are computed
+    inputs: tuple[np.ndarray, ...]  # where
+    cotangents: dict[str, np.ndarray]  # what outputs are contracted with
+    seed: int  # of random elements and directions
 
     @cached_property
     def outputs(self) -> dict[str, np.ndarray]:

@@ -20,19 +20,12 @@ AGREEMENT = 1e-4
 
 @dataclass(frozen=True)
 class Derivative:
-    """What differences say of a derivative.
+    """What differences say of a derivative."""
 
-    Attributes:
-      value: the central one.
-      left: the derivative from the left.
-      right: from the right.
-      error: what each may be off by; infinite where differences do not converge, as in chaos.
-    """
-
-    value: float
-    left: float
-    right: float
-    error: float
+    value: float  # the central one
+    left: float  # the derivative from the left
+    right: float  # from the right
+    error: float  # what each may be off by; infinite where differences do not converge, as in chaos
 
     @property
     def smooth(self) -> bool:

@@ -53,25 +53,16 @@ FLOAT64, TINY = unit_roundoff(np.float64), float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True)
 class Wide:
-    """A function in float64.
+    """A function in float64."""
 
-    Attributes:
-      judge: its oracle.
-      retraced: whether it was traced in float64; constants are wide then.
-      dtype: the widest rounding among the dtypes of its inputs.
-      closed: `(inputs, others, cotangents)` to outputs and gradients by the rules; None where it cannot be traced.
-      problem: what it is differentiated at.
-      cotangents: what its outputs are contracted with.
-      seed: of noise and directions.
-    """
-
-    judge: Oracle
-    retraced: bool
-    dtype: Any
+    judge: Oracle  # its oracle
+    retraced: bool  # whether it was traced in float64; constants are wide then
+    dtype: Any  # the widest rounding among the dtypes of its inputs
+    # `(inputs, others, cotangents)` to outputs and gradients by the rules; None where it cannot be traced.
     closed: ClosedJaxpr | None
-    problem: Problem
-    cotangents: Arrays
-    seed: int
+    problem: Problem  # what it is differentiated at
+    cotangents: Arrays  # what its outputs are contracted with
+    seed: int  # of noise and directions
     _kept: Kept = field(default_factory=dict)
 
     def own_roundoff(self, dtype: Any) -> float:

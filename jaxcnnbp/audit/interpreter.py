@@ -37,17 +37,12 @@ Kept = dict[Any, tuple[JaxprEqn, Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a trace is read.
+    """How a trace is read."""
 
-    Attributes:
-      noise: what imitates the rounding of the original precision.
-      hold: gives what takes the place of a value at which the author stops the gradient.
-      kept: by equation what takes long to compile, for all readings of one trace.
-    """
-
-    noise: Noise | None = None
+    noise: Noise | None = None  # what imitates the rounding of the original precision
+    # Gives what takes the place of a value at which the author stops the gradient.
     hold: Callable[[Any], Any] | None = None
-    kept: Kept = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)  # by equation what takes long to compile, for all readings of one trace
 
     def run(self, closed: ClosedJaxpr, *args: Any) -> list[Any]:
         """The outputs of `closed` at `args`, differentiable by JAX."""

@@ -42,22 +42,16 @@ DTYPES = [jnp.dtype(name) for name in ("float64", "float32", "float16", "bfloat1
 
 @dataclass(frozen=True)
 class Noise:
-    """Relative disturbances, drawn anew at each use from one generator.
+    """Relative disturbances, drawn anew at each use from one generator."""
 
-    Attributes:
-      generator: NumPy's generator; the order of the primitives makes a run repeatable.
-      units: largest disturbance, in units of the rounding error of the dtype that the trace names; 0 for none.
-      roundoff: the rounding error of a dtype, where a trace in float64 stands for one in another.
-      told: inside of what is compiled once for all runs a number to seed with, in each step of a loop another one, and
-        the largest disturbance of each of `DTYPES`.
-      places: counts the uses of `told`.
-    """
-
-    generator: np.random.Generator
-    units: float
+    generator: np.random.Generator  # NumPy's generator; the order of the primitives makes a run repeatable
+    units: float  # largest disturbance, in units of the rounding error of the dtype that the trace names; 0 for none
+    # The rounding error of a dtype, where a trace in float64 stands for one in another.
     roundoff: Callable[[Any], float]
+    # Inside of what is compiled once for all runs a number to seed with, in each step of a loop another one, and the
+    # largest disturbance of each of `DTYPES`.
     told: Any = None
-    places: Iterator[int] = field(default_factory=itertools.count)
+    places: Iterator[int] = field(default_factory=itertools.count)  # counts the uses of `told`
 
     def inside(self, told: Any) -> Noise:
         """The noise of what is compiled once."""

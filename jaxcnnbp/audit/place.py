@@ -16,17 +16,11 @@ PLACES = ("interior", "edge", "corner")
 
 @dataclass(frozen=True)
 class Layout:
-    """The spatial axes of an array, and which elements share a window with padding.
-
-    Attributes:
-      shape: the shape of the array.
-      axes: its spatial axes; axes of extent 1 are left out, for they have no border.
-      padded: one bool an element; None where it is not known.
-    """
+    """The spatial axes of an array, and which elements share a window with padding."""
 
     shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    padded: np.ndarray | None = None
+    axes: tuple[int, ...]  # its spatial axes; axes of extent 1 are left out, for they have no border
+    padded: np.ndarray | None = None  # one bool an element; None where it is not known
 
     def place_of(self, index: Sequence[int]) -> str:
         """Interior, edge or corner, and padding if the element meets it; "" without spatial axes."""

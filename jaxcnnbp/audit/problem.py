@@ -18,21 +18,14 @@ Arrays = list[Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """What a function is to be differentiated at.
+    """What a function is to be differentiated at."""
 
-    Attributes:
-      names: one readable name a differentiable leaf.
-      inputs: those leaves.
-      others: the array leaves that no gradient is taken of, such as labels.
-      assemble: puts inputs and others back into the arguments of the function.
-      has_aux: whether the function returns `(outputs, auxiliary data)`.
-    """
-
-    names: tuple[str, ...]
-    inputs: tuple[Any, ...]
-    others: tuple[Any, ...]
+    names: tuple[str, ...]  # one readable name a differentiable leaf
+    inputs: tuple[Any, ...]  # those leaves
+    others: tuple[Any, ...]  # the array leaves that no gradient is taken of, such as labels
+    # Puts inputs and others back into the arguments of the function.
     assemble: Callable[[Sequence[Any], Sequence[Any]], tuple[Any, ...]]
-    has_aux: bool = False
+    has_aux: bool = False  # whether the function returns `(outputs, auxiliary data)`
 
     def outputs_of(self, fun: Callable[..., Any]) -> Callable[[Sequence[Any], Sequence[Any]], dict[str, Any]]:
         """`fun` as a function of inputs and others, to the float and complex leaves of its output."""

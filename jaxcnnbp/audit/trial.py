@@ -23,34 +23,20 @@ Given = tuple[Any, Any, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """What the two gradients gave.
+    """What the two gradients gave."""
 
-    Attributes:
-      manual: outputs and gradients by the function's own rules.
-      autodiff: those of JAX; None where it has none.
-      no_autodiff: why it has none, in JAX's words.
-      eager: why the function runs only outside of `jax.jit`, in JAX's words; "" if it can be compiled.
-      cotangents: what outputs are contracted with.
-      cost: time and memory.
-      dtypes: of the inputs.
-      rules: names of the functions with a rule that were called.
-      kinds: of these rules, those that are taken away for the oracle and autodiff.
-      foreign: whether one of them is not of this package.
-      again: the manual gradients of other cotangents.
-      alone: for each rule by its name the gradients with it and without all others, to be called.
-    """
-
-    manual: Pass
-    autodiff: Pass | None
-    no_autodiff: str
-    eager: str
-    cotangents: dict[str, np.ndarray]
-    cost: Cost | None
-    dtypes: tuple[np.dtype, ...]
-    rules: tuple[str, ...]
-    kinds: tuple[type, ...]
-    foreign: bool
-    again: Callable[[dict[str, np.ndarray]], Pass]
+    manual: Pass  # outputs and gradients by the function's own rules
+    autodiff: Pass | None  # those of JAX; None where it has none
+    no_autodiff: str  # why it has none, in JAX's words
+    eager: str  # why the function runs only outside of `jax.jit`, in JAX's words; "" if it can be compiled
+    cotangents: dict[str, np.ndarray]  # what outputs are contracted with
+    cost: Cost | None  # time and memory
+    dtypes: tuple[np.dtype, ...]  # of the inputs
+    rules: tuple[str, ...]  # names of the functions with a rule that were called
+    kinds: tuple[type, ...]  # of these rules, those that are taken away for the oracle and autodiff
+    foreign: bool  # whether one of them is not of this package
+    again: Callable[[dict[str, np.ndarray]], Pass]  # the manual gradients of other cotangents
+    # For each rule by its name the gradients with it and without all others, to be called.
     alone: dict[str, Callable[[], Pass]]
 
 

@@ -22,15 +22,10 @@ CALLS = ("jit", "custom_vjp_call", "custom_jvp_call", "closed_call", "remat2", "
 
 @dataclass(frozen=True)
 class Usage:
-    """The spatial axes of an array, and on each of them the positions that meet padding in some window.
-
-    Attributes:
-      axes: the spatial axes.
-      padded: one array of bool an axis.
-    """
+    """The spatial axes of an array, and on each of them the positions that meet padding in some window."""
 
     axes: tuple[int, ...]
-    padded: tuple[np.ndarray, ...]
+    padded: tuple[np.ndarray, ...]  # one array of bool an axis
 
     def meets_padding(self, shape: Sequence[int]) -> np.ndarray:
         """Whether each element of the array meets padding on some axis."""

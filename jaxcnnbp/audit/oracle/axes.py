@@ -16,25 +16,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis of a windowed operation.
+    """One spatial axis of a windowed operation."""
 
-    Attributes:
-      size: positions of the input.
-      taps: taps of the window.
-      stride: positions from one window to the next.
-      dilation: positions from one tap to the next.
-      low: positions added before the input, negative if cropped.
-      high: positions added after the input, negative if cropped.
-      ceil: whether a last window that is only partly inside counts.
-    """
-
-    size: int
-    taps: int
-    stride: int = 1
-    dilation: int = 1
-    low: int = 0
-    high: int = 0
-    ceil: bool = False
+    size: int  # positions of the input
+    taps: int  # taps of the window
+    stride: int = 1  # positions from one window to the next
+    dilation: int = 1  # positions from one tap to the next
+    low: int = 0  # positions added before the input, negative if cropped
+    high: int = 0  # positions added after the input, negative if cropped
+    ceil: bool = False  # whether a last window that is only partly inside counts
 
     def position(self, window: int, tap: int) -> int:
         """The position that `tap` of `window` reads; negative or beyond the input where it reads padding."""
@@ -74,17 +64,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tap:
-    """One tap of an N-dimensional window.
+    """One tap of an N-dimensional window."""
 
-    Attributes:
-      index: which tap, one number an axis.
-      windows: selects, in an array whose last axes are the windows, those that read a real cell with this tap.
-      cells: selects those cells in an array whose last axes are the input's.
-    """
-
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # which tap, one number an axis
+    # Selects, in an array whose last axes are the windows, those that read a real cell with this tap.
     windows: tuple[Any, ...]
-    cells: tuple[Any, ...]
+    cells: tuple[Any, ...]  # selects those cells in an array whose last axes are the input's
 
 
 def taps(axes: Sequence[Axis]) -> Iterator[Tap]:

@@ -26,22 +26,15 @@ Arrays = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """One operation with its options.
+    """One operation with its options."""
 
-    Attributes:
-      forward: `(*arrays, **options)` to a tuple of arrays.
-      backward: `(*arrays, delta, **options)` to one gradient for every array that has one; `delta` belongs to
-        the first output, the others have integers.
-      options: what is not an array, as sorted pairs, so that a rule can be hashed.
-      exact: whether the forward only moves values, and so rounds nothing.
-      dtype: the dtype of the outputs if it is not that of the first input.
-    """
-
-    forward: Callable[..., Arrays]
+    forward: Callable[..., Arrays]  # `(*arrays, **options)` to a tuple of arrays
+    # `(*arrays, delta, **options)` to one gradient for every array that has one; `delta` belongs to the first output,
+    # the others have integers.
     backward: Callable[..., Arrays]
-    options: tuple[tuple[str, Any], ...] = ()
-    exact: bool = False
-    dtype: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()  # what is not an array, as sorted pairs, so that a rule can be hashed
+    exact: bool = False  # whether the forward only moves values, and so rounds nothing
+    dtype: str | None = None  # the dtype of the outputs if it is not that of the first input
 
     def run(self, backward: bool, arrays: Sequence[Any]) -> Arrays:
         """The outputs, or the gradients, in float64 or complex128."""
