@@ -136,28 +136,18 @@ class Linear(Protocol):
 
 @dataclass(frozen=True)
 class Derivative:
-    """J of one call of a rule; hashable, so that what was traced and compiled for it is found again.
+    """J of one call of a rule; hashable, so that what was traced and compiled for it is found again."""
 
-    Attributes:
-      bwd: the hand-written pullback.
-      static: its first arguments.
-      kept: structure of the residuals.
-      needless: places and types of those that were not kept, because no tangent that is wanted needs them.
-      operands: structure of the operands.
-      wanted: which of them have a tangent.
-      outputs: structure of the output.
-      tangents: types of its tangents, `float0` for integers.
-      shared: which residuals all examples share, None where the rule does not work on each example by itself.
-    """
-
-    bwd: Callable[..., Any]
-    static: tuple[Any, ...]
-    kept: Any
+    bwd: Callable[..., Any]  # the hand-written pullback
+    static: tuple[Any, ...]  # its first arguments
+    kept: Any  # structure of the residuals
+    # Places and types of those that were not kept, because no tangent that is wanted needs them.
     needless: tuple[tuple[int, Any], ...]
-    operands: Any
-    wanted: tuple[bool, ...]
-    outputs: Any
-    tangents: tuple[Any, ...]
+    operands: Any  # structure of the operands
+    wanted: tuple[bool, ...]  # which of them have a tangent
+    outputs: Any  # structure of the output
+    tangents: tuple[Any, ...]  # types of its tangents, `float0` for integers
+    # Which residuals all examples share, None where the rule does not work on each example by itself.
     shared: tuple[bool, ...] | None
 
     @property

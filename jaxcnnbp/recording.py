@@ -25,21 +25,13 @@ _NOT_USERS = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name i
 
 @dataclass
 class Call:
-    """One call of a rule.
+    """One call of a rule."""
 
-    Attributes:
-      rule: its name.
-      operands: their types, such as `float32[8,28,28,3]`.
-      scope: the `jax.named_scope` around the call.
-      where: the line that called it.
-      problems: what had to be chosen in its passes, in order.
-    """
-
-    rule: str
-    operands: tuple[str, ...]
-    scope: str
-    where: str
-    problems: list[Any] = field(default_factory=list)
+    rule: str  # its name
+    operands: tuple[str, ...]  # their types, such as `float32[8,28,28,3]`
+    scope: str  # the `jax.named_scope` around the call
+    where: str  # the line that called it
+    problems: list[Any] = field(default_factory=list)  # what had to be chosen in its passes, in order
 
 
 @dataclass(eq=False)

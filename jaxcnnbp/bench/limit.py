@@ -17,17 +17,11 @@ _SIZES = {"cpu": (2048, 2**27), "gpu": (8192, 2**30)}
 
 @dataclass(frozen=True)
 class Limit:
-    """The roofline.
+    """The roofline."""
 
-    Attributes:
-      gflops: 10^9 floating-point operations a second, of the best matrix product.
-      gbytes: 10^9 bytes a second, read and written, of the best copy.
-      each: the same figures, one for each library that tried.
-    """
-
-    gflops: float
-    gbytes: float
-    each: dict[str, float] = field(default_factory=dict)
+    gflops: float  # 10^9 floating-point operations a second, of the best matrix product
+    gbytes: float  # 10^9 bytes a second, read and written, of the best copy
+    each: dict[str, float] = field(default_factory=dict)  # the same figures, one for each library that tried
 
     def seconds(self, flops: float, moved: float) -> float:
         """The time below which no algorithm of so many operations and bytes can come.

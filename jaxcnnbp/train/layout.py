@@ -20,17 +20,11 @@ DATA, HEIGHT = "data", "height"  # the axes of the mesh
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Devices as a mesh of (images, bands of their height), and how parameters lie on it.
+    """Devices as a mesh of (images, bands of their height), and how parameters lie on it."""
 
-    Args:
-        mesh: the devices; None is one device without a mesh.
-        shard_params: whether parameters, averages and optimizer states are kept in parts.
-        augmented: whether images change before they are cut into bands: their pixels come from anywhere.
-    """
-
-    mesh: Mesh | None = None
-    shard_params: bool = False
-    augmented: bool = False
+    mesh: Mesh | None = None  # the devices; None is one device without a mesh
+    shard_params: bool = False  # whether parameters, averages and optimizer states are kept in parts
+    augmented: bool = False  # whether images change before they are cut into bands: their pixels come from anywhere
 
     @property
     def data(self) -> int:

@@ -25,29 +25,17 @@ _LATER = ("patience",)  # changes no step, only how many there are
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Of which run a checkpoint is.
+    """Of which run a checkpoint is."""
 
-    Args:
-        options: all options.
-        data: name and fingerprint of the data set.
-        devices: devices along the batch and along the height of images.
-        steps: steps of an epoch.
-        image_shape: of one image, which the default model depends on.
-        extend: what happens to the rate if the number of epochs has changed; None refuses that.
-        versions: of Python and the packages that figures depend on.
-        tuning: digest of the `Tuning` in force, empty for none: other implementations round differently.
-        note: told of differences that change the last bits of the result at most.
-    """
-
-    options: dict[str, Any]
-    data: dict[str, str]
-    devices: dict[str, int]
-    versions: dict[str, str]
-    note: Callable[[str], None]
-    steps: int = 1
-    image_shape: tuple[int, ...] = ()
-    extend: str | None = None
-    tuning: str = ""
+    options: dict[str, Any]  # all options
+    data: dict[str, str]  # name and fingerprint of the data set
+    devices: dict[str, int]  # devices along the batch and along the height of images
+    versions: dict[str, str]  # of Python and the packages that figures depend on
+    note: Callable[[str], None]  # told of differences that change the last bits of the result at most
+    steps: int = 1  # steps of an epoch
+    image_shape: tuple[int, ...] = ()  # of one image, which the default model depends on
+    extend: str | None = None  # what happens to the rate if the number of epochs has changed; None refuses that
+    tuning: str = ""  # digest of the `Tuning` in force, empty for none: other implementations round differently
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint records."""
