@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnnbp import nn as nn
 from jaxcnnbp import reference as _reference  # fills mode("autodiff")
-from jaxcnnbp import reference_adaptive as _reference_adaptive  # so do these
-from jaxcnnbp import reference_chance as _reference_chance
+from jaxcnnbp import reference_pools as _reference_pools  # so does this
 from jaxcnnbp.modes import import_for as _import_for
 from jaxcnnbp.modes import mode as mode
 from jaxcnnbp.ops.activation import gelu as gelu

@@ -22,6 +22,7 @@ from jaxcnnbp.ops.pool.window_max import identity
 from jaxcnnbp.reference_block import block_of
 from jaxcnnbp.reference_conv import convolve as _convolve
 from jaxcnnbp.reference_conv import correlate as _correlate
+from jaxcnnbp.reference_conv import cropped as _cropped
 from jaxcnnbp.reference_conv import stands_for as _stands_for
 from jaxcnnbp.taps import cells, gather
 
@@ -67,8 +68,7 @@ def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
         return symbolic.reduce(x, window, start, combine)
     # lax has no gradient for a pool that crops: what is cropped goes first, and what no window reads stays on.
     pairs = window.reach if window.ceil_mode else window.padding
-    crop = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
-    x = lax.pad(x, np.asarray(start, x.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+    x = _cropped(x, pairs)
     pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
     return lax_itself.reduce_window(
         x,

@@ -70,14 +70,16 @@ def correlate(x, kernel, *, stride=1, padding="VALID", padding_mode="zeros", dil
 
 
 def _padded(x: Array, pairs: Any, padding_mode: str) -> Array:
-    def cropped(x: Array) -> Array:
-        around = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
-        return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
-
     name = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}[padding_mode]
-    x = cropped(x) if name == "wrap" else x
+    x = cropped(x, pairs) if name == "wrap" else x
     x = jnp.pad(x, [(0, 0), *((max(low, 0), max(high, 0)) for low, high in pairs), (0, 0)], name)
-    return x if name == "wrap" else cropped(x)
+    return x if name == "wrap" else cropped(x, pairs)
+
+
+def cropped(x: Array, pairs: Any) -> Array:
+    """What negative padding leaves of `(batch, *spatial, channels)`."""
+    around = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
+    return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
 
 
 @stands_for("convolve")
