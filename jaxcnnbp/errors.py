@@ -33,15 +33,7 @@ class Lost(Exception):
 
 
 def require(module: str, package: str, extra: str) -> ModuleType:
-    """Import an optional dependency where it is needed, or say what to install.
-
-    Args:
-        module: dotted name to import.
-        package: name of the package as its installer knows it.
-        extra: the extra of this project that brings it.
-
-    Returns:
-        The imported module.
+    """Import an optional `module` where it is needed, or say which extra of this project brings its `package`.
 
     Raises:
         InputError: the package is not installed.

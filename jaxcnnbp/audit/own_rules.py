@@ -49,15 +49,10 @@ def without_rules(kinds: tuple[type, ...] = KINDS, but: Written | None = None) -
 
 
 class Noted(dict[Written, str]):
-    """Names of functions with a rule, by where it was written: names may be alike, as those of all lambdas are.
+    """Names of functions with a rule, by where it was written: names may be alike, as those of all lambdas are."""
 
-    Attributes:
-      foreign: whether one of them is not of this package.
-      kinds: the kinds that may have to be taken away.
-    """
-
-    foreign = False
-    kinds: tuple[type, ...] = KINDS[:1]
+    foreign = False  # whether one of them is not of this package
+    kinds: tuple[type, ...] = KINDS[:1]  # those that may have to be taken away
 
 
 @contextmanager

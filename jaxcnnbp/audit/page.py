@@ -34,13 +34,7 @@ READOUT = """<section class="card readout" aria-label="The number pointed at">
 
 
 def page_of(report: GradientReport, title: str, command: str = "") -> str:
-    """The whole page.
-
-    Args:
-      report: what to show.
-      title: what the function was, such as the name of a model.
-      command: the command that made it; left out if empty.
-    """
+    """The whole page; `title` says what the function was, `command`, if it is not empty, what made the report."""
     lead = f'<p class="read">{READ if report.oracle else READ_ALONE}</p>'
     worst = "Of all gradients, by error in units of what is allowed."
     sections = [

@@ -35,15 +35,7 @@ class Measure(NamedTuple):
 
 
 class Yardstick:
-    """The truth of every array, what an element may be off by, and where elements lie.
-
-    Attributes:
-      wide: the function in float64; None without an oracle.
-      differences: what stands in its place where there can be none; None if it was not asked for either.
-      no_oracle: why there is none, in JAX's words.
-      expected: the gradients that the user expects, if they are given.
-      by_reference: whether the truth is another function's.
-    """
+    """The truth of every array, what an element may be off by, and where elements lie."""
 
     def __init__(
         self,
@@ -57,12 +49,13 @@ class Yardstick:
         oracle: bool,
         seed: int,
     ):
-        self.wide: Wide | None = None
+        self.wide: Wide | None = None  # the function in float64; None without an oracle
+        # What stands in its place where there can be none; None if it was not asked for either.
         self.differences: Differences | None = None
-        self.no_oracle = ""
-        self.expected = expected
+        self.no_oracle = ""  # why there is none, in JAX's words
+        self.expected = expected  # the gradients that the user expects, if they are given
+        self.by_reference = reference is not None  # whether the truth is another function's
         self._tolerance, self._names = tolerance, problem.names
-        self.by_reference = reference is not None
         self._trial, self._spatial = trial, spatial
         if oracle:
             try:

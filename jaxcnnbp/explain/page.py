@@ -33,13 +33,8 @@ def page_of(shown: Explanation) -> str:
         part(f"assets/{name}.js", _PACKAGE)
         for name in ("rules", "state", "words", "grids", "marks", "controls", "page")
     ]
-    return document(
-        title_of(shown),
-        part("assets/page.html", _PACKAGE),
-        styles=[part("assets/page.css", _PACKAGE)],
-        scripts=scripts,
-        data=payload(shown),
-    )
+    body, styles = part("assets/page.html", _PACKAGE), [part("assets/page.css", _PACKAGE)]
+    return document(title_of(shown), body, styles=styles, scripts=scripts, data=payload(shown))
 
 
 def payload(shown: Explanation) -> dict[str, Any]:
