@@ -149,7 +149,7 @@ class hand_written:
 
     def _bwd(self, *args: Any) -> tuple[Any, ...]:
         *static, kept, delta = args
-        delta = jax.tree.map(lambda d: Zero(d.shape, d.dtype) if type(d) is SymbolicZero else d, delta)
+        delta = jax.tree.map(lambda d: Zero.like(d) if type(d) is SymbolicZero else d, delta)
         return pull(self.bwd, tuple(static), _wanted_by(kept), kept, delta)
 
     def _unread(self, kept: Any, y: Any, static: tuple[Any, ...], wanted: tuple[bool, ...]) -> set[int]:
@@ -244,6 +244,11 @@ class Zero:
 
     shape: tuple[int, ...]
     dtype: np.dtype
+
+    @classmethod
+    def like(cls, symbolic: Any) -> Zero:
+        """For what a transposition says in no array."""
+        return cls(symbolic.shape, symbolic.dtype)
 
     def array(self) -> Any:
         """The zeros themselves; for integers something that has their type, since nobody reads it."""

@@ -143,7 +143,7 @@ def _over(places: Sequence[int], axes: Sequence[Axis]) -> Usage:
 
 def _of(places: Sequence[int], axes: Sequence[Axis], flip: bool) -> Usage:
     """The usage of a kernel: taps that some window lays on padding."""
-    marks = (_read(axis)[1].any(0) for axis in axes)
+    marks = (np.logical_or.reduce(_read(axis)[1]) for axis in axes)
     return Usage(tuple(places), tuple(mark[::-1] if flip else mark for mark in marks))
 
 
