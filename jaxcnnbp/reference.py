@@ -20,10 +20,7 @@ from jaxcnnbp.ops.pool.max import flat_argmax
 from jaxcnnbp.ops.pool.parse import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
 from jaxcnnbp.ops.pool.window_max import identity
 from jaxcnnbp.reference_block import block_of
-from jaxcnnbp.reference_conv import convolve as _convolve
-from jaxcnnbp.reference_conv import correlate as _correlate
-from jaxcnnbp.reference_conv import cropped as _cropped
-from jaxcnnbp.reference_conv import stands_for as _stands_for
+from jaxcnnbp.reference_conv import convolve, correlate, cropped, stands_for
 from jaxcnnbp.taps import cells, gather
 
 _AUTODIFF = alternatives["autodiff"]
@@ -68,7 +65,7 @@ def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
         return symbolic.reduce(x, window, start, combine)
     # lax has no gradient for a pool that crops: what is cropped goes first, and what no window reads stays on.
     pairs = window.reach if window.ceil_mode else window.padding
-    x = _cropped(x, pairs)
+    x = cropped(x, pairs)
     pairs = [(max(low, 0), max(high, 0)) for low, high in pairs]
     return lax_itself.reduce_window(
         x,
@@ -82,7 +79,7 @@ def _reduce(x: Array, window: Window, start: float, combine: Any) -> Array:
     )
 
 
-@_stands_for("max_pool_with_argmax")
+@stands_for("max_pool_with_argmax")
 def _max_pool_with_argmax(inputs, window_shape, strides=None, padding="VALID", **geometry):
     x, window = parse_pool(inputs, window_shape, strides, padding, **geometry)
     require_numbers(window, "`max_pool_with_argmax`", "use `max_pool`")
@@ -90,7 +87,7 @@ def _max_pool_with_argmax(inputs, window_shape, strides=None, padding="VALID", *
     return tuple(split_batch(a, inputs, window.rank) for a in (values, flat_argmax(taps, window)))
 
 
-@_stands_for("avg_pool")
+@stands_for("avg_pool")
 def _avg_pool(inputs, window_shape, strides=None, padding="VALID", count_include_pad=True, **geometry):
     x, window = parse_pool(inputs, window_shape, strides, padding, **geometry)
     x = with_mean(x)
@@ -100,7 +97,7 @@ def _avg_pool(inputs, window_shape, strides=None, padding="VALID", count_include
     return split_batch(_reduce(x, window, 0, lax.add) / counted, inputs, window.rank)
 
 
-@_stands_for("max_unpool")
+@stands_for("max_unpool")
 def _max_unpool(values, argmax, spatial_shape):
     values, argmax = jnp.asarray(values), jnp.asarray(argmax)
     merged, index = merge_batch(values, len(spatial_shape)), merge_batch(argmax, len(spatial_shape))
@@ -114,7 +111,7 @@ def _max_unpool(values, argmax, spatial_shape):
     return split_batch(filled.reshape(batch, *spatial_shape, channels), values, len(spatial_shape))
 
 
-@_stands_for("upsample")
+@stands_for("upsample")
 def _upsample(delta, window_shape, strides=None):
     delta = jnp.asarray(delta)
     merged = merge_batch(delta, spatial_rank(window_shape, delta))
@@ -139,13 +136,13 @@ def _copied(y: Array, window: Window) -> Array:
     return grown.astype(y.dtype)
 
 
-@_stands_for("dense")
+@stands_for("dense")
 def _dense(x, weights, bias=None):
     y = jnp.asarray(x) @ jnp.asarray(weights)
     return y if bias is None else _add_bias(y, bias)
 
 
-@_stands_for("add_bias")
+@stands_for("add_bias")
 def _add_bias(y, bias):
     bias = jnp.asarray(bias)
     return jnp.asarray(y) + bias.reshape((1,) * (jnp.ndim(y) - 1) + bias.shape)
@@ -154,27 +151,27 @@ def _add_bias(y, bias):
 _AUTODIFF["conv_block"] = block_of(_AUTODIFF)
 
 
-@_stands_for("subsample")
+@stands_for("subsample")
 def _subsample(x, beta, bias, window_shape, *, ceil_mode=False):
     merged, window = parse_pool(x, window_shape, window_shape, "VALID", None, ceil_mode)
     scaled = _reduce(merged, window, 0, lax.add) * jnp.asarray(beta)[(None,) * (merged.ndim - 1)]
     return split_batch(_add_bias(scaled, bias), x, window.rank)
 
 
-@_stands_for("combine_maps")
+@stands_for("combine_maps")
 def _combine_maps(x, kernel, logits, bias, *, padding="VALID", true_convolution=True):
     alpha = jax.nn.softmax(jnp.asarray(logits), axis=0)
     mixed = jnp.asarray(kernel) * lax.expand_dims(alpha, range(jnp.ndim(kernel) - 2))
-    return _add_bias((_convolve if true_convolution else _correlate)(x, mixed, padding=padding), bias)
+    return _add_bias((convolve if true_convolution else correlate)(x, mixed, padding=padding), bias)
 
 
-@_stands_for("combination_entropy")
+@stands_for("combination_entropy")
 def _combination_entropy(logits):
     log_alpha = jax.nn.log_softmax(jnp.asarray(logits), axis=0)
     return -jnp.sum(jnp.exp(log_alpha) * log_alpha)
 
 
-@_stands_for("reduce_window")
+@stands_for("reduce_window")
 def _reduce_window(
     operand, init_value, computation, window_dimensions, window_strides=None, padding="VALID", *dilations, **more
 ):
@@ -186,7 +183,7 @@ def _reduce_window(
     )
 
 
-@_stands_for("lp_pool")
+@stands_for("lp_pool")
 def _lp_pool(inputs, norm_type, window_shape, strides=None, ceil_mode=False):
     strides = window_shape if strides is None else strides
     x, window = parse_pool(inputs, window_shape, strides, "VALID", None, ceil_mode)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnnbp.audit.measure import place_of_largest
 from jaxcnnbp.explain.explanation import Explanation
 from jaxcnnbp.explain.numbers import gap, numbers_of, require_drawable, with_channels
 from jaxcnnbp.geometry import Window
@@ -85,8 +86,7 @@ def _middle(kind: str, window: Window, found: Mapping[str, np.ndarray]) -> dict[
     """What is picked out unless the reader says: the middle of each result; of a max pool, where delta arrives."""
     chosen = {name: tuple(n // 2 for n in array.shape[: window.rank]) for name, array in found.items()}
     if kind == "max-pool":
-        most = np.nan_to_num(np.abs(found["dx"][..., 0])).argmax()
-        chosen["dx"] = tuple(map(int, np.unravel_index(most, window.spatial)))
+        chosen["dx"] = place_of_largest(np.nan_to_num(np.abs(found["dx"][..., 0])))
     return chosen
 
 
