@@ -28,17 +28,17 @@ def _float64(params):
     return jax.tree.map(lambda p: p.astype(jnp.float64), params)
 
 
-def _same_before_and_after(function, *arguments, other=None) -> None:
-    """Values and gradients of `function` and of `other`, by default of `function` with the rules swapped in."""
+def _same_before_and_after(function, *arguments, handed=None, swaps=(True,)) -> None:
+    """Values and gradients of `function`, of it with the rules swapped in, and with the functions `handed` in."""
     wanted = tuple(range(len(arguments)))
 
     def both(of):
         return jax.jit(jax.value_and_grad(lambda *a: (jnp.sin(of(*a)) ** 2).sum(), wanted))(*arguments)
 
-    if other is None:
-        assert explain_swaps(function)(*arguments).swapped
-        other = manual_backward(function)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), both(other), both(function))
+    assert bool(explain_swaps(function)(*arguments).swapped) in swaps
+    expected = both(function)
+    for other in filter(None, (manual_backward(function), handed)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), both(other), expected)
 
 
 LINEN_CONVOLUTIONS = {
@@ -61,8 +61,7 @@ def test_flax_linen_conv(name: str):
     plain = linen.Conv(**options)
     handed = linen.Conv(**options, conv_general_dilated=jaxcnnbp.conv_general_dilated)
     params = jax.jit(plain.init)(jax.random.key(0), x)
-    _same_before_and_after(plain.apply, params, x)
-    _same_before_and_after(plain.apply, params, x, other=handed.apply)
+    _same_before_and_after(plain.apply, params, x, handed=handed.apply)
 
 
 @pytest.mark.parametrize("name", ["ConvTranspose", "ConvLocal"])
@@ -70,10 +69,8 @@ def test_flax_linen_relatives_of_conv(name: str):
     linen = pytest.importorskip("flax.linen")
     layer = getattr(linen, name)(3, (3, 2), (2, 1), param_dtype=jnp.float64)
     params = jax.jit(layer.init)(jax.random.key(0), X)
-    if name == "ConvLocal":  # its patches are a convolution of integers and floats, its sum is not
-        _same_before_and_after(layer.apply, params, X, other=manual_backward(layer.apply))
-    else:
-        _same_before_and_after(layer.apply, params, X)
+    # The patches of the other are a convolution, of integers and floats in some versions; its sum is none.
+    _same_before_and_after(layer.apply, params, X, swaps=(True, name == "ConvTranspose"))
 
 
 POOLS = {
@@ -87,10 +84,8 @@ POOLS = {
 @pytest.mark.parametrize("name", POOLS)
 def test_flax_pools(kind: str, name: str):
     linen = pytest.importorskip("flax.linen.pooling")
-    _same_before_and_after(lambda x: getattr(linen, kind)(x, **POOLS[name]), X)
-    _same_before_and_after(
-        lambda x: getattr(linen, kind)(x, **POOLS[name]), X, other=lambda x: getattr(jaxcnnbp, kind)(x, **POOLS[name])
-    )
+    theirs, ours = (lambda x, of=of: getattr(of, kind)(x, **POOLS[name]) for of in (linen, jaxcnnbp))
+    _same_before_and_after(theirs, X, handed=ours)
 
 
 def test_flax_nnx_conv():
@@ -101,8 +96,8 @@ def test_flax_nnx_conv():
 
     graph, params = nnx.split(build())
     handed, _ = nnx.split(build(conv_general_dilated=jaxcnnbp.conv_general_dilated))
-    _same_before_and_after(lambda p, x: nnx.merge(graph, p)(x), params, X)
-    _same_before_and_after(lambda p, x: nnx.merge(graph, p)(x), params, X, other=lambda p, x: nnx.merge(handed, p)(x))
+    theirs, ours = (lambda p, x, graph=graph: nnx.merge(graph, p)(x) for graph in (graph, handed))
+    _same_before_and_after(theirs, params, X, handed=ours)
 
 
 EQUINOX = {
@@ -128,9 +123,7 @@ def test_equinox_layers(name: str):
     def call(arrays, x):
         return eqx.combine(arrays, static)(x)
 
-    swapped = explain_swaps(call)(arrays, x).swapped
-    _same_before_and_after(call, arrays, x, other=manual_backward(call))
-    assert bool(swapped) == (not name.startswith("Adaptive"))
+    _same_before_and_after(call, arrays, x, swaps=(not name.startswith("Adaptive"),))
 
 
 @pytest.mark.parametrize(

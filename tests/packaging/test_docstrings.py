@@ -19,8 +19,8 @@ from jaxcnnbp import nn
 LONG = {
     f"jaxcnnbp.{name}"
     for name in (
-        *("explain.walk", "explain.layers", "ops.conv.tuning", "nn.backprop", "train.augment", "train.loop"),
-        "tune.autotune",
+        *("explain.walk", "explain.layers", "explain.weights", "ops.conv.tuning", "nn.backprop", "train.augment"),
+        *("train.loop", "tune.autotune"),
     )
 }
 

@@ -141,7 +141,7 @@ def test_value_and_gradients_through(name: str):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), found, expected)
 
 
-@pytest.mark.parametrize("name", ["jit", "scan"])
+@pytest.mark.parametrize("name", slow_but(["jit"], ["jit", "scan"]))
 def test_every_way_to_map_and_compile(name: str):
     loss = _loss(WRAPPERS[name])
     manual = manual_backward(loss)
