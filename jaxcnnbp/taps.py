@@ -74,6 +74,21 @@ def take_tap(padded: Array, window: Window, tap: Ints) -> Array:
     return cut(padded, starts, limits, window.stride)
 
 
+def take_blocks(padded: Array, window: Window) -> Array:
+    """The same with all taps, `(batch, *output, *size, channels)`, of windows that tile (`Window.tiles`)."""
+    counts = [n for pair in zip(window.output, window.size, strict=True) for n in pair]
+    blocks = padded.reshape(padded.shape[0], *counts, padded.shape[-1])
+    return blocks.transpose(0, *range(1, 2 * window.rank, 2), *range(2, 2 * window.rank + 1, 2), 2 * window.rank + 1)
+
+
+def lay_blocks(blocks: Array, window: Window) -> Array:
+    """The transpose of padding and `take_blocks`, from `(batch, *output, *size, channels)` to the input."""
+    pairs = zip(range(1, window.rank + 1), range(window.rank + 1, 2 * window.rank + 1), strict=True)
+    laid = blocks.transpose(0, *(axis for pair in pairs for axis in pair), 2 * window.rank + 1)
+    positions = [o * k for o, k in zip(window.output, window.size, strict=True)]
+    return crop_to_input(laid.reshape(blocks.shape[0], *positions, blocks.shape[-1]), window)
+
+
 Spans = tuple[tuple[int, int], ...]
 
 

@@ -64,6 +64,13 @@ CASES += tuple(c for c in LAX_CONVOLUTIONS if c.name.startswith("no spatial axis
 # Two blocks of four output columns, the taps reaching into the next one.
 CASES += (_dilated((1, 3, 8, 2), (2, 3, 2, 3), ((1, 0), (1, 1))),)
 
+# Windows that tile: with a rest that nobody reads, over padding, over gaps, a single one.
+CASES += (
+    _dilated((2, 7, 6, 3), (2, 3, 3, 4), ((0, 0), (0, 0)), window_strides=(2, 3)),
+    _dilated((2, 5, 3, 2), (3, 2, 2, 3), ((1, 2), (-1, 2)), window_strides=(3, 2), lhs_dilation=(1, 2)),
+    _dilated((2, 4, 5, 3), (3, 4, 3, 2), ((0, 0), (0, 0)), window_strides=(2, 3)),
+)
+
 # What only the tables for GPUs ask about.
 CASES += (
     _dilated((2, 7, 6, 3), (3, 2, 1, 3), ((1, 2), (0, 1)), rhs_dilation=(2, 3), feature_group_count=3),

@@ -83,7 +83,7 @@ def test_taps_in_row_major_order():
 
 @pytest.mark.parametrize(
     ("size", "stride", "dilation", "tiles"),
-    [(2, 2, 1, True), (2, 3, 1, True), (3, 2, 1, False), (2, 4, 2, False), (1, 1, 3, True)],
+    [(2, 2, 1, True), (2, 3, 1, False), (3, 2, 1, False), (2, 4, 2, False), (1, 1, 3, True), (7, 3, 1, True)],
 )
 def test_tiles(size, stride, dilation, tiles):
     assert window_of((9,), size, stride=stride, dilation=dilation).tiles is tiles

@@ -13,10 +13,12 @@ from click.testing import CliRunner
 import jaxcnnbp
 from jaxcnnbp import Tuning, autotune, correlate, explain_choice, implementation
 from jaxcnnbp.cli.main import main
+from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.conv import measured as tables
 from jaxcnnbp.ops.conv import tuning as tunings
 from jaxcnnbp.ops.conv.api import conv_geometry
 from jaxcnnbp.ops.conv.dispatch import passes
+from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.measured import Expected, Measured, Table, soonest_of_the_fast
 from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.conv.tuning import Tuned, key_of
@@ -150,6 +152,15 @@ def test_measured_for_real():
     assert tuning.rows[0].key in repr(tuning)
     with tuning:
         served()
+
+
+def test_settings_hold_while_it_compiles():
+    """In other threads, where `jax.enable_x64` around the call is not in force."""
+    window = Window((6, 8), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1))
+    problem = ConvProblem(ConvGeometry(window, 1, exact=False), 3, 4, 2, "float64")
+    with jax.enable_x64(True):
+        found = measure("forward", problem, ["columns"], 0.01)
+    assert found.seconds["columns"] > 0
 
 
 def test_through_a_file(tmp_path, monkeypatch):

@@ -86,8 +86,9 @@ class Window:
 
     @property
     def tiles(self) -> bool:
-        """Whether windows neither overlap nor leave gaps between their taps."""
-        return all(s >= k and (d == 1 or k == 1) for k, s, d in zip(self.size, self.stride, self.dilation, strict=True))
+        """Whether every position from the first that is read to the last is read exactly once."""
+        rows = zip(self.size, self.stride, self.dilation, self.output, strict=True)
+        return all((s == k or o == 1) and (d == 1 or k == 1) for k, s, d, o in rows)
 
     def inside(self, axis: int) -> np.ndarray:
         """`(output, size)` of bool: whether tap t of window u along `axis` falls on an input cell."""

@@ -18,6 +18,7 @@ from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv.measured import Measured
 from jaxcnnbp.ops.conv.problem import ConvProblem
+from jaxcnnbp.settings import Under, in_force
 from jaxcnnbp.timing import Plan, call_of, side_by_side
 
 _CHOOSE: dict[str, Callable[..., Array]] = {
@@ -39,8 +40,10 @@ def supporting(pass_name: str, problem: ConvProblem) -> list[str]:
 def measure(pass_name: str, problem: ConvProblem, names: Sequence[str], seconds: float) -> Measured:
     """Implementations of one pass by name, call by call in turns for about `seconds` after they are compiled."""
     operands = random_operands(pass_name, problem)
+    # What is in force here, `jax.enable_x64` for one, is not in another thread.
+    compile_here = Under(in_force(), partial(_compiled, pass_name, problem, operands))
     with ThreadPoolExecutor(2) as pool:
-        compiled = dict(zip(names, pool.map(partial(_compiled, pass_name, problem, operands), names), strict=True))
+        compiled = dict(zip(names, pool.map(compile_here, names), strict=True))
     took = {name: t for name, (_, t) in compiled.items()}
     first = {name: _first_look(call, operands) for name, (call, _) in compiled.items()}
     hopeful = [name for name, t in first.items() if t <= HOPELESS * min(first.values())]

@@ -98,7 +98,7 @@ FORWARD = (
     ),
     Implementation(partial(grouped.each_group, forward_of_parts), lambda a: a.few_groups),
     Implementation(grouped.forward_by_group, lambda a: a.grouped and a.few_taps),
-    Implementation(patches.forward_by_patches, lambda a: a.dense and a.few_taps),
+    Implementation(patches.forward_by_patches, lambda a: a.has_patches),
     *_anywhere(spread.forward_by_tap_groups, plain.forward_by_taps),
 )
 INPUT_GRAD = (
@@ -134,7 +134,7 @@ INPUT_GRAD = (
     ),
     Implementation(partial(grouped.each_group, input_grad_of_parts), lambda a: a.few_groups),
     Implementation(grouped.input_grad_by_group, lambda a: a.grouped and a.few_taps),
-    Implementation(patches.input_grad_by_patches, lambda a: a.dense and a.few_taps),
+    Implementation(patches.input_grad_by_patches, lambda a: a.has_patches),
     *_anywhere(spread.input_grad_by_tap_groups, plain.input_grad_by_taps),
 )
 KERNEL_GRAD = (
@@ -148,7 +148,9 @@ KERNEL_GRAD = (
     Implementation(columns.kernel_grad_by_columns, lambda a: a.has_columns, single_device=True),
     Implementation(columns.kernel_grad_by_pairs, lambda a: a.has_columns, single_device=True),
     Implementation(
-        depthwise.kernel_grad_by_rows, lambda a: a.depthwise and a.spatial and a.few_taps, single_device=True
+        depthwise.kernel_grad_by_rows,
+        lambda a: a.in_channels == 1 and (a.depthwise or a.grouped) and a.spatial and a.few_taps,
+        single_device=True,
     ),
     Implementation(
         depthwise.kernel_grad_by_products,
@@ -165,7 +167,7 @@ KERNEL_GRAD = (
     Implementation(partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts), lambda a: a.is_3d and a.dense),
     Implementation(partial(grouped.each_group, kernel_grad_of_parts), lambda a: a.few_groups),
     Implementation(grouped.kernel_grad_by_group, lambda a: a.grouped and a.few_taps, single_device=True),
-    Implementation(patches.kernel_grad_by_patches, lambda a: a.dense and a.few_taps, single_device=True),
+    Implementation(patches.kernel_grad_by_patches, lambda a: a.has_patches, single_device=True),
     # Few channels, where a matrix product a tap has little to do and the patches are not worth a loop over images.
     Implementation(patches.kernel_grad_by_patches, lambda a: a.dense and a.few_taps and a.in_channels <= 8),
     *_anywhere(spread.kernel_grad_by_tap_groups, plain.kernel_grad_by_taps),

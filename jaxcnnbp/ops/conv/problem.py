@@ -76,6 +76,11 @@ class ConvProblem:
         return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= 128
 
     @property
+    def has_patches(self) -> bool:
+        """Whether the patches of all taps are few operations: few taps, or windows that tile, which is one transpose."""
+        return self.dense and (self.few_taps or self.geometry.window.tiles)
+
+    @property
     def dense(self) -> bool:
         return self.geometry.groups == 1
 

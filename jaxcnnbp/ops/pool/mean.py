@@ -118,10 +118,9 @@ def spread_windows(y: Array, window: Window) -> Array:
 
 
 def _one_window_a_cell(window: Window) -> bool:
-    """Whether windows lie side by side from the first cell on; of a single one the stride does not matter."""
-    beside = all(s == k or o == 1 for k, s, o in zip(window.size, window.stride, window.output, strict=True))
-    gapless = all(d == i == 1 for d, i in zip(window.dilation, window.input_dilation, strict=True))
-    return beside and gapless and not any(map(any, window.padding))
+    """Whether windows lie side by side from the first cell on."""
+    gapless = all(step == 1 for step in window.input_dilation)
+    return window.tiles and gapless and not any(map(any, window.padding))
 
 
 def _copy_blocks(y: Array, window: Window) -> Array:

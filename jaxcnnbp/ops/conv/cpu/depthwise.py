@@ -134,14 +134,16 @@ def _rows_read(padded: Array, number: Array, window: Window) -> Array:
 
 
 def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
-    """One row of outputs after the other, added into one row of sums a tap.
+    """One row of outputs after the other, added into one row of sums a tap; x once for each output of its group.
 
     Whole rows of (last spatial axis, channels) add up vectorised, which a reduction to the channels alone does not; the
     last spatial axis is summed over in the end.
     """
-    sum_type, channels = wide(x.dtype), x.shape[-1]
+    sum_type, channels = wide(x.dtype), delta.shape[-1]
     # Widened here: inside the loop XLA would widen every row for itself, and round it again.
     padded, window = pad_once(cast(x, sum_type), geometry.window)
+    if channels > x.shape[-1]:
+        padded = jnp.repeat(padded, channels // x.shape[-1], -1)
     delta = cast(delta, sum_type)
     lead = (x.shape[0], *window.output[:-1])
     images, deltas = _with_flat_rows(padded, window), _with_flat_rows(delta, window)
@@ -158,7 +160,7 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
     empty = zeros_varying_like(jax.ShapeDtypeStruct(deltas.shape[len(lead) :], sum_type), x, delta)
     sums = lax.fori_loop(0, math.prod(lead), add_row, (empty,) * window.taps)
     by_column = jnp.stack(sums).reshape(window.taps, window.output[-1], channels)
-    return by_column.sum(1).reshape(geometry.kernel_shape(channels, delta.shape[-1]))
+    return by_column.sum(1).reshape(geometry.kernel_shape(x.shape[-1], channels))
 
 
 def kernel_grad_by_products(x: Array, delta: Array, geometry: ConvGeometry) -> Array:

@@ -7,7 +7,8 @@ With `P = [positions x (taps, in)]` the patches and `K = [(taps, in) x out]` the
     kernel grad  dK = P^T delta
 
 The patches hold every input cell once a tap, so these forms are for images or batches small enough, and for blocks of
-images. Each has the signature and the meaning of the plain form in `ops.conv.forms`.
+images. Where windows tile, as in stems and patch embeddings, they are the input transposed. Each has the signature and
+the meaning of the plain form in `ops.conv.forms`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jaxcnnbp.ops._xla_cpu import compute_once, fusion_barrier
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import wide
-from jaxcnnbp.taps import Reader, gather, pad_once, scatter
+from jaxcnnbp.taps import Reader, gather, lay_blocks, pad_once, scatter, take_blocks
 
 # Bytes of patches that one block of images makes: they stay in the cache, and small enough blocks take memory that the
 # process holds already, where a large one is new pages from the system each time.
@@ -62,6 +63,8 @@ def input_grad_sent_back(delta: Array, kernel: Array, geometry: ConvGeometry) ->
     flat = delta.reshape(-1, delta.shape[-1])
     sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
     size, channels = geometry.window.size, kernel.shape[-2]
+    if geometry.window.tiles:
+        return lay_blocks(sent.reshape(*delta.shape[:-1], *size, channels), geometry.window)
     if geometry.window.taps > 25:  # as many additions in a fraction of the operations
         return _scattered_by_axis(sent.reshape(*delta.shape[:-1], *size, channels), geometry.window)
     by_tap = sent.reshape(*delta.shape[:-1], geometry.window.taps, channels)
@@ -87,6 +90,9 @@ def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
 
 def patches(x: Array, geometry: ConvGeometry) -> Array:
     """`[positions x (taps, in)]`."""
+    if geometry.window.tiles:
+        padded, window = pad_once(x, geometry.window)
+        return take_blocks(padded, window).reshape(-1, window.taps * x.shape[-1])
     if _is_worth_axes(geometry.window, x.shape[-1]):
         return _patches_by_axis(x, geometry.window)
     taps = [p for _, p in gather(x, geometry.window)]
