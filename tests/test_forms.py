@@ -14,7 +14,7 @@ import pytest
 from cases import CONVOLUTIONS, LAX_CONVOLUTIONS, Case
 from check import assert_same
 from jax import export
-from marks import slow_but
+from marks import first_are_quick, slow_but
 
 import jaxcnnbp
 from jaxcnnbp.modes import chosen_implementation
@@ -179,16 +179,29 @@ def identity(form: Any) -> tuple:
     return (form.func, form.args) if isinstance(form, functools.partial) else (form,)
 
 
+def few_of_each(groups: list[list[int]]) -> dict[int, int]:
+    """One of each group, by its number, and few different ones: the plain form is compiled for every one."""
+    chosen: dict[int, int] = {}
+    for number in sorted((n for n, group in enumerate(groups) if group), key=lambda n: len(groups[n])):
+        taken = [i for i in groups[number] if i in chosen.values()]
+        chosen[number] = (taken or groups[number])[-1]
+    return chosen
+
+
 def admitted() -> Iterator[Any]:
-    """Every form once, on every case that any of its rows supports; but for the last, that is slow."""
+    """Every form once, on every case that any of its rows supports; but for one, that is slow."""
     for rule in MEANINGS:
         rows: dict[tuple, list[Implementation]] = {}
         for row in listed(rule):
             rows.setdefault((*identity(row.form), row.spreads), []).append(row)
-        for number, alike in enumerate(rows.values()):
-            indices = [i for i, case in enumerate(CASES) if any(row.supports(problem_of(case)) for row in alike)]
+        able = [
+            [i for i, case in enumerate(CASES) if any(row.supports(problem_of(case)) for row in alike)]
+            for alike in rows.values()
+        ]
+        quick = few_of_each(able)
+        for number, (alike, indices) in enumerate(zip(rows.values(), able, strict=True)):
             for i in indices:
-                marks = () if i == indices[-1] else pytest.mark.slow
+                marks = () if i == quick[number] else pytest.mark.slow
                 yield pytest.param(rule, alike[0], i, id=f"{rule} {number} on {CASES[i].name}", marks=marks)
 
 
@@ -242,9 +255,16 @@ def test_lax_form_is_the_plain_one(rule, case_index):
     assert_same(jax.jit(form)(*operands(case_index)[rule]), plain(rule, case_index))
 
 
-@pytest.mark.parametrize("written_out", [128, 1], ids=["a row of taps at a time", "a tap at a time"])
+GROUPED = next(index for index, case in enumerate(CASES) if case.name == "2 groups strided")
+SPREAD_OUT = CASES.index(TRANSPOSED[0])
+
+
+# A row of taps at a time, and one tap.
+@pytest.mark.parametrize(
+    "written_out, index", first_are_quick(2, [(128, SPREAD_OUT), (1, GROUPED), (128, GROUPED), (1, SPREAD_OUT)])
+)
 @pytest.mark.parametrize("rule", MEANINGS)
-def test_tap_groups(rule, written_out, monkeypatch):
+def test_tap_groups(rule, written_out, index, monkeypatch):
     """What serves many taps where images may lie on several devices, on few of them."""
     monkeypatch.setattr(conv_spread, "WRITTEN_OUT", written_out)
     form = {
@@ -252,10 +272,8 @@ def test_tap_groups(rule, written_out, monkeypatch):
         "input grad": conv_spread.input_grad_by_tap_groups,
         "kernel grad": conv_spread.kernel_grad_by_tap_groups,
     }[rule]
-    for index, case in enumerate(CASES):
-        if case.name == "2 groups strided" or case is TRANSPOSED[0]:
-            found = jax.jit(functools.partial(form, geometry=geometry_of(case)))(*operands(index)[rule])
-            assert_same(found, plain(rule, index))
+    found = jax.jit(functools.partial(form, geometry=geometry_of(CASES[index])))(*operands(index)[rule])
+    assert_same(found, plain(rule, index))
 
 
 @pytest.mark.parametrize("rule", MEANINGS)
