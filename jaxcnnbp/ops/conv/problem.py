@@ -77,7 +77,7 @@ class ConvProblem:
 
     @property
     def has_patches(self) -> bool:
-        """Whether the patches of all taps are few operations: few taps, or windows that tile, which is one transpose."""
+        """Whether the patches are few operations: of few taps, or of windows that tile, one transpose."""
         return self.dense and (self.few_taps or self.geometry.window.tiles)
 
     @property
