@@ -22,7 +22,7 @@ from jaxcnnbp.geometry.window import dual, keep_axes
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool.joining import Operation, join_windows
-from jaxcnnbp.taps import cells, gather, pad_axes, pad_to_reach, scatter
+from jaxcnnbp.taps import cells, gather, lay_blocks, pad_to_reach, scatter
 
 # Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
 LONG = 64
@@ -125,13 +125,8 @@ def _one_window_a_cell(window: Window) -> bool:
 
 def _copy_blocks(y: Array, window: Window) -> Array:
     """The Kronecker product with a block of ones, cut to the input or filled up with zeros."""
-    batch, *extents, channels = y.shape
-    spread = lax.expand_dims(y, [2 + 2 * axis for axis in range(window.rank)])
-    blocks = [n for pair in zip(extents, window.size, strict=True) for n in pair]
-    copied = jnp.broadcast_to(spread, (batch, *blocks, channels))
-    whole = [o * k for o, k in zip(extents, window.size, strict=True)]
-    rests = [(0, n - m, 0) for n, m in zip(window.spatial, whole, strict=True)]
-    return pad_axes(copied.reshape(batch, *whole, channels), rests)
+    spread = lax.expand_dims(y, range(window.rank + 1, 2 * window.rank + 1))
+    return lay_blocks(jnp.broadcast_to(spread, (*y.shape[:-1], *window.size, y.shape[-1])), window)
 
 
 def _divide_by_cells(y: Array, window: Window, count_padding: bool) -> Array:
