@@ -47,6 +47,7 @@ def supported_by(name):
     return next(case for case in CASES if supports(case, name))
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_each_serves_where_it_is_asked_for(name):
     case = supported_by(name)
