@@ -75,7 +75,7 @@ def take_tap(padded: Array, window: Window, tap: Ints) -> Array:
 
 
 def take_blocks(padded: Array, window: Window) -> Array:
-    """The same with all taps, `(batch, *output, *size, channels)`, of windows that tile (`Window.tiles`)."""
+    """The same with all taps, `(batch, *output, *size, channels)`, where what windows read lies side by side."""
     counts = [n for pair in zip(window.output, window.size, strict=True) for n in pair]
     blocks = padded.reshape(padded.shape[0], *counts, padded.shape[-1])
     return blocks.transpose(0, *range(1, 2 * window.rank, 2), *range(2, 2 * window.rank + 1, 2), 2 * window.rank + 1)

@@ -36,7 +36,7 @@ from jaxcnnbp.ops.pool.fractional import given_or_drawn
 from jaxcnnbp.ops.pool.max import send_to_winners
 from jaxcnnbp.ops.pool.mean import spread_windows
 from jaxcnnbp.ops.pool.parse import merge_batch, parse_pool, require_ordered, split_batch
-from jaxcnnbp.taps import pad_to_reach
+from jaxcnnbp.taps import pad_to_reach, take_blocks
 
 Shape = int | Sequence[int]
 
@@ -47,11 +47,7 @@ def stack_taps(x: Array, window: Window) -> Array:
     for axis in range(window.rank):
         u, t = np.arange(window.output[axis])[:, None], np.arange(window.size[axis])
         padded = jnp.take(padded, (u * window.stride[axis] + t * window.dilation[axis]).ravel(), 1 + axis)
-    batch, channels = x.shape[0], x.shape[-1]
-    pairs = [n for pair in zip(window.output, window.size, strict=True) for n in pair]
-    order = (0, *range(1, 2 * window.rank, 2), *range(2, 2 * window.rank + 1, 2), 2 * window.rank + 1)
-    split = padded.reshape(batch, *pairs, channels).transpose(order)
-    return split.reshape(batch, *window.output, window.taps, channels)
+    return take_blocks(padded, window).reshape(x.shape[0], *window.output, window.taps, x.shape[-1])
 
 
 def shares(p: Array) -> tuple[Array, Array]:
