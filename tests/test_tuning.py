@@ -223,6 +223,19 @@ def test_neighbours_decide():
     assert table.estimate(PROBLEM, ("winograd",))[0] == {}
 
 
+def test_other_kinds_of_processors_count_less():
+    here, there = row_of(PROBLEM, xla=2.0, patches=1.0), row_of(PROBLEM, xla=1.0, patches=2.0)
+    for table, fastest in ((Table.of([here], [there]), "patches"), (Table.of([there], [here]), "xla")):
+        expected, nearest = table.estimate(PROBLEM, ("xla", "patches"))
+        assert nearest is table.rows[0]
+        assert min(expected, key=lambda name: expected[name].seconds) == fastest
+    expected, _ = Table.of([], [here]).estimate(PROBLEM, ("xla", "patches"))
+    assert expected["patches"].seconds < expected["xla"].seconds
+    kinds = {kind: tables._tables(kind)["forward"] for kind in ("avx2", "avx512", "arm64")}
+    assert len({len(table.rows) for table in kinds.values()}) == 1
+    assert kinds["avx2"].rows[0] is not kinds["avx512"].rows[0]
+
+
 def test_compiling_has_a_price():
     assert soonest_of_the_fast({"xla": Expected(1.05, 0.1), "patches": Expected(1.0, 0.9)}) == "xla"
     assert soonest_of_the_fast({"xla": Expected(1.5, 0.1), "patches": Expected(1.0, 0.9)}) == "patches"

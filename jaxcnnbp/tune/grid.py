@@ -19,15 +19,16 @@ STRIDES = (1, 1, 1, 2, 2, 3)
 # What the networks that most people train are made of.
 USUAL_CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 USUAL_EXTENTS = (7, 8, 14, 16, 28, 32, 56, 64, 112)
-# A layer of fewer products is all overhead; one of more takes long where only a plain loop supports it.
-LEAST_PRODUCTS, MOST_PRODUCTS, MOST_CELLS = 2e4, 6e8, 8e6
+# A layer of fewer products is all overhead; one of more takes long where only a plain loop supports it, and where XLA
+# multiplies every group with every other, as for kernel gradients.
+LEAST_PRODUCTS, MOST_PRODUCTS, MOST_OF_ALL_GROUPS, MOST_CELLS = 2e4, 2e9, 8e9, 8e6
 
 
 class Kind(NamedTuple):
     """A kind of layer.
 
     Attributes:
-      share: how often it is drawn, beside the others.
+      share: how often it is drawn, beside the others: the more ways of computing it differ, the more often.
       rank: number of spatial axes.
       sizes: windows, the same on every axis.
       extents: of the input.
@@ -41,16 +42,17 @@ class Kind(NamedTuple):
 
 _LINES = tuple(round(2 ** (n / 4)) for n in range(16, 57))
 KINDS = {
-    "usual": Kind(60, 2, (1, 1, 3, 3, 3, 3, 5), USUAL_EXTENTS),
-    "dense": Kind(38, 2, (2, 3, 3, 3, 3, 4, 5, 5, 7, 8, 11)),
+    "usual": Kind(34, 2, (1, 1, 3, 3, 3, 3, 5), USUAL_EXTENTS),
+    "dense": Kind(32, 2, (2, 3, 3, 3, 3, 4, 5, 5, 7, 8, 11)),
+    "stem": Kind(18, 2, (3, 3, 4, 5, 7, 7, 8, 11), (28, 32, 48, 64, 84, 96, 128, 160, 224)),
     "pointwise": Kind(8, 2, (1,)),
-    "depthwise": Kind(14, 2, (3, 3, 3, 5, 7, 9, 11, 15, 31)),
-    "multiplied": Kind(5, 2, (2, 3, 3, 4, 5, 7, 11)),
-    "grouped": Kind(12, 2, (1, 2, 3, 3, 3, 5, 7)),
-    "line": Kind(9, 1, (3, 3, 5, 7, 9, 15, 31, 64), _LINES),
-    "frames": Kind(3, 1, (16, 25, 32, 64, 80, 128, 256, 400), _LINES),
-    "volume": Kind(6, 3, (1, 2, 3, 3, 3, 5), (4, 7, 8, 14, 16, 28, 32)),
-    "transposed": Kind(5, 2, (2, 3, 4, 4, 5)),
+    "depthwise": Kind(18, 2, (3, 3, 3, 5, 7, 9, 11, 15, 31)),
+    "multiplied": Kind(10, 2, (2, 3, 3, 4, 5, 7, 11)),
+    "grouped": Kind(22, 2, (1, 2, 3, 3, 3, 5, 7)),
+    "line": Kind(12, 1, (3, 3, 5, 7, 9, 15, 31, 64), _LINES),
+    "frames": Kind(6, 1, (16, 25, 32, 64, 80, 128, 256, 400), _LINES),
+    "volume": Kind(20, 3, (1, 2, 3, 3, 3, 5), (4, 7, 8, 14, 16, 28, 32)),
+    "transposed": Kind(8, 2, (2, 3, 4, 4, 5)),
 }
 
 
@@ -74,7 +76,11 @@ def random_problem(rng: np.random.Generator, dtype: str, largest: int | None = N
             continue
         cells = problem.images * math.prod(window.spatial) * problem.in_channels * groups
         outputs = problem.positions * problem.out_channels * groups
-        if least <= problem.products <= MOST_PRODUCTS and max(cells, outputs) <= MOST_CELLS:
+        if (
+            least <= problem.products <= MOST_PRODUCTS
+            and problem.products * groups <= MOST_OF_ALL_GROUPS
+            and max(cells, outputs) <= MOST_CELLS
+        ):
             return problem
 
 
@@ -114,6 +120,8 @@ def _channels(draw: _Draw, name: str) -> Ints:
             return reads, 1, 1
         return 1, reads, draw.one((reads, reads, 2 * reads, max(1, reads // 2), 4 * reads))
     reads, writes = draw.one(CHANNELS), draw.one(CHANNELS)
+    if name == "stem":
+        return 1, draw.one((1, 2, 3, 3, 3, 4)), draw.one(USUAL_CHANNELS[:6])
     if name == "depthwise":
         return reads, 1, 1
     if name == "multiplied":

@@ -4,7 +4,8 @@ The choice for a problem that is not in the table is made by its neighbours ther
 coordinates are logarithms (of the images, the outputs of one, the channels, ...), so that neighbours are alike in
 proportion. In each of them an implementation has taken so many times as long as the fastest; the mean of these
 logarithms, weighted by how near the neighbours are, is what it is expected to take here. Of those that are expected to
-be about as fast as the fastest the one serves that compiles soonest.
+be about as fast as the fastest the one serves that compiles soonest. What another kind of processor measured counts
+too, as a little further away.
 
 Reference: Shepard's inverse distance weighting, https://en.wikipedia.org/wiki/Inverse_distance_weighting
 """
@@ -14,10 +15,11 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -114,18 +116,20 @@ _SCALES = {
     "axes": 3.0,
     "dense, depthwise or grouped": 20.0,
     "bytes of an element": 3.0,
+    "another kind of processor": 1.0,
 }
 _WEIGHTS = np.array(list(_SCALES.values()))
 
 
-def _coordinates(problem: ConvProblem) -> list[float]:
+def _coordinates(problem: ConvProblem, elsewhere: bool = False) -> list[float]:
+    """Of a problem on this kind of processor, or on another."""
     window = problem.geometry.window
-    beyond = sum(low + high - (e - 1) for (low, high), e in zip(window.padding, window.extent, strict=True))
-    exceeds = any(e > n for e, n in zip(window.extent, window.dilated, strict=True))
+    extent, output = window.extent, window.output
+    beyond = sum(low + high - (e - 1) for (low, high), e in zip(window.padding, extent, strict=True))
     counts = (
         problem.images,
-        math.prod(window.output),
-        window.output[-1] if window.output else 1,
+        math.prod(output),
+        output[-1] if output else 1,
         problem.in_channels,
         problem.out_channels,
         problem.geometry.groups,
@@ -135,33 +139,34 @@ def _coordinates(problem: ConvProblem) -> list[float]:
         math.prod(window.input_dilation),
     )
     kinds = (
-        np.sign(beyond),
-        exceeds,
+        (beyond > 0) - (beyond < 0),
+        any(e > n for e, n in zip(extent, window.dilated, strict=True)),
         min(window.rank, 3),
         0 if problem.dense else 1 if problem.depthwise else 2,
         math.log2(jnp.dtype(problem.dtype).itemsize),
+        elsewhere,
     )
-    return [*(math.log2(max(count, 1)) for count in counts), *map(float, kinds)]
+    return [*(math.log2(max(count, 1)) for count in counts), *kinds]
 
 
 @dataclass(frozen=True)
 class Table:
-    """What was measured of one pass on one kind of device.
+    """What was measured of one pass.
 
     Attributes:
       rows: the problems.
-      places: their coordinates, a row each.
+      places: their coordinates, as a kind of processor sees them, a row each.
     """
 
     rows: tuple[Measured, ...]
     places: np.ndarray
 
     @staticmethod
-    def of(rows: Iterable[Measured]) -> Table:
-        """A table with the coordinates of its rows."""
-        rows = tuple(rows)
-        places = np.array([_coordinates(row.problem) for row in rows]).reshape(len(rows), len(_SCALES))
-        return Table(rows, places * _WEIGHTS)
+    def of(here: Iterable[Measured], elsewhere: Iterable[Measured] = ()) -> Table:
+        """A table of what this kind of processor measured, and of what others did."""
+        here, elsewhere = tuple(here), tuple(elsewhere)
+        places = [_coordinates(row.problem) for row in here] + [_coordinates(row.problem, True) for row in elsewhere]
+        return Table(here + elsewhere, np.array(places) * _WEIGHTS)
 
     def estimate(self, problem: ConvProblem, names: Sequence[str]) -> tuple[dict[str, Expected], Measured]:
         """What to expect, by name for what was measured near; and the nearest problem."""
@@ -217,20 +222,18 @@ def _reason(name: str, expected: dict[str, Expected], nearest: Measured) -> str:
     to_lax = "" if name == "xla" or lax_form is None else f", lax's {lax_form.seconds / own.seconds:.1f} times as long"
     window = nearest.problem.geometry.window
     size, spatial = ("x".join(map(str, axis)) for axis in (window.size, window.spatial))
-    there = nearest.seconds.get(name)
     of = f"{size}, {nearest.problem.in_channels} to {nearest.problem.out_channels} on {spatial}"
-    near = "" if there is None else f"; nearest measured: {of}, {1e3 * there:.3g} ms"
+    near = f"; nearest measured: {of}" if name in nearest.seconds else ""
     fastest = name == min(expected, key=lambda other: expected[other].seconds)
     return f"expected to be {'the fastest' if fastest else 'as fast as any and soon compiled'}{to_lax}{near}"
 
 
 @functools.cache
 def _tables(kind: str) -> dict[str, Table]:
-    """The table of each pass for a kind of processor; that of AVX2 for one that has none."""
-    folder = resources.files("jaxcnnbp.ops.conv") / "tables"
-    file = folder / f"cpu-{kind}.jsonl"
-    text = (file if file.is_file() else folder / "cpu-avx2.jsonl").read_text(encoding="utf-8")
-    rows: dict[str, list[Any]] = {}
-    for row in map(Measured.from_json, text.splitlines()):
-        rows.setdefault(row.pass_name, []).append(row)
-    return {name: Table.of(of) for name, of in rows.items()}
+    """The table of each pass, for a kind of processor."""
+    here, elsewhere = defaultdict[str, list[Measured]](list), defaultdict[str, list[Measured]](list)
+    for file in sorted((resources.files("jaxcnnbp.ops.conv") / "tables").iterdir(), key=lambda file: file.name):
+        rows = here if file.name == f"cpu-{kind}.jsonl" else elsewhere
+        for row in map(Measured.from_json, file.read_text(encoding="utf-8").splitlines()):
+            rows[row.pass_name].append(row)
+    return {name: Table.of(here[name], elsewhere[name]) for name in here | elsewhere}
