@@ -7,11 +7,11 @@ in parts goes, as one vector, into one all-reduce.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxcnnbp.train.layout import DATA
 
@@ -47,17 +47,14 @@ def _parted(leaves: list[jax.Array], axes: Axes) -> list[tuple[jax.Array, int]]:
 
 
 def _gather(parts: list[jax.Array]) -> list[jax.Array]:
-    rows = jax.lax.all_gather(jnp.concatenate([part.ravel() for part in parts]), DATA)
-    pieces = _cut(rows, [part.shape for part in parts])
-    return [
-        piece.reshape(len(rows) * part.shape[0], *part.shape[1:]) for piece, part in zip(pieces, parts, strict=True)
-    ]
+    vector, apart = ravel_pytree(parts)
+    rows = jax.vmap(apart)(jax.lax.all_gather(vector, DATA))
+    return [jax.lax.collapse(row, 0, 2) for row in rows]
 
 
 def _sum(leaves: list[jax.Array]) -> list[jax.Array]:
-    vector = jax.lax.psum(jnp.concatenate([leaf.ravel() for leaf in leaves]), DATA)
-    pieces = _cut(vector, [leaf.shape for leaf in leaves])
-    return [piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
+    vector, apart = ravel_pytree(leaves)
+    return apart(jax.lax.psum(vector, DATA))
 
 
 def _sum_into_parts(parted: list[tuple[jax.Array, int]]) -> list[jax.Array]:
@@ -65,14 +62,7 @@ def _sum_into_parts(parted: list[tuple[jax.Array, int]]) -> list[jax.Array]:
         return []
     devices = jax.lax.axis_size(DATA)
     first = [jnp.moveaxis(leaf, axis, 0) for leaf, axis in parted]
-    own = jax.lax.psum_scatter(jnp.concatenate([leaf.reshape(devices, -1) for leaf in first], axis=1), DATA)
-    shapes = [(leaf.shape[0] // devices, *leaf.shape[1:]) for leaf in first]
-    pieces = zip(_cut(own, shapes), shapes, parted, strict=True)
-    return [jnp.moveaxis(piece.reshape(shape), 0, axis) for piece, shape, (_, axis) in pieces]
-
-
-def _cut(rows: jax.Array, shapes: list[tuple[int, ...]]) -> list[jax.Array]:
-    """The last axis of `rows` in pieces, one a shape."""
-    sizes = [math.prod(shape) for shape in shapes]
-    starts = [sum(sizes[:n]) for n in range(len(sizes))]
-    return [rows[..., start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    rows = [leaf.reshape(devices, len(leaf) // devices, *leaf.shape[1:]) for leaf in first]
+    _, apart = ravel_pytree([row[0] for row in rows])
+    own = apart(jax.lax.psum_scatter(jax.vmap(lambda row: ravel_pytree(row)[0])(rows), DATA))
+    return [jnp.moveaxis(part, 0, axis) for part, (_, axis) in zip(own, parted, strict=True)]

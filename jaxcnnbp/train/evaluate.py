@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxcnnbp.train.collectives import gather_parts, sum_over_devices
+from jaxcnnbp.train.collectives import sum_over_devices
 from jaxcnnbp.train.data.split import Batch
 from jaxcnnbp.train.layout import DATA, ONE_DEVICE, Layout
 from jaxcnnbp.train.program import Program, predicted_class, scaled_images
@@ -53,10 +53,9 @@ def evaluate(score: Callable, params: Any, batches: Iterable[Batch]) -> Score:
 def _score_batch(program: Program, layout: Layout, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     if layout.mesh is None or layout.height > 1:
         return _score_rows(program, params, dataclasses.replace(batch, images=layout.cut(lambda a: a, batch.images)))
-    axes = (None,) * len(jax.tree.leaves(params))
 
     def on_device(params: Any, batch: Batch) -> Any:
-        loss, confusion = _score_rows(program, gather_parts(params, axes), batch)
+        loss, confusion = _score_rows(program, params, batch)
         images = confusion.sum().astype(loss.dtype)
         return sum_over_devices((loss * images, confusion.astype(loss.dtype), images), ())
 

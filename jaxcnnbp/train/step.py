@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,90 +134,69 @@ class Figures(NamedTuple):
     stop: jax.Array | None = None  # more than 0 where some process was asked to stop
 
 
-class _Sums(NamedTuple):
-    """What adds up over devices."""
-
-    gradients: Any
-    loss: jax.Array
-    wrong: jax.Array
-    images: jax.Array
-    stop: jax.Array
-
-
 def loss_and_gradients(
     program: Program, layout: Layout, params: Any, batch: Batch, drawn: tuple[jax.Array, ...]
 ) -> tuple[Figures, Any]:
     """Loss of a batch and its gradient by every parameter; a pure function."""
     drawn = jax.tree.map(lambda a: jnp.pad(a, [(0, len(batch.labels) - len(a)), *[(0, 0)] * (a.ndim - 1)]), drawn)
     if layout.mesh is None or layout.height > 1:
-        return _in_one_program(program, layout, params, batch, drawn)
+        images = layout.cut(program.augment.change, scaled_images(program, batch.images), drawn)
+        return _differentiated(program, mean_loss, params, images, batch)
     return _by_device(program, layout, params, batch, drawn)
+
+
+def _by_device(program: Program, layout: Layout, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
+    specs = jax.tree.map(layout.spec, params)
+    axes = tuple(layout.split_axis(leaf.shape) for leaf in jax.tree.leaves(params))
+    gradients, sums = jax.shard_map(
+        functools.partial(_device_sums, program, axes),
+        mesh=layout.mesh,
+        in_specs=(specs, PartitionSpec(DATA), PartitionSpec(DATA)),
+        out_specs=(specs, PartitionSpec()),
+    )(params, batch, drawn)
+    share = 1 / jnp.maximum(sums.images, 1)
+    gradients = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), gradients)
+    return sums._replace(loss=sums.loss * share, wrong=jnp.round(sums.wrong).astype(jnp.int32)), gradients
+
+
+def _device_sums(program: Program, axes: Axes, params: Any, batch: Batch, drawn: Any) -> tuple[Any, Figures]:
+    """On one device: gradients and figures summed over its rows, then over all devices."""
+    images = program.augment.change(scaled_images(program, batch.images), drawn)
+    figures, gradients = _differentiated(program, _summed_loss, gather_parts(params, axes), images, batch)
+    figures = jax.tree.map(lambda figure: figure.astype(figures.loss.dtype), figures)  # all go in one vector
+    return sum_over_devices((gradients, figures), axes)
+
+
+def _differentiated(
+    program: Program, loss_of: Callable, params: Any, images: jax.Array, batch: Batch
+) -> tuple[Figures, Any]:
+    """What the step reports, and the gradients of `loss_of`, which is `mean_loss` or `_summed_loss`."""
+    targets = one_hot_targets(program, batch.labels)
+
+    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+        outputs = program.forward(params, images)
+        return loss_of(program.loss, outputs, targets, batch.weights), outputs
+
+    (loss, outputs), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+    count = jnp.float32(len(batch.labels)) if batch.weights is None else batch.weights.sum()
+    return Figures(loss, _wrong(outputs, batch), count, None if batch.stop is None else batch.stop.sum()), gradients
 
 
 def mean_loss(loss: Any, outputs: jax.Array, targets: jax.Array, weights: jax.Array | None) -> jax.Array:
     """The loss of a batch whose rows count as `weights` say."""
     if weights is None:
         return loss(outputs, targets)
-    each = _each_loss(loss, outputs, targets)
-    return jnp.sum(weights.astype(each.dtype) * each) / jnp.maximum(weights.sum(), 1).astype(each.dtype)
+    total = _summed_loss(loss, outputs, targets, weights)
+    return total / jnp.maximum(weights.sum(), 1).astype(total.dtype)
 
 
-def _in_one_program(program: Program, layout: Layout, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
-    images = layout.cut(program.augment.change, scaled_images(program, batch.images), drawn)
-    targets = one_hot_targets(program, batch.labels)
-
-    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
-        outputs = program.forward(params, images)
-        return mean_loss(program.loss, outputs, targets, batch.weights), outputs
-
-    (loss, outputs), gradients = jax.value_and_grad(objective, has_aux=True)(params)
-    figures = Figures(loss, _wrong(outputs, batch), _images(batch), None if batch.stop is None else batch.stop.sum())
-    return figures, gradients
-
-
-def _by_device(program: Program, layout: Layout, params: Any, batch: Batch, drawn: Any) -> tuple[Figures, Any]:
-    specs = jax.tree.map(layout.spec, params)
-    axes = tuple(layout.split_axis(leaf.shape) for leaf in jax.tree.leaves(params))
-    sums = jax.shard_map(
-        functools.partial(_device_sums, program, axes),
-        mesh=layout.mesh,
-        in_specs=(specs, PartitionSpec(DATA), PartitionSpec(DATA)),
-        out_specs=_Sums(specs, *[cast(Any, PartitionSpec())] * 4),
-    )(params, batch, drawn)
-    share = 1 / jnp.maximum(sums.images, 1)
-    gradients = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), sums.gradients)
-    wrong = jnp.round(sums.wrong).astype(jnp.int32)
-    stop = None if batch.stop is None else sums.stop
-    return Figures(sums.loss * share, wrong, sums.images, stop), gradients
-
-
-def _device_sums(program: Program, axes: Axes, params: Any, batch: Batch, drawn: Any) -> _Sums:
-    """On one device: the sums over its rows, then over all devices."""
-    params = gather_parts(params, axes)
-    images = program.augment.change(scaled_images(program, batch.images), drawn)
-    targets = one_hot_targets(program, batch.labels)
-
-    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
-        outputs = program.forward(params, images)
-        if batch.weights is None:
-            return program.loss(outputs, targets) * len(batch.labels), outputs
-        each = _each_loss(program.loss, outputs, targets)
-        return jnp.sum(batch.weights.astype(each.dtype) * each), outputs
-
-    (loss, outputs), gradients = jax.value_and_grad(objective, has_aux=True)(params)
-    wrong, images = _wrong(outputs, batch).astype(loss.dtype), _images(batch).astype(loss.dtype)
-    stop = jnp.zeros((), loss.dtype) if batch.stop is None else batch.stop.sum().astype(loss.dtype)
-    return sum_over_devices(_Sums(gradients, loss, wrong, images, stop), axes)
-
-
-def _each_loss(loss: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    return jax.vmap(lambda output, target: loss(output[None], target[None]))(outputs, targets)
+def _summed_loss(loss: Any, outputs: jax.Array, targets: jax.Array, weights: jax.Array | None) -> jax.Array:
+    if weights is None:
+        return loss(outputs, targets) * len(targets)
+    each = jax.vmap(lambda output, target: loss(output[None], target[None]))(outputs, targets)
+    return jnp.sum(weights.astype(each.dtype) * each)
 
 
 def _wrong(outputs: jax.Array, batch: Batch) -> jax.Array:
     wrong = predicted_class(outputs) != batch.labels
     return jnp.sum(wrong if batch.weights is None else wrong & (batch.weights > 0), dtype=jnp.int32)
-
-
-def _images(batch: Batch) -> jax.Array:
-    return jnp.float32(len(batch.labels)) if batch.weights is None else batch.weights.sum()

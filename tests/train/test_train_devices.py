@@ -102,8 +102,8 @@ def test_runs_repeat_to_the_bit(report: dict) -> None:
 
 
 def test_a_step_has_one_all_reduce(report: dict) -> None:
-    # Every gradient, the loss, and the counts of errors, images and wishes to stop, in one vector.
-    vector = [["all-reduce", f"f32[{report['parameters'] + 4}]{{0}}"]]
+    # Every gradient, the loss, and the counts of errors and images, in one vector.
+    vector = [["all-reduce", f"f32[{report['parameters'] + 3}]{{0}}"]]
     assert report["exchanged"]["eight 24"] == vector
     assert report["exchanged"]["eight 2"] == vector
     assert report["exchanged"]["one 24"] == report["exchanged"]["one 2"] == []
