@@ -99,6 +99,8 @@ def test_what_changes_no_step_taken_is_allowed(bars: Data, theirs: Options, chan
         (CONSTANT, {"learning_rate": 0.1}, None, r"`learning_rate` \(=0\.1\) is None in place"),
         (OPTIONS, {"epochs": 4, "schedule": "linear"}, "hold", r"`schedule` \(=linear\) is cosine in place"),
         (OPTIONS, {"rotate": 30.0, "augment": "affine"}, None, r"`augment` \(=affine\) is shift in place"),
+        (OPTIONS, {"augment": "none"}, None, r"`augment` \(=none\) is shift in place"),
+        (OPTIONS, {"optimizer": "sgd"}, None, r"`optimizer` \(=sgd\) is adam in place"),
         (OPTIONS, {"batch": 25}, None, r"`batch` \(=25\) is 20 in place"),
         (dataclasses.replace(OPTIONS, corrupt="skip"), {"corrupt": "stop"}, None, r"`corrupt` \(=stop\) is skip"),
     ],

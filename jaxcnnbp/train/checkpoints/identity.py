@@ -27,7 +27,7 @@ _LATER = ("patience",)  # changes no step, only how many there are
 class Identity:
     """Of which run a checkpoint is."""
 
-    options: dict[str, Any]  # all options
+    options: Options
     data: dict[str, str]  # name and fingerprint of the data set
     devices: dict[str, int]  # devices along the batch and along the height of images
     versions: dict[str, str]  # of Python and the packages that figures depend on
@@ -39,7 +39,8 @@ class Identity:
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint records."""
-        parts = {"options": self.options, "data": self.data, "devices": self.devices, "versions": self.versions}
+        options = dataclasses.asdict(self.options)
+        parts = {"options": options, "data": self.data, "devices": self.devices, "versions": self.versions}
         return {"format": FORMAT, **parts, "tuning": self.tuning}
 
     def require_same(self, found: dict[str, Any], run_state: RunState, place: Path) -> RunState:
@@ -79,18 +80,18 @@ class Identity:
 
     def _require_options(self, theirs: Options, place: Path) -> None:
         """Refuse options that would have made the steps taken other steps."""
-        meanings = [_meaning(options, self.image_shape) for options in (theirs, _options(self.options))]
-        if {theirs.corrupt, self.options.get("corrupt")} == {"stop", "skip"} and theirs.corrupt == "stop":
-            meanings[0]["corrupt"] = "skip"  # no picture was unreadable so far, or the run would have ended
-        other = [name for name in meanings[0] if meanings[0][name] != meanings[1][name]]
-        if other:
-            name = other[0]
-            fault = f"`{name}` (={self.options.get(name)}) is {getattr(theirs, name)} in {place}"
-            raise InputError(f"{fault}; {_AS_IT_WAS}.")
+        before, now = (_meaning(options, self.image_shape) for options in (theirs, self.options))
+        if (theirs.corrupt, self.options.corrupt) == ("stop", "skip"):
+            before["corrupt"] = "skip"  # no picture was unreadable so far, or the run would have ended
+        # What one of the two does not use stands behind the option that says so, which differs.
+        for name, value in before.items():
+            if value != now[name]:
+                fault = f"`{name}` (={getattr(self.options, name)}) is {getattr(theirs, name)} in {place}"
+                raise InputError(f"{fault}; {_AS_IT_WAS}.")
 
     def _extensions(self, theirs: Options, run_state: RunState, place: Path) -> list[Extension]:
         """The changes of the number of epochs, with that of this run if it is one."""
-        ours = _options(self.options)
+        ours = self.options
         if ours.epochs * self.steps < run_state.step or ours.epochs < run_state.epoch - 1:
             done = f"`epochs` (={ours.epochs}) are fewer than {place} has done ({run_state.step:,} steps)"
             raise InputError(f"{done}; give more, or name another folder to start anew.")
@@ -141,7 +142,7 @@ def identity_of(
     devices = {"data": data_devices, "height": height_devices}
     steps, shape = steps_per_epoch(options, data), data.train.images.shape[1:]
     digest = tuning.digest if (tuning := in_force()) else ""
-    return Identity(dataclasses.asdict(options), named, devices, versions(), note, steps, shape, extend, digest)
+    return Identity(options, named, devices, versions(), note, steps, shape, extend, digest)
 
 
 def _options(values: dict[str, Any]) -> Options:
