@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxcnnbp.errors import InputError
@@ -36,11 +37,6 @@ class Layout:
         """Devices along the height of an image."""
         return 1 if self.mesh is None else self.mesh.shape[HEIGHT]
 
-    @property
-    def processes(self) -> int:
-        """Processes that hold the devices."""
-        return 1 if self.mesh is None else len({device.process_index for device in self.mesh.devices.flat})
-
     def rows(self, count: int) -> int:
         """Rows of a batch of `count` images once it is filled up to a multiple of the devices."""
         return -(-count // self.data) * self.data
@@ -62,7 +58,7 @@ class Layout:
 
     def spec(self, leaf: Any) -> PartitionSpec:
         """How an array of the state lies on the mesh; a random key is whole everywhere, whatever its length."""
-        axis = None if _is_key(leaf) else self.split_axis(leaf.shape)
+        axis = None if is_key(leaf) else self.split_axis(leaf.shape)
         return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, DATA)
 
     def sharding(self, leaf: Any) -> Sharding:
@@ -85,10 +81,9 @@ class Layout:
         """A batch of which this process gives its rows, as part of the batch that all processes see."""
         if self.mesh is None:
             return jax.device_put(batch)
-        bands = PartitionSpec(DATA) if self.augmented else PartitionSpec(DATA, HEIGHT)
-        images = self._put_rows(batch.images, bands)
-        rest = [self._put_rows(part, PartitionSpec(DATA)) for part in (batch.labels, batch.weights, batch.stop)]
-        return Batch(images, *rest, count=batch.count)
+        rows = NamedSharding(self.mesh, PartitionSpec(DATA))
+        images = rows if self.augmented else NamedSharding(self.mesh, PartitionSpec(DATA, HEIGHT))
+        return jax.make_array_from_process_local_data(Batch(images, rows, rows, rows, batch.count), batch)
 
     def cut(self, change: Callable[..., jax.Array], images: jax.Array, *rows: Any) -> jax.Array:
         """Inside jit: `change` of images, device by device, then every device's band of them."""
@@ -105,25 +100,22 @@ class Layout:
             on_device, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(DATA, HEIGHT), check_vma=False
         )(images, *rows)
 
-    def whole(self, array: jax.Array) -> np.ndarray:
-        """An array on the host, also where this process holds only parts of it; all processes have to ask."""
-        if self.mesh is not None and not array.is_fully_replicated:
-            array = jax.jit(lambda a: a, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(array)
-        return np.asarray(array)
-
-    def _put_rows(self, rows: np.ndarray | None, spec: PartitionSpec) -> jax.Array | None:
-        if rows is None or self.mesh is None:
-            return None
-        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), rows)
-
     def _place_leaf(self, leaf: Any) -> Any:
-        host = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        host = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
         placed = jax.make_array_from_callback(host.shape, self.sharding(leaf), lambda index: host[index])
-        return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else placed
+        return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf)) if is_key(leaf) else placed
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether an array is one of random keys."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """An array on the host, also where this process holds only parts of it; all processes have to ask."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 ONE_DEVICE = Layout()

@@ -21,6 +21,7 @@ from jaxcnnbp.train.data.split import Data, Split, held_out
 from jaxcnnbp.train.diagnose import Anchor, explain, is_finite
 from jaxcnnbp.train.evaluate import EVALUATION_BATCH, Score, evaluate
 from jaxcnnbp.train.feed import feed, in_order
+from jaxcnnbp.train.layout import whole
 from jaxcnnbp.train.options import Options, Run
 from jaxcnnbp.train.prepare import Job, prepare
 from jaxcnnbp.train.processes import joined
@@ -137,7 +138,7 @@ class _Runner:
     def _result(self, score: Score, best: Best) -> Result:
         job, run_state, params = self.job, self.run_state, (self.state.weights, self.best)
         if job.layout.mesh is not None:
-            params = jax.tree.map(job.layout.whole, params)
+            params = jax.tree.map(whole, params)
         last, best_params = params
         trained = job.options, job.model, job.program, last, tuple(run_state.history)
         return Result(*trained, score, job.data, best, best_params, run_state.best_score)
@@ -145,11 +146,12 @@ class _Runner:
     def _begin(self) -> None:
         """Resume, or mark an empty folder with the state before the first step."""
         checkpoints = self.job.checkpoints
-        if checkpoints is not None and not self.job.run.resume and checkpoints.steps():
-            fault = f"`checkpoints` (={self.job.run.checkpoints}) holds checkpoints of a run"
-            raise InputError(f"{fault}; give --resume to go on with it, or name another folder.")
-        if checkpoints is not None and self.job.run.resume:
-            self._resume(checkpoints)
+        if checkpoints is not None:
+            if self.job.run.resume:
+                self._resume(checkpoints)
+            elif checkpoints.steps():
+                fault = f"`checkpoints` (={self.job.run.checkpoints}) holds checkpoints of a run"
+                raise InputError(f"{fault}; give --resume to go on with it, or name another folder.")
         self.job.watch.begin(self.job.beginning(self.run_state, self.state))
         for text in self.job.data.notes:
             self.job.watch.note(text)
@@ -185,7 +187,7 @@ class _Runner:
         except Diverged as error:
             raise self._explained(anchor, error) from error
         finally:
-            job.profiler.end(job.step)
+            job.profiler.end()
         return running.means()
 
     def _resume(self, checkpoints: Checkpoints) -> None:

@@ -58,7 +58,7 @@ class Job:
     @property
     def several(self) -> bool:
         """Whether more processes than this one take part."""
-        return self.layout.processes > 1
+        return jax.process_count() > 1
 
     def extended(self, extensions: Sequence[Extension]) -> Job:
         """The same job with the rate of a run whose number of epochs was changed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import gzip
 import json
 import math
@@ -39,8 +38,7 @@ class Profiler:
     def __init__(self, folder: str | None) -> None:
         self._folder = None if folder is None else Path(folder)
         self._first: int | None = None
-        self._trace = contextlib.ExitStack()
-        self._running = self._done = False
+        self._running = False
         self._program: dict[str, str] = {}
         if self._folder is not None:
             try:
@@ -50,13 +48,13 @@ class Profiler:
 
     def before_step(self, step: int) -> None:
         """Begin the trace if it is time."""
-        if self._folder is None or self._done:
+        if self._folder is None:
             return
         self._first = step if self._first is None else self._first
         if step == self._first + _FIRST:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # Python's own calls would fill the trace
-            self._trace.enter_context(jax.profiler.trace(str(self._folder), profiler_options=options))
+            jax.profiler.start_trace(self._folder, profiler_options=options)
             self._running = True
 
     def after_step(self, step: int, function: Any, *arguments: Any) -> None:
@@ -68,14 +66,14 @@ class Profiler:
             self._program = named_program(lowered.compile().as_text(), lowered.as_text(dialect="hlo", debug_info=True))
         if step == (self._first or 0) + _FIRST + _STEPS - 1:
             jax.block_until_ready(arguments)
-            self.end(function)
+            self.end()
 
-    def end(self, function: Any) -> None:
+    def end(self) -> None:
         """Write what there is."""
         if not self._running or self._folder is None:
             return
-        self._trace.close()
-        self._running, self._done = False, True
+        jax.profiler.stop_trace()
+        self._running = False
         _write_named(self._folder, self._program)
 
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnnbp.train.layout import is_key
+
 _SEEDS = (0x9E3779B9, 0x85EBCA6B)  # two sums of 32 bits with multipliers of their own
 
 
@@ -26,7 +28,7 @@ def unflatten(arrays: dict[str, jax.Array], like: Any) -> Any:
     """Arrays by name as a tree again."""
     leaves, structure = jax.tree_util.tree_flatten(like)
     found = [
-        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+        jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_key(leaf) else array
         for array, leaf in zip(arrays.values(), leaves, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, found)
@@ -71,9 +73,5 @@ def _multipliers(shape: tuple[int, ...], seed: int) -> jax.Array:
     return (position ^ (position >> np.uint32(16))) | np.uint32(1)
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _numbers(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf

@@ -35,15 +35,13 @@ from jaxcnnbp.train.checkpoints.arrays import check_sums, flatten, unflatten
 from jaxcnnbp.train.checkpoints.identity import Identity
 from jaxcnnbp.train.checkpoints.lock import first_line, hush, locked
 from jaxcnnbp.train.checkpoints.npz import save_params
-from jaxcnnbp.train.layout import Layout
+from jaxcnnbp.train.layout import Layout, whole
 from jaxcnnbp.train.processes import is_lost
 from jaxcnnbp.train.run_state import RunState
 
 # Orbax raises the bare class where a damaged file makes TensorStore fail, and whatever its parsers come upon elsewhere.
 _UNREADABLE: tuple[type[Exception], ...] = (Exception,)
 _UNWRITABLE = (OSError, ValueError, RuntimeError)
-
-
 _ROOM = 128 * 1024  # what a checkpoint takes beside the bytes of its arrays
 
 
@@ -95,17 +93,25 @@ class Checkpoints:
         """Steps of the checkpoints that are there, the newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, state: Any, best: Any, run_state: RunState) -> bool:
+    def save(self, state: Any, best: Any, run_state: RunState) -> None:
         """Begin to write a checkpoint; only the copy of the arrays is waited for."""
         self._settle()
-        if run_state.step in self._manager.all_steps():
-            return True
+        step = run_state.step
+        if step in self._manager.all_steps():
+            return
         # Copies of our own: the next step takes the state's memory for its own.
         arrays = jax.tree.map(jnp.copy, flatten({"state": state, "best": best}))
         sums, finite = check_sums(arrays)
         if not bool(finite):
             raise ArithmeticError("the state holds values that are not finite")
-        return self._begin(run_state.step, arrays, self._about(arrays, sums, run_state))
+        about, args = self._about(arrays, sums, run_state), self._orbax.args
+        try:
+            self._require_room(arrays)
+            self._manager.save(step, args=args.Composite(state=args.StandardSave(arrays), about=args.JsonSave(about)))
+        except _UNWRITABLE as error:
+            self._failed(step, error)
+        else:
+            self._pending = step
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written.
@@ -146,10 +152,10 @@ class Checkpoints:
 
     def write_best(self, params: Any) -> None:
         """The best model as a file of its own beside the checkpoints."""
-        whole = jax.tree.map(self._layout.whole, params)
+        parameters = jax.tree.map(whole, params)
         if jax.process_index() == 0:
             try:
-                save_params(self.folder / "best.npz", whole)
+                save_params(self.folder / "best.npz", parameters)
             except InputError as error:
                 self._note(f"The best model is in the checkpoints alone: {error}")
 
@@ -172,17 +178,6 @@ class Checkpoints:
                 return self._open()
             time.sleep(0.1)
         return self._open(clear=False)
-
-    def _begin(self, step: int, arrays: dict[str, jax.Array], about: dict[str, Any]) -> bool:
-        args = self._orbax.args
-        try:
-            self._require_room(arrays)
-            self._manager.save(step, args=args.Composite(state=args.StandardSave(arrays), about=args.JsonSave(about)))
-        except _UNWRITABLE as error:
-            self._failed(step, error)
-            return False
-        self._pending = step
-        return True
 
     def _require_room(self, arrays: dict[str, jax.Array]) -> None:
         """Refuse at once what a full disk would refuse half-way."""
