@@ -41,17 +41,12 @@ class Anchor:
     """A good state to go back to, copied, as the next step takes its memory; and where the run stood there."""
 
     def __init__(self, run_state: RunState, state: TrainState) -> None:
-        self.run_state, self._state = copy.deepcopy(run_state), _copied(state)
-
-    @property
-    def state(self) -> TrainState:
-        """A copy that may be given away."""
-        return _copied(self._state)
+        self.run_state, self.state = copy.deepcopy(run_state), _copied(state)
 
 
 def explain(job: Job, anchor: Anchor) -> str:
     """Sentences on where the first value that is not finite appeared after `anchor`."""
-    state, run_state = anchor.state, anchor.run_state
+    state, run_state = _copied(anchor.state), anchor.run_state
     with contextlib.closing(job.fed(run_state, lambda: False)) as fed:
         for number, batch in enumerate(fed, start=run_state.step + 1):
             before = _copied(state)
@@ -70,10 +65,7 @@ def first_fault(program: Program, state: TrainState, batch: Batch) -> str | None
 
 def _values(program: Program, state: TrainState, batch: Batch) -> Iterator[tuple[str, Any]]:
     """Every value of a step in the order in which they come about, with its place in words."""
-    key = jax.random.fold_in(state.key, state.step)
-    images = scaled_images(program, batch.images)
-    drawn = program.augment.draw(key, len(images), program.master_dtype)
-    images = program.augment.change(images, drawn)
+    images = program.augment(jax.random.fold_in(state.key, state.step), scaled_images(program, batch.images))
     yield "the images, as augmented", images
     x, params = program.narrowed(state.params, images)
     yield "the weights before the step", params
@@ -121,8 +113,7 @@ def _all_finite(tree: Any) -> jax.Array:
 
 def is_finite(tree: Any) -> bool:
     """Whether every value of a tree of arrays is."""
-    leaves = jax.tree.leaves(tree)
-    return not leaves or bool(_all_finite(leaves))
+    return bool(_all_finite(tree))
 
 
 def gradient_report(program: Program, params: Any, split: Split, batch: int = 64) -> Any:

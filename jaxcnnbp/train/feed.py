@@ -65,7 +65,7 @@ def host_batch(split: Split, indices: np.ndarray, layout: Layout, stop: Callable
     return Batch(images, labels, weights, flags, count=len(indices))
 
 
-def ahead(items: Iterable[_Item], depth: int = _DEPTH) -> Generator[_Item]:
+def ahead(items: Iterable[_Item]) -> Generator[_Item]:
     """The items in their order, computed by a thread before they are asked for.
 
     Example:
@@ -74,7 +74,7 @@ def ahead(items: Iterable[_Item], depth: int = _DEPTH) -> Generator[_Item]:
     """
     iterator = iter(items)
     with concurrent.futures.ThreadPoolExecutor(1, "feed") as worker:
-        waiting = collections.deque(worker.submit(next, iterator, _END) for _ in range(depth))
+        waiting = collections.deque(worker.submit(next, iterator, _END) for _ in range(_DEPTH))
         try:
             while (item := waiting.popleft().result()) is not _END:
                 waiting.append(worker.submit(next, iterator, _END))

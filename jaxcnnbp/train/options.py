@@ -34,14 +34,14 @@ def _option(default: Any, text: str, condition: _Condition | None = None, choice
 def _check(options: Any) -> None:
     """Refuse a field of `_option` that is outside its range or its choices; None passes where it is the default."""
     for field in dataclasses.fields(options):
-        value, condition, choices = getattr(options, field.name), *map(field.metadata.get, ("condition", "choices"))
+        value = getattr(options, field.name)
+        condition, choices = field.metadata["condition"], field.metadata["choices"]
         if value is None and field.default is None:
             continue
         if choices and value not in choices:
             raise InputError(f"`{field.name}` (={value}) must be one of {', '.join(choices)}.")
-        holds, words = condition or (lambda _: True, "")
-        if not holds(value):
-            raise InputError(f"`{field.name}` (={value}) {words}.")
+        if condition and not condition[0](value):
+            raise InputError(f"`{field.name}` (={value}) {condition[1]}.")
 
 
 @dataclasses.dataclass(frozen=True)

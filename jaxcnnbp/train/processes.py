@@ -99,34 +99,24 @@ class Watchdog:
                 os._exit(LOST_EXIT_CODE)
 
 
-class Wish:
-    """Whether somebody asked the run to stop.
+@contextlib.contextmanager
+def heeded() -> Iterator[Callable[[], bool]]:
+    """Take SIGTERM and SIGINT as a wish to stop, in the main thread of a program; gives whether there was one.
 
     A signal only sets a mark, which is looked at between two steps: a program that is being compiled, a step on its way
     and a checkpoint half written are finished first. A second SIGINT ends the process at once.
     """
+    asked = False
 
-    def __init__(self) -> None:
-        self._asked = False
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        return self._asked
-
-    def note(self, number: int, _: FrameType | None) -> None:
-        """The handler of a signal."""
-        if self._asked and number == signal.SIGINT:
+    def note(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
+        asked = True
 
-
-@contextlib.contextmanager
-def heeded() -> Iterator[Wish]:
-    """Take SIGTERM and SIGINT as a wish to stop, in the main thread of a program."""
-    wish = Wish()
-    before = {number: signal.signal(number, wish.note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield wish
+        yield lambda: asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -85,7 +85,7 @@ def scaled_images(program: Program, images: jax.Array) -> jax.Array:
 def one_hot_targets(program: Program, labels: jax.Array) -> jax.Array:
     """One-hot rows, with a share of the mass spread evenly (Szegedy et al., 2016)."""
     hot = jax.nn.one_hot(labels, program.classes, dtype=program.master_dtype)
-    return (1 - program.smoothing) * hot + program.smoothing / program.classes
+    return optax.smooth_labels(hot, program.smoothing)
 
 
 def predicted_class(outputs: jax.Array) -> jax.Array:
@@ -99,7 +99,6 @@ def predicted_class(outputs: jax.Array) -> jax.Array:
 
 
 LOSSES = {"squared_error": nn.squared_error, "cross_entropy": nn.softmax_cross_entropy}
-_MODEL_FOR_SIZE: dict[tuple[int, ...], str] = {(8, 8, 1): "digits"}
 
 
 def choose_model(options: Options, image_shape: tuple[int, ...]) -> tuple[str, ModelSpec]:
@@ -112,7 +111,7 @@ def choose_model(options: Options, image_shape: tuple[int, ...]) -> tuple[str, M
         >>> choose_model(Options(), (28, 28, 1))[0]
         'lenet5'
     """
-    name = options.model or _MODEL_FOR_SIZE.get(image_shape, "lenet5")
+    name = options.model or ("digits" if image_shape == (8, 8, 1) else "lenet5")
     if name not in MODELS:
         raise InputError(f"`model` (={name}) must be one of {', '.join(MODELS)}.")
     return name, MODELS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxcnnbp.errors import DataError
-from jaxcnnbp.train.data.arrays import kind_of, npz_file
+from jaxcnnbp.train.data.arrays import ARCHIVE, kind_of, npz_file
 from jaxcnnbp.train.data.mnist import is_mnist, mnist_folder
 from jaxcnnbp.train.data.pictures import picture_folder
 from jaxcnnbp.train.data.scikit import digits, openml
@@ -54,9 +54,6 @@ def _folder(folder: Path, options: Options, workers: int) -> Data:
 
 
 def _file(path: Path, classes: int) -> Data:
-    if path.suffix.lower() == ".npz" or not path.is_file():
-        return npz_file(path, classes)
-    kind = kind_of(path)
-    if kind.startswith("a zip"):
-        return npz_file(path, classes)
-    raise DataError(f"{path}: is {kind}; wanted is a .npz file with `x_train`, `y_train`, `x_test` and `y_test`.")
+    if path.suffix.lower() != ".npz" and path.is_file() and (kind := kind_of(path)) != ARCHIVE:
+        raise DataError(f"{path}: is {kind}; wanted is a .npz file with `x_train`, `y_train`, `x_test` and `y_test`.")
+    return npz_file(path, classes)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.split import Data, Split, require_classes
 
-_ARCHIVE = "a zip archive"
+ARCHIVE = "a zip archive"
 _SAVE = "np.savez(FILE, x_train=..., y_train=..., x_test=..., y_test=...) writes one"
 _CHANNELS = (1, 2, 3, 4)
 
@@ -32,7 +32,7 @@ def npz_file(path: Path | str, classes: int = 10) -> Data:
     """
     path = Path(path)
     try:
-        if (kind := kind_of(path)) != _ARCHIVE:
+        if (kind := kind_of(path)) != ARCHIVE:
             raise DataError(f"{path}: is no readable .npz file, but {kind}; {_SAVE}.")
         # Opened here: numpy leaves a file open that turns out not to be an archive.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
@@ -95,8 +95,8 @@ def _array(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> np.ndarra
 
 
 _BEGINNINGS = {
-    b"PK\x03\x04": "a zip archive",
-    b"PK\x05\x06": "a zip archive",
+    b"PK\x03\x04": ARCHIVE,
+    b"PK\x05\x06": ARCHIVE,
     b"\x93NUMPY": "one NumPy array (.npy), so that labels or images are missing",
     b"\0\0\x08\x03": "the images of a data set in MNIST's format: --data-dir takes the folder of all four files",
     b"\0\0\x08\x01": "the labels of a data set in MNIST's format: --data-dir takes the folder of all four files",
@@ -114,10 +114,12 @@ def kind_of(path: Path) -> str:
     """What a file is, in words, by its first bytes; an OSError if it cannot be read."""
     with path.open("rb") as file:
         first = file.read(24)
-    known = [kind for beginning, kind in _BEGINNINGS.items() if first.startswith(beginning)]
-    if known or not first:
-        return known[0] if known else "empty"
-    line = first.decode("ascii", "replace").splitlines()[0] if first.splitlines() else ""
+    if not first:
+        return "empty"
+    for beginning, kind in _BEGINNINGS.items():
+        if first.startswith(beginning):
+            return kind
+    line = first.decode("ascii", "replace").splitlines()[0]
     if line and line.isprintable() and line.isascii():
         return f'text that begins with "{line}"'
     return f"a file that begins with the bytes {first[:8].hex(' ')}"

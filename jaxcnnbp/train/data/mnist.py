@@ -22,8 +22,7 @@ import numpy as np
 from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.split import Data, Split, require_classes
 
-_FILE = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx(?P<rank>[13])-ubyte(\.gz)?")
-_PARTS = {"train": ("train",), "test": ("t10k", "test")}
+_FILE = re.compile(r"(?P<set>.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _EMNIST = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 27, "mnist": 10}  # labels from 0
 
 
@@ -46,7 +45,7 @@ def mnist_folder(folder: Path | str, classes: int = 10) -> Data:
     home, name = _chosen(Path(folder))
     kind = name.removeprefix("emnist-").rstrip("-.") if name.startswith("emnist-") else ""
     classes = max(classes, _EMNIST.get(kind, 0))
-    train, test = (_part(home, name, words, classes) for words in _PARTS.values())
+    train, test = _part(home, name, ("train",), classes), _part(home, name, ("t10k", "test"), classes)
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = ["x".join(map(str, part.images.shape[1:3])) for part in (train, test)]
         raise DataError(f"{home}: the training images are {sizes[0]}, the test images {sizes[1]}.")

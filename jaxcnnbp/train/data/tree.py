@@ -79,14 +79,14 @@ def parts_of(folder: Path) -> dict[str, Path]:
     return {_PART_NAMES[path.name.lower()]: path for path in _folders(folder) if path.name.lower() in _PART_NAMES}
 
 
-def few(names: Sequence[str], most: int = 3) -> str:
+def few(names: Sequence[str]) -> str:
     """The first names of a list, and whether there are more.
 
     Example:
         >>> few(["a", "b", "c", "d"])
         'a, b, c ...'
     """
-    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 def _by_parts(folder: Path, parts: dict[str, Path], notes: list[str]) -> PictureTree:
