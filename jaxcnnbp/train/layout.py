@@ -152,5 +152,4 @@ def _devices(run: Run) -> list[Any]:
     if wanted % processes:
         raise InputError(f"`devices` (={wanted}) must be divisible by the {processes} processes.")
     each = wanted // processes
-    by_process = [[d for d in jax.devices() if d.process_index == process] for process in range(processes)]
-    return [device for own in by_process for device in own[:each]]
+    return [device for process in range(processes) for device in jax.local_devices(process)[:each]]

@@ -83,7 +83,7 @@ class Identity:
         before, now = (_meaning(options, self.image_shape) for options in (theirs, self.options))
         if (theirs.corrupt, self.options.corrupt) == ("stop", "skip"):
             before["corrupt"] = "skip"  # no picture was unreadable so far, or the run would have ended
-        # What one of the two does not use stands behind the option that says so, which differs.
+        # If only one of them has `rotate`, say, then `augment`, which stands before it, differs.
         for name, value in before.items():
             if value != now[name]:
                 fault = f"`{name}` (={getattr(self.options, name)}) is {getattr(theirs, name)} in {place}"
