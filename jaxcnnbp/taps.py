@@ -9,6 +9,7 @@ Arrays are `(batch, *spatial, channels)`. With `n` the position that tap `t` of 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,9 @@ from jax import Array, lax
 from jaxcnnbp.geometry.window import Ints, Window, unpadded
 
 Reader = Callable[[Array], Array]
+
+# More taps than this are not written out one by one: compiling them would take too long.
+MANY_TAPS = 128
 
 
 def gather(x: Array, window: Window, fill: float | int = 0) -> Iterator[tuple[Ints, Array]]:
@@ -38,9 +42,9 @@ def pad_to_reach(x: Array, window: Window, fill: float | int = 0) -> Array:
     return lax.optimization_barrier(padded)
 
 
-def pad_once(x: Array, window: Window) -> tuple[Array, Window]:
+def pad_once(x: Array, window: Window, fill: float | int = 0) -> tuple[Array, Window]:
     """`x` with its padding and gaps, and the window over it that is left."""
-    return pad_to_reach(x, window), unpadded(window)
+    return pad_to_reach(x, window, fill), unpadded(window)
 
 
 def without_crop(x: Array, window: Window) -> tuple[Array, Window]:
@@ -82,11 +86,15 @@ def take_blocks(padded: Array, window: Window) -> Array:
 
 
 def lay_blocks(blocks: Array, window: Window) -> Array:
-    """The transpose of padding and `take_blocks`, from `(batch, *output, *size, channels)` to the input."""
-    pairs = zip(range(1, window.rank + 1), range(window.rank + 1, 2 * window.rank + 1), strict=True)
-    laid = blocks.transpose(0, *(axis for pair in pairs for axis in pair), 2 * window.rank + 1)
-    positions = [o * k for o, k in zip(window.output, window.size, strict=True)]
-    return crop_to_input(laid.reshape(blocks.shape[0], *positions, blocks.shape[-1]), window)
+    """The transpose of padding and `take_blocks`: cell r of block m lies at the padded position `m * size + r`.
+
+    From `(batch, *count, *size, *channels)` to the input; the blocks need not be the windows.
+    """
+    rank, of_blocks = window.rank, range(1, window.rank + 1)
+    by_position = [axis for of_block in of_blocks for axis in (of_block, of_block + rank)]
+    laid = blocks.transpose(0, *by_position, *range(2 * rank + 1, blocks.ndim))
+    positions = [blocks.shape[axis] * blocks.shape[axis + rank] for axis in of_blocks]
+    return crop_to_input(laid.reshape(blocks.shape[0], *positions, math.prod(blocks.shape[2 * rank + 1 :])), window)
 
 
 Spans = tuple[tuple[int, int], ...]

@@ -266,7 +266,7 @@ SPREAD_OUT = CASES.index(TRANSPOSED[0])
 @pytest.mark.parametrize("rule", MEANINGS)
 def test_tap_groups(rule, written_out, index, monkeypatch):
     """What serves many taps where images may lie on several devices, on few of them."""
-    monkeypatch.setattr(conv_spread, "WRITTEN_OUT", written_out)
+    monkeypatch.setattr(conv_spread, "MANY_TAPS", written_out)
     form = {
         "forward": conv_spread.forward_by_tap_groups,
         "input grad": conv_spread.input_grad_by_tap_groups,

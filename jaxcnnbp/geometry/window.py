@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jax.core import max_dim
@@ -80,9 +81,25 @@ class Window:
         """Every tap as a multi-index, in row-major order."""
         return itertools.product(*map(range, self.size))
 
-    def along(self, axis: int) -> Window:
-        """The window of this one axis; the other axes are passed through."""
-        return keep_axes(self, (axis,))
+    def tap_number(self, tap: Ints) -> int:
+        """Which tap it is, counted in that order."""
+        return int(np.ravel_multi_index(tap, self.size))
+
+    def along(self, axis: int, spatial: Ints | None = None) -> Window:
+        """The window of this one axis, over extents `spatial` if they differ; the other axes are passed through."""
+
+        def alone(values: tuple[Any, ...], neutral: Any) -> tuple[Any, ...]:
+            return tuple(v if a == axis else neutral for a, v in enumerate(values))
+
+        return replace(
+            self,
+            spatial=self.spatial if spatial is None else spatial,
+            size=alone(self.size, 1),
+            stride=alone(self.stride, 1),
+            padding=alone(self.padding, (0, 0)),
+            dilation=alone(self.dilation, 1),
+            input_dilation=alone(self.input_dilation, 1),
+        )
 
     @property
     def tiles(self) -> bool:
@@ -92,11 +109,9 @@ class Window:
 
     def inside(self, axis: int) -> np.ndarray:
         """`(output, size)` of bool: whether tap t of window u along `axis` falls on an input cell."""
-        return _holds_cell(self._position(axis), self.dilated[axis], self.input_dilation[axis])
-
-    def inside_padded(self, axis: int) -> np.ndarray:
-        """`(output, size)` of bool: whether tap t of window u falls on the input or on the padding asked for."""
-        return self._position(axis) < self.dilated[axis] + self.padding[axis][1]
+        u, t = np.arange(self.output[axis])[:, None], np.arange(self.size[axis])[None, :]
+        position = u * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
+        return _holds_cell(position, self.dilated[axis], self.input_dilation[axis])
 
     def cells(self, axis: int, count_padding: bool = False) -> np.ndarray:
         """`(output,)`: the cells that each window along `axis` reads, or also those of the padding asked for.
@@ -114,29 +129,9 @@ class Window:
         start = np.arange(self.output[axis]) * self.stride[axis]
         return before[start + self.size[axis] * dilation] - before[start]
 
-    def _position(self, axis: int) -> np.ndarray:
-        u, t = np.arange(self.output[axis])[:, None], np.arange(self.size[axis])[None, :]
-        return u * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
-
 
 def _holds_cell(position: np.ndarray, extent: int, step: int) -> np.ndarray:
     return (position >= 0) & (position < extent) & (position % step == 0)
-
-
-def keep_axes(window: Window, axes: tuple[int, ...]) -> Window:
-    """`window` on `axes` only: one tap, stride 1, no padding on the others."""
-
-    def pick(values, neutral):
-        return tuple(v if a in axes else neutral for a, v in enumerate(values))
-
-    return replace(
-        window,
-        size=pick(window.size, 1),
-        stride=pick(window.stride, 1),
-        padding=pick(window.padding, (0, 0)),
-        dilation=pick(window.dilation, 1),
-        input_dilation=pick(window.input_dilation, 1),
-    )
 
 
 def unpadded(window: Window) -> Window:

@@ -17,8 +17,7 @@ from jaxcnnbp.bench.jax_side import autodiff_layer
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv.api import conv_geometry
-from jaxcnnbp.ops.conv.cpu import grouped as conv_groups
-from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
 from jaxcnnbp.ops.conv.lax_layout import lax_convolution
 from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.pallas import kernels as pallas_kernels
@@ -31,10 +30,7 @@ from jaxcnnbp.timing import side_by_side as timed
 from tests.gpu.problems import narrow, small
 from tests.gpu.record import Record, side_by_side
 
-Form = Callable[[Array, Array, ConvGeometry], Array]
-
 STEPS = ("forward", "input grad", "kernel grad")
-_BY_GROUP = (conv_groups.forward_by_group, conv_groups.input_grad_by_group, conv_groups.kernel_grad_by_group)
 # Loops over taps, rows or groups wait for the device in every turn, and blocks for the caches of a processor do nothing
 # for it: measured once, every one of these took longer than lax's form, up to thirty times.
 _FOR_CPUS = (
@@ -67,12 +63,10 @@ def geometry_of(case: Case) -> ConvGeometry:
 
 
 def candidates(case: Case, step: str, for_cpus: bool) -> dict[str, Form]:
-    """The forms by name: all that support the layer, and some that only this look at a GPU calls."""
-    place, geometry = STEPS.index(step), geometry_of(case)
+    """The forms by name: all that support the layer."""
+    geometry = geometry_of(case)
     problem = ConvProblem(geometry, case.kernel_shape[-2], case.features // case.groups, case.shape[0])
     found = {row.name: row.form for row in dispatch.passes()[step].supporting(problem, False)}
-    if problem.grouped:
-        found["groups side by side"] = functools.partial(_BY_GROUP[place], over=conv_groups.side_by_side)
     left_out = () if for_cpus else (*_FOR_CPUS, *(("columns",) if step != "input grad" else ()))
     return {name: form for name, form in found.items() if name not in left_out}
 
@@ -165,7 +159,7 @@ def _pool_forms(case: Case, dtype: str) -> dict[str, dict[str, tuple[Callable[..
         "lax": (lambda d, x: jax.vjp(autodiff_layer(case), x)[1](d)[0], (delta, x)),
     }
     # Every tap of every row of a tile is written out: 169 taps did not compile in two minutes.
-    if jax.default_backend() == "gpu" and pallas_kernels.is_planar(window) and window.taps <= 25:
+    if jax.default_backend() == "gpu" and window.rank == 2 and window.taps <= 25:
         forward["pallas"] = lambda x: pallas_kernels.max_pool_by_pallas(x, window)
         back["pallas"] = (lambda d, t: pallas_kernels.send_by_pallas(d, t, window), (delta, taps))
     return {"forward": {name: (form, (x,)) for name, form in forward.items()}, "input grad": back}

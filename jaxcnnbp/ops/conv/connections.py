@@ -6,20 +6,17 @@ map is computed of its own input maps alone, and every input map's delta of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
 from jaxcnnbp.ops.finite import where_finite
 
-Rule = Callable[[Array, Array, ConvGeometry], Array]
 
-
-def each_from_its_maps(rule: Rule, a: Array, kernel: Array, geometry: ConvGeometry, axis: int, outputs: int) -> Array:
+def each_from_its_maps(rule: Form, a: Array, kernel: Array, geometry: ConvGeometry, axis: int, outputs: int) -> Array:
     """`rule(a, kernel)`, whose result has the maps on `axis` of the kernel, -1 for the outputs, -2 for the inputs."""
     plain = replace(geometry, connections=None)
     if geometry.connections is None:

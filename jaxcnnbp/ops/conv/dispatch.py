@@ -17,15 +17,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.modes import chosen_implementation
-from jaxcnnbp.ops.conv import cuda
+from jaxcnnbp.ops.conv import cuda, partitioned
 from jaxcnnbp.ops.conv import forms as plain
-from jaxcnnbp.ops.conv import partitioned as spread
-from jaxcnnbp.ops.conv.cpu import column_blocks as columns
-from jaxcnnbp.ops.conv.cpu import depthwise, grouped, phases, volumes, winograd
-from jaxcnnbp.ops.conv.cpu import im2col as patches
-from jaxcnnbp.ops.conv.cpu import row_packing as long_rows
-from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Form, Implementation, Spread
+from jaxcnnbp.ops.conv.cpu import column_blocks, depthwise, grouped, im2col, phases, row_packing, volumes, winograd
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
+from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Implementation, Spread
 from jaxcnnbp.ops.conv.serving import Asked, Pass
 from jaxcnnbp.ops.conv.tuning import in_force
 from jaxcnnbp.ops.devices import may_be_partitioned, zeros_varying_like
@@ -62,7 +58,7 @@ def _by_lax(form: Form, laid_out: Form) -> tuple[Implementation, ...]:
         return Implementation(form, lambda a: supports(a) and not a.has_single_cells, True, spreads, uncounted=True)
 
     return (
-        of_lax(laid_out, lambda a: a.spatial and a.dense),
+        of_lax(laid_out, lambda a: a.has_axes and a.dense),
         of_lax(form, lambda a: a.dense),
         of_lax(laid_out, lambda a: not a.dense, Spread.MENDED),
         of_lax(partial(grouped.in_turn, laid_out), lambda a: not a.dense),
@@ -77,6 +73,10 @@ def _anywhere(by_tap_groups: Form, by_taps: Form) -> tuple[Implementation, ...]:
     )
 
 
+_by_winograd = partial(
+    Implementation, supports=lambda a: winograd.fits(a.geometry), single_device=True, spreads=Spread.IN_TILES
+)
+
 FORWARD = (
     *_by_lax(plain.forward_by_lax, plain.forward_by_lax),
     Implementation(plain.forward_by_eigen, lambda a: a.keeps_or_shrinks, single_device=True),
@@ -87,19 +87,16 @@ FORWARD = (
     Implementation(depthwise.forward_by_shifts, lambda a: a.depthwise and a.gapless and a.few_taps),
     Implementation(depthwise.forward_by_padding, lambda a: a.in_channels == 1 and a.few_taps),
     Implementation(depthwise.forward_by_tap_rows, lambda a: a.depthwise and a.many_rows),
-    Implementation(columns.forward_by_columns, lambda a: a.has_columns, single_device=True, spreads=Spread.MENDED),
-    Implementation(partial(volumes.forward_by_slices, forward_of_parts), lambda a: a.is_3d and a.dense),
-    Implementation(long_rows.forward_in_long_rows, lambda a: a.planar and a.dense and a.gapless, single_device=True),
     Implementation(
-        winograd.forward_by_winograd,
-        lambda a: winograd.fits(a.geometry),
-        single_device=True,
-        spreads=Spread.IN_TILES,
+        column_blocks.forward_by_columns, lambda a: a.has_columns, single_device=True, spreads=Spread.MENDED
     ),
+    Implementation(partial(volumes.forward_by_slices, forward_of_parts), lambda a: a.volumetric and a.dense),
+    Implementation(row_packing.forward_in_long_rows, lambda a: a.planar and a.dense and a.gapless, single_device=True),
+    _by_winograd(winograd.forward_by_winograd),
     Implementation(partial(grouped.each_group, forward_of_parts), lambda a: a.few_groups),
     Implementation(grouped.forward_by_group, lambda a: a.grouped and a.few_taps),
-    Implementation(patches.forward_by_patches, lambda a: a.has_patches),
-    *_anywhere(spread.forward_by_tap_groups, plain.forward_by_taps),
+    Implementation(im2col.forward_by_patches, lambda a: a.has_patches),
+    *_anywhere(partitioned.forward_by_tap_groups, plain.forward_by_taps),
 )
 INPUT_GRAD = (
     *_by_lax(plain.input_grad_by_lax, plain.input_grad_as_forward),
@@ -107,20 +104,15 @@ INPUT_GRAD = (
     Implementation(depthwise.input_grad_by_shifts, lambda a: a.depthwise and a.gapless and a.few_taps),
     Implementation(depthwise.input_grad_by_padding, lambda a: a.depthwise and a.few_taps),
     Implementation(depthwise.input_grad_by_tap_rows, lambda a: a.depthwise and a.many_rows),
-    Implementation(columns.input_grad_by_columns, lambda a: a.has_columns or a.has_frames, spreads=Spread.MENDED),
-    Implementation(partial(volumes.input_grad_by_slices, forward_of_parts), lambda a: a.is_3d and a.dense),
-    Implementation(patches.input_grad_by_patches_of_delta, lambda a: a.dense and a.few_taps, single_device=True),
+    Implementation(column_blocks.input_grad_by_columns, lambda a: a.has_columns or a.has_frames, spreads=Spread.MENDED),
+    Implementation(partial(volumes.input_grad_by_slices, forward_of_parts), lambda a: a.volumetric and a.dense),
+    Implementation(im2col.input_grad_by_patches_of_delta, lambda a: a.dense and a.few_taps, single_device=True),
     Implementation(
-        long_rows.input_grad_in_long_rows,
+        row_packing.input_grad_in_long_rows,
         lambda a: a.planar and a.dense and not a.has_stride,
         single_device=True,
     ),
-    Implementation(
-        winograd.input_grad_by_winograd,
-        lambda a: winograd.fits(a.geometry),
-        single_device=True,
-        spreads=Spread.IN_TILES,
-    ),
+    _by_winograd(winograd.input_grad_by_winograd),
     Implementation(
         partial(phases.input_grad_by_depth_to_space, forward_of_parts),
         lambda a: a.strided_undilated and not a.depthwise,
@@ -134,22 +126,22 @@ INPUT_GRAD = (
     ),
     Implementation(partial(grouped.each_group, input_grad_of_parts), lambda a: a.few_groups),
     Implementation(grouped.input_grad_by_group, lambda a: a.grouped and a.few_taps),
-    Implementation(patches.input_grad_by_patches, lambda a: a.has_patches),
-    *_anywhere(spread.input_grad_by_tap_groups, plain.input_grad_by_taps),
+    Implementation(im2col.input_grad_by_patches, lambda a: a.has_patches),
+    *_anywhere(partitioned.input_grad_by_tap_groups, plain.input_grad_by_taps),
 )
 KERNEL_GRAD = (
     *_by_lax(plain.kernel_grad_by_lax, plain.kernel_grad_as_forward),
     Implementation(
-        partial(phases.transposed_kernel_grad, patches.kernel_grad_by_patches),
+        partial(phases.transposed_kernel_grad, im2col.kernel_grad_by_patches),
         lambda a: a.transposed and a.dense and a.few_taps,
         single_device=True,
         spreads=Spread.MENDED,
     ),
-    Implementation(columns.kernel_grad_by_columns, lambda a: a.has_columns, single_device=True),
-    Implementation(columns.kernel_grad_by_pairs, lambda a: a.has_columns, single_device=True),
+    Implementation(column_blocks.kernel_grad_by_columns, lambda a: a.has_columns, single_device=True),
+    Implementation(column_blocks.kernel_grad_by_pairs, lambda a: a.has_columns, single_device=True),
     Implementation(
         depthwise.kernel_grad_by_rows,
-        lambda a: a.in_channels == 1 and (a.depthwise or a.grouped) and a.spatial and a.few_taps,
+        lambda a: a.in_channels == 1 and (a.depthwise or a.grouped) and a.has_axes and a.few_taps,
         single_device=True,
     ),
     Implementation(
@@ -158,19 +150,14 @@ KERNEL_GRAD = (
         single_device=True,
     ),
     Implementation(depthwise.kernel_grad_by_tap_rows, lambda a: a.depthwise and a.many_rows, single_device=True),
-    Implementation(
-        winograd.kernel_grad_by_winograd,
-        lambda a: winograd.fits(a.geometry),
-        single_device=True,
-        spreads=Spread.IN_TILES,
-    ),
-    Implementation(partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts), lambda a: a.is_3d and a.dense),
+    _by_winograd(winograd.kernel_grad_by_winograd),
+    Implementation(partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts), lambda a: a.volumetric and a.dense),
     Implementation(partial(grouped.each_group, kernel_grad_of_parts), lambda a: a.few_groups),
     Implementation(grouped.kernel_grad_by_group, lambda a: a.grouped and a.few_taps, single_device=True),
-    Implementation(patches.kernel_grad_by_patches, lambda a: a.has_patches, single_device=True),
+    Implementation(im2col.kernel_grad_by_patches, lambda a: a.has_patches, single_device=True),
     # Few channels, where a matrix product a tap has little to do and the patches are not worth a loop over images.
-    Implementation(patches.kernel_grad_by_patches, lambda a: a.dense and a.few_taps and a.in_channels <= 8),
-    *_anywhere(spread.kernel_grad_by_tap_groups, plain.kernel_grad_by_taps),
+    Implementation(im2col.kernel_grad_by_patches, lambda a: a.dense and a.few_taps and a.in_channels <= 8),
+    *_anywhere(partitioned.kernel_grad_by_tap_groups, plain.kernel_grad_by_taps),
 )
 
 
@@ -188,7 +175,7 @@ def passes() -> dict[str, Pass]:
 def choose_forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The output, in the dtype asked for."""
     problem = _problem(geometry, x, kernel.shape[-2], kernel.shape[-1] // geometry.groups)
-    shape = (x.shape[0], *geometry.window.output, kernel.shape[-1])
+    shape = geometry.output_shape(x.shape[0], kernel.shape[-1])
     result = jax.ShapeDtypeStruct(shape, jnp.dtype(geometry.output_dtype or x.dtype))
     return _by_platform("forward", problem, x, kernel, result)
 

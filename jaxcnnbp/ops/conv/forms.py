@@ -146,6 +146,11 @@ def _convolved_with_delta(
     )
 
 
+def dot(a: Array, b: Array, contracted: tuple[Ints, Ints], geometry: ConvGeometry) -> Array:
+    """The products of `a` and `b`, summed over the axes that are `contracted` in each."""
+    return lax.dot_general(a, b, (contracted, ((), ())), geometry.precision, wide(a.dtype))
+
+
 # What follows is written out once a tap, in `lax`: an operator of `jnp` takes several times as long to trace.
 
 
@@ -160,8 +165,7 @@ def at_each_tap(kernel: Array) -> dict[Ints, Array]:
 def mix_channels(p: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`[... x in] * [in / g x out] -> [... x out]`, each group of outputs from its group of inputs."""
     if geometry.groups == 1:
-        numbers = (((p.ndim - 1,), (0,)), ((), ()))
-        return lax.dot_general(p, kernel, numbers, geometry.precision, wide(p.dtype))
+        return dot(p, kernel, ((p.ndim - 1,), (0,)), geometry)
     groups, depth = geometry.groups, kernel.shape[0]
     if depth == 1:
         return scale_channels(p, kernel)
@@ -176,7 +180,7 @@ def correlate_channels(p: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """`[... x in]^T * [... x out] -> [in / g x out]`, summed over batch and positions, group by group."""
     summed = tuple(range(p.ndim - 1))
     if geometry.groups == 1:
-        return lax.dot_general(p, delta, ((summed, summed), ((), ())), geometry.precision, wide(p.dtype))
+        return dot(p, delta, (summed, summed), geometry)
     groups = geometry.groups
     a = p.reshape(*p.shape[:-1], groups, -1)
     b = delta.reshape(*delta.shape[:-1], groups, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +46,14 @@ class ConvGeometry:
         """`(*window, in // groups, out)`."""
         return (*self.window.size, features_in // self.groups, features_out)
 
+    def output_shape(self, images: int, features_out: int) -> Ints:
+        """`(batch, *output, out)`."""
+        return (images, *self.window.output, features_out)
+
+
+# What computes a pass of a convolution, from the two operands of its rule.
+Form = Callable[[Array, Array, ConvGeometry], Array]
+
 
 def dimension_numbers(rank: int) -> lax.ConvDimensionNumbers:
     """Channels last: `(batch, *spatial, channels)` and `(*window, in, out)`."""
@@ -67,6 +76,11 @@ def swap_group_channels(kernel: Array, groups: int) -> Array:
 def flip(kernel: Array, rank: int) -> Array:
     """`kernel` mirrored on its `rank` window axes."""
     return lax.rev(kernel, tuple(range(rank)))
+
+
+def as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
+    """The kernel with which a correlation is the convolution."""
+    return flip(kernel, geometry.window.rank) if geometry.mirrored else kernel
 
 
 def transposed_kernel(kernel: Array, geometry: ConvGeometry) -> Array:

@@ -17,31 +17,29 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops.conv import forms as plain
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
 from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import wide
-from jaxcnnbp.taps import pad_once
-
-# As many taps as are written out one by one; `ConvProblem.few_taps`.
-WRITTEN_OUT = 128
+from jaxcnnbp.taps import MANY_TAPS, pad_once
 
 
 def forward_by_tap_groups(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """`forward_by_taps` of one group of taps after the other, in a loop: all of them would take long to compile."""
     padded, window = pad_once(x, geometry.window)
-    lead, one = _led(window), _one_group(geometry, window)
+    one = _one_group(geometry, window)
     groups = kernel.reshape(-1, *one.window.size, *kernel.shape[-2:])
 
     def add(number: Array, total: Array) -> Array:
         taps = lax.dynamic_index_in_dim(groups, number, 0, keepdims=False)
-        return total + plain.forward_by_taps(_read(padded, number, window, lead), taps, one)
+        return total + plain.forward_by_taps(_read(padded, number, window), taps, one)
 
-    shape = (x.shape[0], *window.output, kernel.shape[-1])
+    shape = geometry.output_shape(x.shape[0], kernel.shape[-1])
     empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
     return lax.fori_loop(0, groups.shape[0], add, empty)
 
@@ -53,23 +51,26 @@ def input_grad_by_tap_groups(delta: Array, kernel: Array, geometry: ConvGeometry
 
 def kernel_grad_by_tap_groups(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """`kernel_grad_by_taps` of one group of taps after the other."""
+    return kernel_grad_of_groups(plain.kernel_grad_by_taps, x, delta, geometry)
+
+
+def kernel_grad_of_groups(form: Form, x: Array, delta: Array, geometry: ConvGeometry) -> Array:
+    """`form` of one group of taps after the other."""
     padded, window = pad_once(x, geometry.window)
-    lead, one = _led(window), _one_group(geometry, window)
-    numbers = jnp.arange(math.prod(window.size[:lead]))
-    by_group = lax.map(
-        lambda number: plain.kernel_grad_by_taps(_read(padded, number, window, lead), delta, one), numbers
-    )
+    one = _one_group(geometry, window)
+    numbers = jnp.arange(math.prod(window.size[: _lead(window)]))
+    by_group = lax.map(lambda number: form(_read(padded, number, window), delta, one), numbers)
     return by_group.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
-def _led(window: Window) -> int:
+def _lead(window: Window) -> int:
     """Over how many axes the loop goes: all but the last, and that too if it is long by itself."""
-    return window.rank if window.size[-1] > WRITTEN_OUT else window.rank - 1
+    return window.rank if window.size[-1] > MANY_TAPS else window.rank - 1
 
 
 def _one_group(geometry: ConvGeometry, window: Window) -> ConvGeometry:
     """What is left to read of `_read`: one tap on the axes of the loop."""
-    lead, ones = _led(window), (1,) * window.rank
+    lead, ones = _lead(window), (1,) * window.rank
 
     def rest(of_loop: Ints, own: Ints) -> Ints:
         return (*of_loop[:lead], *own[lead:])
@@ -85,11 +86,21 @@ def _one_group(geometry: ConvGeometry, window: Window) -> ConvGeometry:
     return replace(geometry, window=left)
 
 
-def _read(padded: Array, number: Array, window: Window, lead: int) -> Array:
+def _read(padded: Array, number: Array, window: Window) -> Array:
     """What the outputs read with the taps of group `number`, on the axes of the loop."""
-    for axis in reversed(range(lead)):
-        size, stride, count = window.size[axis], window.stride[axis], window.output[axis]
-        start = number % size * window.dilation[axis]
-        span = lax.dynamic_slice_in_dim(padded, start, (count - 1) * stride + 1, axis + 1)
-        padded, number = lax.slice_in_dim(span, 0, None, stride, axis + 1), number // size
+    taps = unravel(number, window.size[: _lead(window)])
+    for axis, tap in enumerate(taps, start=1):
+        stride, count = window.stride[axis - 1], window.output[axis - 1]
+        span = lax.dynamic_slice_in_dim(padded, tap * window.dilation[axis - 1], (count - 1) * stride + 1, axis)
+        padded = lax.slice_in_dim(span, 0, None, stride, axis)
     return padded
+
+
+def unravel(number: Array | int, shape: Ints) -> list[Array]:
+    """The multi-index of a flat one; both are nonnegative, so plain division serves."""
+    index, number = [], jnp.asarray(number)  # under `jax.disable_jit` a loop counts in Python
+    for n in reversed(shape):
+        count = np.asarray(n, number.dtype)
+        index.append(lax.rem(number, count))
+        number = lax.div(number, count)
+    return index[::-1]

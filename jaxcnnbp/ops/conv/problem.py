@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from jax import Array
 from jax.export import is_symbolic_dim
 
-from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
+from jaxcnnbp.taps import MANY_TAPS
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class ConvProblem:
         return self.positions * self.taps * self.in_channels * self.out_channels * self.geometry.groups
 
     @property
-    def spatial(self) -> bool:
+    def has_axes(self) -> bool:
+        """Spatial axes at all."""
         return self.geometry.window.rank > 0
 
     @property
@@ -57,7 +58,7 @@ class ConvProblem:
         return self.geometry.window.rank == 2
 
     @property
-    def is_3d(self) -> bool:
+    def volumetric(self) -> bool:
         """Three spatial axes or more."""
         return self.geometry.window.rank > 2
 
@@ -68,12 +69,12 @@ class ConvProblem:
     @property
     def few_taps(self) -> bool:
         """Whether an implementation that writes its taps out one by one stays quick to compile."""
-        return self.taps <= 128
+        return self.taps <= MANY_TAPS
 
     @property
     def many_rows(self) -> bool:
-        """More taps than are written out, in rows that are."""
-        return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= 128
+        """Several axes, of which the last has few enough taps to be written out: a loop over rows of taps serves."""
+        return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= MANY_TAPS
 
     @property
     def has_patches(self) -> bool:
@@ -156,7 +157,7 @@ class ConvProblem:
     @property
     def has_columns(self) -> bool:
         """Whether `column_blocks` means the rule: its blocks are of neighbouring columns."""
-        return self.dense and self.few_taps and self.spatial and not self.dilated
+        return self.dense and self.few_taps and self.has_axes and not self.dilated
 
     @property
     def has_frames(self) -> bool:
@@ -165,7 +166,6 @@ class ConvProblem:
         return self.dense and window.rank == 1 and self.strided_undilated and window.size[0] <= 16 * window.stride[0]
 
 
-Form = Callable[[Array, Array, ConvGeometry], Array]
 Condition = Callable[[ConvProblem], bool]
 
 

@@ -25,7 +25,7 @@ from jax import Array
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.conv.connections import each_from_its_maps
 from jaxcnnbp.ops.conv.dispatch import choose_forward, choose_input_grad, choose_kernel_grad
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, flip
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, as_correlation
 from jaxcnnbp.ops.numerics import cast, common
 from jaxcnnbp.recording import recording
 from jaxcnnbp.wanted import Gradient
@@ -48,10 +48,10 @@ def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 @jax.named_scope("conv.forward")
 def forward(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """y[u] = sum_t p[u, t] k[t]."""
+    shape = geometry.output_shape(x.shape[0], kernel.shape[-1])
     if x.size == 0 or kernel.size == 0 or 0 in geometry.window.output:
-        return jnp.zeros((x.shape[0], *geometry.window.output, kernel.shape[-1]), geometry.output_dtype or x.dtype)
-    outputs = x.shape[0] * math.prod(geometry.window.output) * kernel.shape[-1]
-    return each_from_its_maps(choose_forward, x, _as_correlation(kernel, geometry), geometry, -1, outputs)
+        return jnp.zeros(shape, geometry.output_dtype or x.dtype)
+    return each_from_its_maps(choose_forward, x, as_correlation(kernel, geometry), geometry, -1, math.prod(shape))
 
 
 @jax.named_scope("conv.input_grad")
@@ -59,7 +59,7 @@ def input_grad(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx = scatter(delta[u] k[t])."""
     if delta.size == 0 or kernel.size == 0 or 0 in geometry.window.spatial:
         return jnp.zeros((delta.shape[0], *geometry.window.spatial, kernel.shape[-2] * geometry.groups), kernel.dtype)
-    delta, k = _promote(delta, _as_correlation(kernel, geometry))
+    delta, k = _promote(delta, as_correlation(kernel, geometry))
     cells = delta.shape[0] * math.prod(geometry.window.spatial) * kernel.shape[-2]
     return cast(each_from_its_maps(choose_input_grad, delta, k, geometry, -2, cells), kernel.dtype)
 
@@ -71,7 +71,7 @@ def kernel_grad(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     if delta.size == 0 or x.size == 0:
         return jnp.zeros(geometry.kernel_shape(x.shape[-1], delta.shape[-1]), dtype)
     x, delta = _promote(x, delta)
-    return cast(_as_correlation(choose_kernel_grad(x, delta, geometry), geometry), dtype)
+    return cast(as_correlation(choose_kernel_grad(x, delta, geometry), geometry), dtype)
 
 
 def conv_fwd(x: Array, kernel: Array, geometry: ConvGeometry) -> tuple[Array, ConvResiduals]:
@@ -82,10 +82,6 @@ def conv_fwd(x: Array, kernel: Array, geometry: ConvGeometry) -> tuple[Array, Co
 def conv_bwd(geometry: ConvGeometry, kept: ConvResiduals, delta: Array) -> tuple[Gradient, Gradient]:
     """:: (residuals, CT y) -> (CT x, CT kernel); the one that nobody asked for is not even traced."""
     return partial(input_grad, delta, kept.kernel, geometry), partial(kernel_grad, kept.x, delta, geometry)
-
-
-def _as_correlation(kernel: Array, geometry: ConvGeometry) -> Array:
-    return flip(kernel, geometry.window.rank) if geometry.mirrored else kernel
 
 
 def _promote(a: Array, b: Array) -> tuple[Array, Array]:

@@ -16,8 +16,9 @@ from jax.export import is_symbolic_dim
 
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.ops.conv.cuda import Faster
+from jaxcnnbp.ops.conv.geometry import Form
 from jaxcnnbp.ops.conv.measured import expected_best
-from jaxcnnbp.ops.conv.problem import ConvProblem, Form, Implementation, Spread
+from jaxcnnbp.ops.conv.problem import ConvProblem, Implementation, Spread
 from jaxcnnbp.ops.conv.tuning import Tuning
 
 DEFAULT = "the default where nothing was measured to be faster"

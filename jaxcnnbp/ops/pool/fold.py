@@ -23,8 +23,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written, unify_varying_axes
-from jaxcnnbp.ops import tap_loop
 from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.pool import tap_loop
 
 Leaves = tuple[Array, ...]
 Carry = tuple[Leaves, Leaves, Leaves]  # what goes back from tap to tap: d a_t, d consts, d p

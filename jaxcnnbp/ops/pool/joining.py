@@ -19,8 +19,10 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import unpadded
 from jaxcnnbp.hand_written import unify_varying_axes
+
+# Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
+LONG = 64
 
 
 class Operation(NamedTuple):
@@ -32,9 +34,8 @@ class Operation(NamedTuple):
 
 def join_windows(parts: Any, window: Window, operation: Operation) -> Any:
     """What `operation` makes of all taps of every window over `parts`, which are padded to its reach."""
-    local = unpadded(window)
     for axis in reversed(range(window.rank)):
-        row = local.size[axis], local.stride[axis], local.dilation[axis], local.output[axis]
+        row = window.size[axis], window.stride[axis], window.dilation[axis], window.output[axis]
         parts = _along(parts, axis + 1, *row, operation)
     return parts
 

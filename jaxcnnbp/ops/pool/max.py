@@ -23,15 +23,14 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import axis_in_front, hand_written, one_dispatch
-from jaxcnnbp.ops import tap_loop
 from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.ops.pool.cells import add_to_cells
+from jaxcnnbp.ops.pool import tap_loop
+from jaxcnnbp.ops.pool.cells import add_to_cells, read_cells
 from jaxcnnbp.ops.pool.max_blocks import blocks_reached, send_to_blocks
 from jaxcnnbp.ops.pool.window_max import along, extremes, extremes_and_taps, identity, is_short, steps
-from jaxcnnbp.ops.tap_loop import MANY_TAPS
-from jaxcnnbp.taps import Reader, cells, gather, scatter
+from jaxcnnbp.taps import MANY_TAPS, Reader, cells, gather, scatter
 
 BITS = 32
 # Where windows reach into no more blocks of a stride each than this, every tap is written out in one loop. With more, a
@@ -144,7 +143,7 @@ def _left_over(taps: Array, window: Window, weight: int) -> Array:
 
     def to_winner(tap: Ints, read: Reader) -> Array:
         number = read(taps)
-        below = lax.sub(number, lax.full_like(number, _number(tap, window, weight)))
+        below = lax.sub(number, lax.full_like(number, window.tap_number(tap) * weight))
         return _where_won(_won_by(tap, number, window, weight), below)
 
     return scatter(to_winner, window, lax.max)
@@ -152,7 +151,7 @@ def _left_over(taps: Array, window: Window, weight: int) -> Array:
 
 def _won_by(tap: Ints, taps: Array, window: Window, weight: int) -> Array:
     """Whether `taps` are those of `tap`, which counts in units of `weight`."""
-    first = _number(tap, window, weight)
+    first = window.tap_number(tap) * weight
     if weight == 1:
         return lax.eq(taps, lax.full_like(taps, first))
     last = lax.full_like(taps, first + weight - 1)
@@ -161,10 +160,6 @@ def _won_by(tap: Ints, taps: Array, window: Window, weight: int) -> Array:
 
 def _where_won(won: Array, value: Array) -> Array:
     return lax.select(won, value, lax.full_like(value, 0))
-
-
-def _number(tap: Ints, window: Window, weight: int) -> int:
-    return int(np.ravel_multi_index(tap, window.size)) * weight
 
 
 def _send_by_index(delta: Array, taps: Array, window: Window) -> Array:
@@ -181,7 +176,7 @@ def send_to_ties(delta: Array, words: tuple[Array, ...], window: Window, split: 
         delta = _shared(delta, holders)
 
     def to_holders(tap: Ints, read: Reader) -> Array:
-        word, bit = divmod(int(np.ravel_multi_index(tap, window.size)), BITS)
+        word, bit = divmod(window.tap_number(tap), BITS)
         holds = (read(words[word]) >> np.uint32(bit)) & np.uint32(1)
         return jnp.where(holds == 1, cast(read(delta), sum_type), jnp.zeros((), sum_type))
 
@@ -196,7 +191,7 @@ def send_to_equals(delta: Array, x: Array, best: Array, window: Window, split: b
 
     def holds(tap: Array) -> Array:
         p = tap_loop.read(cells_there, tap, window)
-        return ((p == best) | ((p != p) & (best != best))) & tap_loop.read(inside, tap, window)
+        return _are_equal(p, best) & tap_loop.read(inside, tap, window)
 
     def send(sent: Array, tap: Array) -> tuple[Array, None]:
         return tap_loop.add(sent, jnp.where(holds(tap), delta, jnp.zeros((), sum_type)), tap, window), None
@@ -219,7 +214,7 @@ def tied_taps(x: Array, best: Array, window: Window, kind: str) -> tuple[Array, 
     """One bit a tap, set where the tap lies on the input and holds the extreme of its window."""
     words = [jnp.zeros(best.shape, jnp.uint32) for _ in range(-(-window.taps // BITS))]
     for index, (tap, p) in enumerate(gather(x, window, identity(x.dtype, kind))):
-        holds = (p == best) | ((p != p) & (best != best))
+        holds = _are_equal(p, best)
         inside = _inside(window, tap)
         holds = holds if inside is None else holds & inside
         word, bit = divmod(index, BITS)
@@ -227,12 +222,14 @@ def tied_taps(x: Array, best: Array, window: Window, kind: str) -> tuple[Array, 
     return tuple(words)
 
 
+def _are_equal(p: Array, best: Array) -> Array:
+    """Where a cell is the extreme; a NaN is any other."""
+    return (p == best) | ((p != p) & (best != best))
+
+
 def read_winners(x: Array, taps: Array, window: Window) -> Array:
     """x[t*[u]], the transpose of `send_to_winners`; 0 where a window lies wholly on padding."""
-    cell = flat_argmax(taps, window).reshape(x.shape[0], prod(window.output), x.shape[-1])
-    columns = x.reshape(x.shape[0], prod(window.spatial), x.shape[-1])
-    found = jnp.take_along_axis(columns, jnp.maximum(cell, 0), 1).reshape(taps.shape)
-    return where_cells(window, found, 0)
+    return read_cells(x, flat_argmax(taps, window))
 
 
 def where_cells(window: Window, y: Array, otherwise: float) -> Array:

@@ -9,7 +9,6 @@ both directions go axis by axis: kh + kw additions an element rather than kh * k
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -18,14 +17,11 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import dual, keep_axes
+from jaxcnnbp.geometry.window import dual
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.ops.pool.joining import Operation, join_windows
+from jaxcnnbp.ops.pool.joining import LONG, Operation, join_windows
 from jaxcnnbp.taps import cells, gather, lay_blocks, pad_to_reach, scatter
-
-# Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
-LONG = 64
 
 
 @hand_written
@@ -66,24 +62,34 @@ mean_pool.defvjp(mean_pool_fwd, mean_pool_bwd)
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def sum_pool(x: Array, window: Window) -> Array:
     """y[u] = sum_t p[u, t]."""
-    return cast(sum_windows(cast(x, wide(x.dtype)), window), x.dtype)
+    return sum_forward(x, window)
 
 
 @hand_written
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def copy_to_windows(y: Array, window: Window) -> Array:
     """The transpose of `sum_pool`: every cell of window u gets y[u], and overlapping windows add up."""
+    return copy_forward(y, window)
+
+
+def sum_forward(x: Array, window: Window) -> Array:
+    """`sum_windows`, held wide and cast once."""
+    return cast(sum_windows(cast(x, wide(x.dtype)), window), x.dtype)
+
+
+def copy_forward(y: Array, window: Window) -> Array:
+    """`spread_windows`, likewise."""
     return cast(spread_windows(cast(y, wide(y.dtype)), window), y.dtype)
 
 
 # Each is the other's transpose, and neither keeps anything.
 sum_pool.defvjp(
-    lambda x, window: (cast(sum_windows(cast(x, wide(x.dtype)), window), x.dtype), None),
-    lambda window, _, delta: (cast(spread_windows(cast(delta, wide(delta.dtype)), window), delta.dtype),),
+    lambda x, window: (sum_forward(x, window), None),
+    lambda window, _, delta: (copy_forward(delta, window),),
 )
 copy_to_windows.defvjp(
-    lambda y, window: (cast(spread_windows(cast(y, wide(y.dtype)), window), y.dtype), None),
-    lambda window, _, delta: (cast(sum_windows(cast(delta, wide(delta.dtype)), window), delta.dtype),),
+    lambda y, window: (copy_forward(y, window), None),
+    lambda window, _, delta: (sum_forward(delta, window),),
 )
 
 
@@ -94,7 +100,7 @@ def sum_windows(x: Array, window: Window) -> Array:
     if window.size == window.spatial and window.output == (1,) * window.rank and _one_window_a_cell(window):
         return x.sum(tuple(range(1, x.ndim - 1)), keepdims=True)
     for axis in range(window.rank):
-        local = replace(keep_axes(window, (axis,)), spatial=tuple(x.shape[1:-1]))
+        local = window.along(axis, x.shape[1:-1])
         long = window.size[axis] > LONG
         x = _sum_by_joining(x, local) if long else sum((p for _, p in gather(x, local)), start=jnp.zeros((), x.dtype))
     return x
@@ -111,7 +117,7 @@ def spread_windows(y: Array, window: Window) -> Array:
         return _copy_blocks(y, window)
     for axis in reversed(range(window.rank)):
         spatial = tuple(window.spatial[a] if a == axis else n for a, n in enumerate(y.shape[1:-1]))
-        local = replace(keep_axes(window, (axis,)), spatial=spatial)
+        local = window.along(axis, spatial)
         long = window.size[axis] > LONG
         y = _sum_by_joining(y, dual(local)) if long else scatter(lambda _, read, y=y: read(y), local)
     return y

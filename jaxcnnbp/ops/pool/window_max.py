@@ -13,7 +13,6 @@ Nor is there a padded copy of the input.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial, reduce
 from math import prod
 from typing import Any
@@ -25,19 +24,16 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import keep_axes, unpadded
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu
 from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.ops.numerics import cast, cast_exact, wide
-from jaxcnnbp.ops.pool.joining import Operation, join_windows
-from jaxcnnbp.taps import at_outputs, lay, pad_to_reach, reached, take_reached
+from jaxcnnbp.ops.pool.joining import LONG, Operation, join_windows
+from jaxcnnbp.taps import at_outputs, lay, pad_once, pad_to_reach, reached, take_reached
 
-# With more taps than this each axis is folded for itself, and so it is where every tap of a window is one of the next:
-# then the fold of one axis serves many windows.
+# With more taps than this windows are folded axis after axis, and so they are where the next window reads all taps of
+# this one but the first: then what is folded along one axis serves many windows.
 FEW_TAPS = 12
-# Taps along one axis beyond which they are not written out one by one: compiling them would take too long.
-LONG = 64
 # A place that comes after all others.
 NOWHERE = np.int32(np.iinfo(np.int32).max)
 
@@ -87,7 +83,7 @@ def _all_axes_at_once(x: Array, window: Window, kind: str) -> tuple[Array, Array
         p = lay(cast(take_reached(x, window, tap, spans), dtype), window, spans, outside)
         inside = lay(jnp.ones((1, *(v - u for u, v in spans), 1), bool), window, spans, False)
         wins = inside & (beats(p, best) | (p != p) | (who < 0))
-        best, who = jnp.where(wins, p, best), jnp.where(wins, np.int32(np.ravel_multi_index(tap, window.size)), who)
+        best, who = jnp.where(wins, p, best), jnp.where(wins, np.int32(window.tap_number(tap)), who)
     return cast_exact(best, x.dtype), cast(jnp.maximum(who, 0), tap_dtype(window.taps))
 
 
@@ -108,7 +104,7 @@ def steps(window: Window) -> list[Window]:
         return [window]
     parts, spatial = [], window.spatial
     for axis in reversed(range(window.rank)):
-        part = replace(keep_axes(window, (axis,)), spatial=spatial)
+        part = window.along(axis, spatial)
         if (part.taps, part.output) != (1, spatial) or any(part.padding[axis]):
             parts.append(part)
         spatial = (*spatial[:axis], window.output[axis], *spatial[axis + 1 :])
@@ -171,7 +167,7 @@ def _extremes_by_lax(x: Array, window: Window, kind: str) -> Array:
     # XLA forgets gaps where a large input has windows of one cell, and stops the process where one is only cropped
     # (openxla/xla issues 48714 and 48719): what windows do not read as it is gets laid out first.
     if any(step > 1 for step in window.input_dilation) or any(low < 0 or high < 0 for low, high in window.reach):
-        x, window = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+        x, window = pad_once(x, window, identity(x.dtype, kind))
     else:  # nor must a crop of the input's own become one with the padding of the windows (48715)
         x = lax.optimization_barrier(x)
     size, stride, dilation = ((1, *v, 1) for v in (window.size, window.stride, window.dilation))
@@ -184,7 +180,7 @@ def by_joining(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
 
     A place on the padding comes after all others.
     """
-    padded, local = pad_to_reach(x, window, identity(x.dtype, kind)), unpadded(window)
+    padded, local = pad_once(x, window, identity(x.dtype, kind))
     places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), NOWHERE)
     pairs = padded, jnp.asarray(places)[None, ..., None]
     best, place = join_windows(pairs, window, with_places(kind))

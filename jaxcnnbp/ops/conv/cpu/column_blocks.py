@@ -26,10 +26,9 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
-from jaxcnnbp.ops.conv.cpu.im2col import by_blocks, images_a_block
-from jaxcnnbp.ops.conv.forms import kernel_grad_as_forward
+from jaxcnnbp.ops.conv.cpu.im2col import by_blocks
+from jaxcnnbp.ops.conv.forms import dot, kernel_grad_as_forward
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import pad_axes
 
 
@@ -39,11 +38,10 @@ def forward_by_columns(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
     widened = blocks.widened(kernel)
 
     def of_images(x: Array) -> Array:
-        y = _dot(blocks.patches(x), widened, ((1,), (0,)), geometry)
-        return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+        return dot(blocks.patches(x), widened, ((1,), (0,)), geometry)
 
-    y = by_blocks(of_images, images_a_block(x, blocks.bytes_an_image(x)), x)
-    return y.reshape(-1, *y.shape[2:])
+    y = by_blocks(of_images, blocks.bytes_an_image(x), x)
+    return y.reshape(geometry.output_shape(x.shape[0], kernel.shape[-1]))
 
 
 def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -53,7 +51,7 @@ def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -
     def sent_back(delta: Array, kernel: Array) -> Array:
         blocks = Blocks(geometry.window, channels)
         deltas = delta.reshape(-1, blocks.columns * channels)
-        return blocks.scattered(_dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
+        return blocks.scattered(dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
 
     # The gradient of a pool that reads the sums would add them up again in each of its phases.
     return fusion_barrier(sent_back, delta, kernel, guard=kernel)
@@ -65,9 +63,9 @@ def kernel_grad_by_columns(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
 
     def of_images(x: Array, delta: Array) -> Array:
         deltas = delta.reshape(-1, blocks.columns * delta.shape[-1])
-        return _dot(blocks.patches(x), deltas, ((0,), (0,)), geometry)
+        return dot(blocks.patches(x), deltas, ((0,), (0,)), geometry)
 
-    sums = by_blocks(of_images, images_a_block(x, blocks.bytes_an_image(x)), x, delta)
+    sums = by_blocks(of_images, blocks.bytes_an_image(x), x, delta)
     return blocks.narrowed(sums.sum(0), x.shape[-1])
 
 
@@ -171,7 +169,3 @@ class Blocks:
             for r in range(self.columns)
         )
         return sum(shifted, start=jnp.zeros((), grad.dtype))
-
-
-def _dot(a: Array, b: Array, contracted: tuple[tuple[int, ...], tuple[int, ...]], geometry: ConvGeometry) -> Array:
-    return lax.dot_general(a, b, (contracted, ((), ())), geometry.precision, wide(a.dtype))

@@ -12,7 +12,6 @@ Each form has the signature and the meaning of the plain form in `ops.conv.forms
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +22,15 @@ from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
 from jaxcnnbp.ops.conv.forms import at_each_tap, forward_by_taps, scale_channels
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
+from jaxcnnbp.ops.conv.partitioned import (
+    forward_by_tap_groups,
+    input_grad_by_tap_groups,
+    kernel_grad_of_groups,
+    unravel,
+)
 from jaxcnnbp.ops.devices import zeros_varying_like
 from jaxcnnbp.ops.numerics import cast, wide
-from jaxcnnbp.taps import lay, pad_axes, pad_once, reached, take_reached
+from jaxcnnbp.taps import at_outputs, lay, pad_axes, pad_once, reached, take_reached
 
 
 def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -80,57 +85,18 @@ def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -
 
 
 def forward_by_tap_rows(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """One row of taps after the other, in a loop: hundreds of taps would take long to compile."""
-    padded, window = pad_once(x, geometry.window)
-    one_row = _one_row(geometry, window)
-    rows = kernel.reshape(-1, *(1,) * (window.rank - 1), *kernel.shape[-3:])
-
-    def add_row(number: Array, total: Array) -> Array:
-        images = _rows_read(padded, number, window)
-        return total + forward_by_taps(images, lax.dynamic_index_in_dim(rows, number, 0, keepdims=False), one_row)
-
-    shape = (x.shape[0], *window.output, kernel.shape[-1])
-    empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
-    return lax.fori_loop(0, rows.shape[0], add_row, empty)
+    """One row of taps after the other, in a loop: of few taps, a row is a group of `ops.conv.partitioned`."""
+    return forward_by_tap_groups(x, kernel, geometry)
 
 
 def input_grad_by_tap_rows(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
-    return forward_by_tap_rows(delta, transposed_kernel(kernel, geometry), dual(geometry))
+    return input_grad_by_tap_groups(delta, kernel, geometry)
 
 
 def kernel_grad_by_tap_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """`kernel_grad_by_rows` of one row of taps after the other."""
-    padded, window = pad_once(x, geometry.window)
-    one_row = _one_row(geometry, window)
-    numbers = jnp.arange(math.prod(window.size[:-1]))
-    by_row = lax.map(lambda n: kernel_grad_by_rows(_rows_read(padded, n, window), delta, one_row), numbers)
-    return by_row.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
-
-
-def _one_row(geometry: ConvGeometry, window: Window) -> ConvGeometry:
-    """What is left to read of `_rows_read`: one tap on every axis but the last."""
-    ones = (1,) * (window.rank - 1)
-    spatial = (*window.output[:-1], window.spatial[-1])
-    flat = Window(
-        spatial,
-        (*ones, window.size[-1]),
-        (*ones, window.stride[-1]),
-        ((0, 0),) * window.rank,
-        (*ones, window.dilation[-1]),
-        (1,) * window.rank,
-    )
-    return replace(geometry, window=flat)
-
-
-def _rows_read(padded: Array, number: Array, window: Window) -> Array:
-    """What the outputs read with row `number` of taps, `(batch, *output[:-1], last, channels)`."""
-    taps = _unravel(number, window.size[:-1])
-    for axis, tap in enumerate(taps, start=1):
-        stride, count = window.stride[axis - 1], window.output[axis - 1]
-        span = lax.dynamic_slice_in_dim(padded, tap * window.dilation[axis - 1], (count - 1) * stride + 1, axis)
-        padded = lax.slice_in_dim(span, 0, None, stride, axis)
-    return padded
+    return kernel_grad_of_groups(kernel_grad_by_rows, x, delta, geometry)
 
 
 def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
@@ -151,7 +117,7 @@ def kernel_grad_by_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array
     ends = len(images.shape) - len(lead)
 
     def add_row(number: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        place = _unravel(number, lead)
+        place = unravel(number, lead)
         corner = [place[0], *(i * s for i, s in zip(place[1:], window.stride, strict=False))]
         here = _block(images, corner, (1, *rows), ends)[0]
         row = _block(deltas, place, (1,) * len(lead), ends).reshape(sums[0].shape)
@@ -169,8 +135,8 @@ def kernel_grad_by_products(x: Array, delta: Array, geometry: ConvGeometry) -> A
     wide_delta, summed = cast(delta, sum_type), tuple(range(x.ndim - 1))
     sums = dict.fromkeys(window.tap_indices(), jnp.zeros(x.shape[-1:], sum_type))
     for tap, spans in reached(window):
-        own = wide_delta[(slice(None), *(slice(*span) for span in spans))]
-        sums[tap] = jnp.sum(cast(take_reached(x, window, tap, spans), sum_type) * own, summed)
+        p = cast(take_reached(x, window, tap, spans), sum_type)
+        sums[tap] = jnp.sum(p * at_outputs(wide_delta, spans), summed)
     return jnp.stack(list(sums.values())).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
@@ -187,16 +153,6 @@ def _line(rows: Array, tap: Ints, window: Window) -> Array:
         channels = line.shape[0] // window.spatial[-1]
         return line[start * channels : (start + count) * channels]
     return lax.slice(line, (start, 0), (start + (count - 1) * stride + 1, line.shape[-1]), (stride, 1))
-
-
-def _unravel(number: Array | int, shape: Ints) -> list[Array]:
-    """The multi-index of a flat one; both are nonnegative, so plain division serves."""
-    index, number = [], jnp.asarray(number)  # under `jax.disable_jit` a loop counts in Python
-    for n in reversed(shape):
-        count = np.asarray(n, number.dtype)
-        index.append(lax.rem(number, count))
-        number = lax.div(number, count)
-    return index[::-1]
 
 
 def _block(a: Array, corner: list[Array], size: Ints, ends: int) -> Array:

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
-import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Ints, Window, keep_axes
+from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._xla_cpu import compute_once, fusion_barrier
+from jaxcnnbp.ops.conv.forms import dot
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.devices import may_be_partitioned
-from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import Reader, gather, lay_blocks, pad_once, scatter, take_blocks
 
 # Bytes of patches that one block of images makes: they stay in the cache, and small enough blocks take memory that the
@@ -37,10 +35,10 @@ def forward_by_patches(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
     flat = kernel.reshape(-1, kernel.shape[-1])
 
     def of_images(x: Array) -> Array:
-        return _dot(patches(x, geometry), flat, ((1,), (0,)), geometry)
+        return dot(patches(x, geometry), flat, ((1,), (0,)), geometry)
 
-    y = by_blocks(of_images, images_a_block(x, patch_bytes(x, geometry)), x)
-    return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+    y = by_blocks(of_images, patch_bytes(x, geometry), x)
+    return y.reshape(geometry.output_shape(x.shape[0], kernel.shape[-1]))
 
 
 def input_grad_by_patches_of_delta(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -61,28 +59,28 @@ def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -
 def input_grad_sent_back(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The same, fused into whoever reads it."""
     flat = delta.reshape(-1, delta.shape[-1])
-    sent = _dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
-    size, channels = geometry.window.size, kernel.shape[-2]
-    if geometry.window.tiles:
-        return lay_blocks(sent.reshape(*delta.shape[:-1], *size, channels), geometry.window)
-    if geometry.window.taps > 25:  # as many additions in a fraction of the operations
-        return _scattered_by_axis(sent.reshape(*delta.shape[:-1], *size, channels), geometry.window)
-    by_tap = sent.reshape(*delta.shape[:-1], geometry.window.taps, channels)
+    sent = dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
+    window, channels = geometry.window, kernel.shape[-2]
+    if window.tiles or window.taps > 25:
+        blocks = sent.reshape(*delta.shape[:-1], *window.size, channels)
+        # Axis by axis there are as many additions, in a fraction of the operations.
+        return lay_blocks(blocks, window) if window.tiles else _scattered_by_axis(blocks, window)
+    by_tap = sent.reshape(*delta.shape[:-1], window.taps, channels)
 
     def sent_back(tap: Ints, read: Reader) -> Array:
-        return read(lax.index_in_dim(by_tap, int(np.ravel_multi_index(tap, size)), by_tap.ndim - 2, keepdims=False))
+        return read(lax.index_in_dim(by_tap, window.tap_number(tap), by_tap.ndim - 2, keepdims=False))
 
-    return scatter(sent_back, geometry.window)
+    return scatter(sent_back, window)
 
 
 def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
     """dK = P^T delta, summed over blocks of images."""
 
     def of_images(x: Array, delta: Array) -> Array:
-        return _dot(patches(x, geometry), delta.reshape(-1, delta.shape[-1]), ((0,), (0,)), geometry)
+        return dot(patches(x, geometry), delta.reshape(-1, delta.shape[-1]), ((0,), (0,)), geometry)
 
     def summed(x: Array, delta: Array) -> Array:
-        return sum_over_images(of_images, x, delta, images_a_block(x, patch_bytes(x, geometry)))
+        return sum_over_images(of_images, patch_bytes(x, geometry), x, delta)
 
     # The activation that x comes from would be computed again for every tap.
     return compute_once(summed, x, delta).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
@@ -128,7 +126,7 @@ def _scattered_by_axis(by_tap: Array, window: Window) -> Array:
             return read(each[tap[axis]])
 
         spatial = (*window.output[:axis], *window.spatial[axis:])
-        sums = scatter(sent_back, replace(keep_axes(window, (axis,)), spatial=spatial))
+        sums = scatter(sent_back, window.along(axis, spatial))
         by_tap = sums.reshape(shape[0], *spatial, *window.size[:axis], channels)
     return by_tap
 
@@ -138,12 +136,13 @@ def patch_bytes(x: Array, geometry: ConvGeometry) -> int:
     return math.prod(geometry.window.output) * geometry.window.taps * x.shape[-1] * x.dtype.itemsize
 
 
-def sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta: Array, size: int) -> Array:
-    """The sum of `of_images` over blocks of `size` images, the first of them smaller if they do not divide.
+def sum_over_images(of_images: Callable[[Array, Array], Array], bytes_an_image: int, x: Array, delta: Array) -> Array:
+    """The sum of `of_images` over blocks of images, the first of them smaller if they do not divide.
 
     The sum starts with the first block and not with zeros, so that inside `shard_map` it varies over the devices that
     the images vary over.
     """
+    size = _images_a_block(x, bytes_an_image)
     first = x.shape[0] % size or size
     total = of_images(x[:first], delta[:first])
     count = (x.shape[0] - first) // size
@@ -153,15 +152,16 @@ def sum_over_images(of_images: Callable[[Array, Array], Array], x: Array, delta:
     return lax.scan(lambda sum_, block: (sum_ + of_images(*block), None), total, tuple(blocks))[0]
 
 
-def by_blocks(of_images: Callable[..., Array], size: int, *arrays: Array) -> Array:
-    """`of_images(*arrays)` of one block of at most `size` images after the other, `(blocks, ...)`; all are as large."""
-    size = largest_divisor(arrays[0].shape[0], size)
-    if size == arrays[0].shape[0]:
+def by_blocks(of_images: Callable[..., Array], bytes_an_image: int, *arrays: Array) -> Array:
+    """`of_images(*arrays)` of one block of images after the other, `(blocks, ...)`; all are as large."""
+    images = arrays[0].shape[0]
+    size = largest_divisor(images, _images_a_block(arrays[0], bytes_an_image))
+    if size == images:
         return of_images(*arrays)[None]
     return lax.map(lambda block: of_images(*block), tuple(a.reshape(-1, size, *a.shape[1:]) for a in arrays))
 
 
-def images_a_block(x: Array, bytes_an_image: int) -> int:
+def _images_a_block(x: Array, bytes_an_image: int) -> int:
     """How many images make patches of `BLOCK_BYTES`; all of those on several devices, which a loop would gather."""
     if may_be_partitioned(x):
         return x.shape[0]
@@ -171,7 +171,3 @@ def images_a_block(x: Array, bytes_an_image: int) -> int:
 def largest_divisor(n: int, limit: int) -> int:
     """The largest divisor of `n` up to `limit`."""
     return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
-
-
-def _dot(a: Array, b: Array, contracted: tuple[Ints, Ints], geometry: ConvGeometry) -> Array:
-    return lax.dot_general(a, b, (contracted, ((), ())), geometry.precision, wide(a.dtype))

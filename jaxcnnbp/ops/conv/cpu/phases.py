@@ -6,17 +6,14 @@ Each has the signature and the meaning of the plain form in `ops.conv.forms`, an
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, flip, swap_group_channels, transposed_kernel
-from jaxcnnbp.taps import crop_to_input, interleave, phase_counts
-
-Form = Callable[[Array, Array, ConvGeometry], Array]
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, flip, swap_group_channels, transposed_kernel
+from jaxcnnbp.taps import crop_to_input, interleave, lay_blocks, phase_counts
 
 
 def input_grad_by_phases(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -51,7 +48,8 @@ def input_grad_by_depth_to_space(forward_form: Form, delta: Array, kernel: Array
     order = (*range(0, channel, 2), channel + 2, channel + 1, *range(1, channel, 2), channel)
     taps = split.transpose(order).reshape(*counts, kernel.shape[-1] // groups, -1)
     phases = _full_convolution(forward_form, delta, taps, geometry)
-    return crop_to_input(_spread_channels(phases, window.stride, groups), window)
+    by_group = phases.reshape(*phases.shape[:-1], groups, *window.stride, kernel.shape[-2])
+    return lay_blocks(jnp.moveaxis(by_group, rank + 1, -2), window)
 
 
 def transposed_forward(input_grad_form: Form, x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -74,12 +72,3 @@ def _full_convolution(forward_form: Form, delta: Array, taps: Array, geometry: C
     ones = (1,) * window.rank
     plain = Window(window.output, tuple(size), ones, tuple(pairs), ones, ones)
     return forward_form(delta, flip(taps, window.rank), replace(geometry, window=plain, output_dtype=None))
-
-
-def _spread_channels(phases: Array, stride: Ints, groups: int) -> Array:
-    """`(batch, *m, (groups, *stride, features))` -> `(batch, *(m * stride), (groups, features))`."""
-    batch, *counts, _ = phases.shape
-    rank = len(stride)
-    split = phases.reshape(batch, *counts, groups, *stride, -1)
-    order = (0, *itertools.chain(*((1 + a, 2 + rank + a) for a in range(rank))), 1 + rank, 2 + 2 * rank)
-    return split.transpose(order).reshape(batch, *(m * s for m, s in zip(counts, stride, strict=True)), -1)

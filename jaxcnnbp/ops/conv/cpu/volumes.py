@@ -13,17 +13,14 @@ forwards make them block by block of volumes. Each form has the signature and th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.geometry.window import Window
-from jaxcnnbp.ops.conv.cpu.im2col import by_blocks, images_a_block, patch_bytes, patches
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
-
-Form = Callable[[Array, Array, ConvGeometry], Array]
+from jaxcnnbp.ops.conv.cpu.im2col import by_blocks, patch_bytes, patches
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
 
 
 def forward_by_slices(of_images: Form, x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -33,8 +30,8 @@ def forward_by_slices(of_images: Form, x: Array, kernel: Array, geometry: ConvGe
     def of_volumes(x: Array) -> Array:
         return of_images(_taps_as_channels(x, geometry), folded, _without_first(geometry))
 
-    y = by_blocks(of_volumes, images_a_block(x, patch_bytes(x, _first_only(geometry))), x)
-    return y.reshape(x.shape[0], *geometry.window.output, kernel.shape[-1])
+    y = by_blocks(of_volumes, patch_bytes(x, _first_only(geometry)), x)
+    return y.reshape(geometry.output_shape(x.shape[0], kernel.shape[-1]))
 
 
 def input_grad_by_slices(of_images: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
@@ -67,7 +64,7 @@ def _first_only(geometry: ConvGeometry) -> ConvGeometry:
 
 
 def _without_first(geometry: ConvGeometry) -> ConvGeometry:
-    """The geometry of the other axes; the sums are not rounded in between."""
+    """The geometry of the other axes."""
     w = geometry.window
     rest = Window(w.spatial[1:], w.size[1:], w.stride[1:], w.padding[1:], w.dilation[1:], w.input_dilation[1:])
     return replace(geometry, window=rest)

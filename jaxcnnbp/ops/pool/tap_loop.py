@@ -7,7 +7,6 @@ m from q on, and r. Which tap it is only the running program knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,14 +14,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.window import unpadded
+from jaxcnnbp.geometry.window import Ints, unpadded
 from jaxcnnbp.hand_written import unify_varying_axes
 from jaxcnnbp.taps import crop_to_input, pad_axes, pad_to_reach
-
-Reader = Callable[[Array], Array]
-
-# More taps than this are not written out one by one: compiling them would take too long.
-MANY_TAPS = 128
 
 
 def tap_numbers(window: Window) -> Array:
@@ -35,7 +29,7 @@ def in_rows(x: Array, window: Window, fill: Any = 0) -> Array:
     padded = pad_to_reach(x, window, fill)
     rows = _rows(window)
     whole = [(0, m * s - n, 0) for m, s, n in zip(rows, window.stride, padded.shape[1:-1], strict=True)]
-    return pad_axes(padded, whole).reshape(_laid(x, window))
+    return pad_axes(padded, whole).reshape(_laid(x.shape[0], x.shape[-1], window))
 
 
 def cells_in_rows(window: Window) -> Array:
@@ -45,23 +39,19 @@ def cells_in_rows(window: Window) -> Array:
 
 def read(rows: Array, tap: Array, window: Window) -> Array:
     """What all outputs read with `tap`, `(batch, *output, channels)`."""
-    sizes = [n for o in window.output for n in (o, 1)]
-    block = lax.dynamic_slice(rows, _corner(tap, window), (rows.shape[0], *sizes, rows.shape[-1]))
+    block = lax.dynamic_slice(rows, _corner(tap, window), _block(rows, window))
     return block.reshape(rows.shape[0], *window.output, rows.shape[-1])
 
 
 def add(rows: Array, values: Array, tap: Array, window: Window) -> Array:
     """`rows` with `values`, one an output, added where `tap` reads."""
-    corner = _corner(tap, window)
-    sizes = [n for o in window.output for n in (o, 1)]
-    block = values.reshape(rows.shape[0], *sizes, rows.shape[-1])
+    corner, block = _corner(tap, window), values.reshape(_block(rows, window))
     return lax.dynamic_update_slice(rows, lax.dynamic_slice(rows, corner, block.shape) + block, corner)
 
 
 def no_rows(batch: int, channels: int, dtype: Any, window: Window, *like: Array) -> Array:
     """Zeros to `add` to, different on all devices that any of `like` differs on."""
-    shape = (batch, *(n for pair in zip(_rows(window), window.stride, strict=True) for n in pair), channels)
-    return unify_varying_axes(jnp.zeros(shape, dtype), *like)[0]
+    return unify_varying_axes(jnp.zeros(_laid(batch, channels, window), dtype), *like)[0]
 
 
 def out_of_rows(rows: Array, window: Window) -> Array:
@@ -75,8 +65,14 @@ def _rows(window: Window) -> list[int]:
     return [-(-n // s) for n, s in zip(positions, window.stride, strict=True)]
 
 
-def _laid(x: Array, window: Window) -> Sequence[int]:
-    return (x.shape[0], *(n for pair in zip(_rows(window), window.stride, strict=True) for n in pair), x.shape[-1])
+def _laid(batch: int, channels: int, window: Window) -> Ints:
+    """`(batch, m, stride, ..., channels)`."""
+    return (batch, *(n for pair in zip(_rows(window), window.stride, strict=True) for n in pair), channels)
+
+
+def _block(rows: Array, window: Window) -> Ints:
+    """The shape of what all outputs read of `rows` with one tap."""
+    return (rows.shape[0], *(n for o in window.output for n in (o, 1)), rows.shape[-1])
 
 
 def _corner(tap: Array, window: Window) -> list[Any]:
