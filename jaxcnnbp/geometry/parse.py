@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jax.export import is_symbolic_dim
@@ -99,7 +99,12 @@ def require_numbers(window: Window, said: str, instead: str) -> None:
 
 def over_symbols(window: Window) -> bool:
     """Whether an extent that windows move over is a symbol of `jax.export`."""
-    return any(map(is_symbolic_dim, window.spatial))
+    return not sized_by_ints(window.spatial)
+
+
+def sized_by_ints(extents: Iterable[Any]) -> bool:
+    """Whether every extent is a number, and no symbol of `jax.export`."""
+    return not any(map(is_symbolic_dim, extents))
 
 
 def _require_no_cropped_cell(window: Window, name: str) -> Window:

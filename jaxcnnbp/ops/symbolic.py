@@ -21,10 +21,10 @@ from jax.core import max_dim
 from jax.export import is_symbolic_dim
 
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.parse import require_numbers
+from jaxcnnbp.geometry.parse import require_numbers, sized_by_ints
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, dimension_numbers, flip
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, as_correlation, dimension_numbers
 from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool.window_max import identity
 
@@ -51,7 +51,7 @@ def conv(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     window = geometry.window
     y = lax_itself.conv_general_dilated(
         fitted(x, window),
-        flip(kernel, window.rank) if geometry.mirrored else kernel,
+        as_correlation(kernel, geometry),
         window.stride,
         "VALID",
         rhs_dilation=window.dilation,
@@ -111,7 +111,7 @@ def mean_pool(x: Array, window: Window, count_padding: bool) -> Array:
 
 def has_symbols(x: Array) -> bool:
     """Whether a spatial extent of `x` is a symbol."""
-    return any(map(is_symbolic_dim, x.shape[1:-1]))
+    return not sized_by_ints(x.shape[1:-1])
 
 
 def require_whole(spatial: Ints, outputs: Ints, said: Any) -> None:

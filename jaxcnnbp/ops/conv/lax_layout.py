@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array, lax
-from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import window_of
@@ -116,11 +115,6 @@ def padding_in_numbers(
 def _spread(extents: Iterable[Any], steps: Sequence[int]) -> tuple[Any, ...]:
     """`extents` with gaps between the cells."""
     return tuple((n - 1) * step + 1 if n else 0 for n, step in zip(extents, steps, strict=True))
-
-
-def sized_by_ints(*shapes: Sequence[Any]) -> bool:
-    """Whether every extent is a number, and no symbol of `jax.export`."""
-    return not any(is_symbolic_dim(n) for shape in shapes for n in shape)
 
 
 def lax_convolution(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import jax
@@ -17,12 +16,13 @@ from jax.extend.core import primitives as jex
 
 from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.geometry.parse import sized_by_ints
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.conv.lax_layout import sized_by_ints
 from jaxcnnbp.ops.devices import explicit_axes, with_sharding
 from jaxcnnbp.ops.pool.fold import fold_windows
+from jaxcnnbp.ops.pool.lax_layout import Layout, moved_over
 from jaxcnnbp.ops.pool.max import extreme_pool_op
 from jaxcnnbp.ops.pool.mean import sum_pool
 from jaxcnnbp.ops.pool.window_max import identity
@@ -177,51 +177,8 @@ def window_by_lax_because(
     if is_safe and not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
         return f"{operands[0].dtype} has no gradient"
     shape = operands[0].shape
-    first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
+    first, last = moved_over(window_dimensions, window_strides, padding, base_dilation)
     return None if sized_by_ints(shape[first:last]) else "an extent that windows move over is symbolic"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """An operand with windows on any axes, seen as `(batch, *spatial, channels)`.
-
-    Leading axes without a window are the batch, trailing ones the channels, all between them are spatial.
-    """
-
-    window: Window
-    batch: Ints
-    channels: Ints
-
-    @classmethod
-    def of(
-        cls,
-        shape: Ints,
-        window_dimensions: Ints,
-        window_strides: Ints,
-        padding: Pairs,
-        base_dilation: Ints,
-        window_dilation: Ints,
-    ) -> Layout:
-        """The layout for the parameters of lax's primitives."""
-        first, last = _moved_over(window_dimensions, window_strides, padding, base_dilation)
-        inner = slice(first, last)
-        window = Window(
-            tuple(shape[inner]),
-            window_dimensions[inner],
-            window_strides[inner],
-            padding[inner],
-            window_dilation[inner],
-            base_dilation[inner],
-        )
-        return cls(window, tuple(shape[:first]), tuple(shape[last:]))
-
-    def inward(self, x: Array) -> Array:
-        """lax's operand -> `(batch, *spatial, channels)`."""
-        return x.reshape(prod(self.batch), *self.window.spatial, prod(self.channels))
-
-    def outward(self, y: Array) -> Array:
-        """`(batch, *output, channels)` -> lax's result."""
-        return y.reshape(*self.batch, *self.window.output, *self.channels)
 
 
 def pool_windows(kind: str, x: Array, out: Any, **params: Any) -> Array:
@@ -308,13 +265,6 @@ def _typed(init_value: Any, operand: Any) -> Any:
         return np.asarray(init) if isinstance(init, jax.Array) and _is_concrete(init) else init
 
     return jax.tree.map(typed, init_value, operand)
-
-
-def _moved_over(size: Ints, stride: Ints, padding: Pairs, gaps: Ints) -> tuple[int, int]:
-    """The axes `first .. last - 1` that hold all those on which the windows do more than pass through."""
-    rows = enumerate(zip(size, stride, padding, gaps, strict=True))
-    windowed = [axis for axis, row in rows if row != (1, 1, (0, 0), 1)]
-    return (windowed[0], windowed[-1] + 1) if windowed else (len(size), len(size))
 
 
 def _is_concrete(x: Any) -> bool:
