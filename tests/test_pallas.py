@@ -15,8 +15,10 @@ from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 from marks import first_are_quick, slow_but
 
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.ops.conv import cuda
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
+from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.ops.pallas import kernels as pallas
 from jaxcnnbp.ops.pool.max import send_to_winners, where_cells
@@ -153,15 +155,15 @@ def test_nothing_gives_nothing(empty: str) -> None:
     assert_same(pallas.send_by_pallas(delta, jnp.zeros(delta.shape, jnp.uint8), window), jnp.zeros_like(x))
 
 
-def test_fits_only_what_the_kernels_are_written_for() -> None:
+def test_serve_only_what_they_are_written_for() -> None:
     geometry = operands("3x3", jnp.float32)[0]
-    window = geometry.window
-    assert pallas.fits(geometry, 5, 5, jnp.bfloat16)
-    assert not pallas.fits(geometry, 5, 10, jnp.float32)
-    assert not pallas.fits(geometry, 5, 5, jnp.complex64)
-    gaps = dataclasses.replace(geometry, window=dataclasses.replace(window, input_dilation=(2, 1)))
-    assert not pallas.fits(gaps, 5, 5, jnp.float32)
-    assert not pallas.fits(dataclasses.replace(geometry, window=window.along(0)), 1, 1, jnp.float32)
+    problem = ConvProblem(geometry, 1, 1, images=2, dtype="bfloat16")
+    gaps = dataclasses.replace(geometry, window=dataclasses.replace(geometry.window, input_dilation=(2, 1)))
+    line = ConvGeometry(Window((5,), (3,), (1,), ((1, 1),), (1,), (1,)), groups=5)
+    others = [dict(out_channels=2), dict(dtype="complex64"), dict(geometry=gaps), dict(geometry=line)]
+    for (row,) in cuda.BY_NAME.values():
+        assert row.supports(problem)
+        assert not any(row.supports(dataclasses.replace(problem, **other)) for other in others)
 
 
 # JAX 0.11 gave notice of a backend that it means to drop.

@@ -8,15 +8,17 @@ it is XLA that writes the gaps into memory, whatever the dtype.
 from __future__ import annotations
 
 import importlib
+import math
 from functools import partial
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv.cpu import depthwise, phases
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, flip
-from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Form, Implementation
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, flip
+from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Implementation
 
 
 class Faster(NamedTuple):
@@ -121,14 +123,21 @@ KERNEL_GRAD = (
 )
 
 
+def _has_pallas(problem: ConvProblem) -> bool:
+    """One output a channel, over two axes without gaps whose cells an int32 counts, of real numbers."""
+    is_real = jnp.issubdtype(jnp.dtype(problem.dtype), jnp.floating)
+    is_counted = math.prod(problem.geometry.window.spatial) < 2**31
+    return problem.depthwise and problem.planar and problem.gapless and is_real and is_counted
+
+
 def _by_pallas(name: str) -> Implementation:
-    """A kernel of `pallas_kernels`, imported where it is asked for."""
+    """A kernel of `ops.pallas.kernels`, imported where it is asked for."""
 
     def form(a: Array, b: Array, geometry: ConvGeometry) -> Array:
         return getattr(importlib.import_module("jaxcnnbp.ops.pallas.kernels"), name)(a, b, geometry)
 
     form.__name__ = name
-    return Implementation(form, lambda a: a.depthwise and a.planar and a.gapless, single_device=True, platform="cuda")
+    return Implementation(form, _has_pallas, single_device=True, platform="cuda")
 
 
 # Not faster than XLA on every layer, so never chosen unasked.

@@ -5,8 +5,8 @@ result on every run. The loops over rows and taps are written out, and each row 
 tile that have a tap on it. Arrays are read as `(image, cell, channel)`, in blocks of columns and channels whose sides
 are powers of two, masked at the edges.
 
-The forms have the signature and the meaning of the plain ones in `ops.conv.forms`; for which convolutions, `fits` says.
-`interpret` runs a kernel on any platform, slowly.
+The forms have the signature and the meaning of the plain ones in `ops.conv.forms`; `ops.conv.cuda` says for which
+convolutions. `interpret` runs a kernel on any platform, slowly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
-from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
@@ -36,17 +35,6 @@ TILE = Tile()
 SUMS = Tile(elements=512)
 # Taps that are summed in one pass over the input: at four elements a thread they take 64 of its 255 registers.
 TAPS_AT_ONCE = 16
-
-
-def fits(geometry: ConvGeometry, channels_in: int, channels_out: int, dtype: DTypeLike) -> bool:
-    """Whether the convolution is one of these: depthwise with one output a channel, 2-D, real, without gaps."""
-    one_each = geometry.groups == channels_in == channels_out
-    return one_each and is_planar(geometry.window) and jnp.issubdtype(dtype, jnp.floating)
-
-
-def is_planar(window: Window) -> bool:
-    """Whether the window is 2-D, over an input without gaps whose cells an int32 counts."""
-    return window.rank == 2 and window.input_dilation == (1, 1) and math.prod(window.spatial) < 2**31
 
 
 def forward_by_pallas(

@@ -1,4 +1,4 @@
-"""How the kernels in `pallas_kernels` are cut into programs, and where each of them reads and writes.
+"""How the kernels in `kernels` are cut into programs, and where each of them reads and writes.
 
 Both rules of an axis are steps `u` that read source cells and write target cells. With `low` the padding, `s` the
 stride, `d` the dilation:
