@@ -13,14 +13,14 @@ from jaxcnnbp import reference as _reference  # fills mode("autodiff")
 from jaxcnnbp import reference_pools as _reference_pools  # so does this
 from jaxcnnbp.modes import import_for as _import_for
 from jaxcnnbp.modes import mode as mode
-from jaxcnnbp.ops.activation import gelu as gelu
-from jaxcnnbp.ops.activation import identity as identity
-from jaxcnnbp.ops.activation import leaky_relu as leaky_relu
-from jaxcnnbp.ops.activation import logistic as logistic
-from jaxcnnbp.ops.activation import relu as relu
-from jaxcnnbp.ops.activation import scaled_tanh as scaled_tanh
-from jaxcnnbp.ops.activation import silu as silu
-from jaxcnnbp.ops.activation import tanh as tanh
+from jaxcnnbp.ops.activation_api import gelu as gelu
+from jaxcnnbp.ops.activation_api import identity as identity
+from jaxcnnbp.ops.activation_api import leaky_relu as leaky_relu
+from jaxcnnbp.ops.activation_api import logistic as logistic
+from jaxcnnbp.ops.activation_api import relu as relu
+from jaxcnnbp.ops.activation_api import scaled_tanh as scaled_tanh
+from jaxcnnbp.ops.activation_api import silu as silu
+from jaxcnnbp.ops.activation_api import tanh as tanh
 from jaxcnnbp.ops.bouvrie import combination_entropy as combination_entropy
 from jaxcnnbp.ops.bouvrie import combine_maps as combine_maps
 from jaxcnnbp.ops.bouvrie import subsample as subsample

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from jax import Array
 
 from jaxcnnbp.nn.layer import Backward, Params, Stateless
-from jaxcnnbp.ops import activation as ops
+from jaxcnnbp.ops import activation_api
+from jaxcnnbp.ops.activation import rule_named
 
 
 @dataclass(frozen=True)
 class Activation(Stateless):
-    """An elementwise function of `ops.activation`, by name.
+    """An activation of this package, by name.
 
     Attributes:
       name: `"identity"`, `"logistic"`, `"tanh"`, `"scaled_tanh"`, `"relu"`, `"leaky_relu"`, `"gelu"` or `"silu"`.
@@ -33,7 +34,7 @@ class Activation(Stateless):
     argument: float | bool | None = None
 
     def __post_init__(self) -> None:
-        ops.rule_named(self.name, self.argument)
+        rule_named(self.name, self.argument)
 
     @property
     def kind(self) -> str:
@@ -43,18 +44,18 @@ class Activation(Stateless):
     def apply(self, params: Params, x: Array) -> Array:
         """f(x)."""
         del params
-        function = getattr(ops, self.name)
+        function = getattr(activation_api, self.name)
         return function(x) if self.argument is None else function(x, self.argument)
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Array]:
         """f(x), and what f' is written from: the output, or for some the input."""
         del params
-        return ops.rule_named(self.name, self.argument).fwd(x)
+        return rule_named(self.name, self.argument).fwd(x)
 
     def backward(self, params: Params, residuals: Array, delta: Array) -> Backward:
         """f'(u) o delta."""
         del params
-        return Backward({}, ops.rule_named(self.name, self.argument).bwd(residuals, delta)[0])
+        return Backward({}, rule_named(self.name, self.argument).bwd(residuals, delta)[0])
 
 
 def Identity() -> Activation:
