@@ -18,7 +18,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.custom_derivatives import SymbolicZero
@@ -116,24 +116,6 @@ def _needless(at: Derivative, residuals: Arrays, deltas: Arrays) -> list[int]:
     return [i for i, is_read in enumerate(inputs_read(jaxpr)[: len(residuals)]) if not is_read]
 
 
-class Linear(Protocol):
-    """A derivative J, with what was kept as an argument."""
-
-    @property
-    def num_kept(self) -> int:
-        """How many arrays were kept."""
-        ...
-
-    @property
-    def types(self) -> Arrays:
-        """Of the tangents that J gives."""
-        ...
-
-    def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
-        """J^T deltas, for the operands that have a tangent."""
-        ...
-
-
 @dataclass(frozen=True)
 class Derivative:
     """J of one call of a rule; hashable, so that what was traced and compiled for it is found again."""
@@ -152,13 +134,16 @@ class Derivative:
 
     @property
     def num_kept(self) -> int:
+        """How many arrays were kept."""
         return self.kept.num_leaves - len(self.needless)
 
     @property
     def types(self) -> Arrays:
+        """Of the tangents that J gives."""
         return [a for a in self.tangents if a.dtype != float0]
 
     def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
+        """J^T deltas, for the operands that have a tangent."""
         residuals = list(kept)
         for place, kind in self.needless:
             residuals.insert(place, zeros_of_type(kind))
@@ -191,6 +176,9 @@ class Mapped:
 
     def pull(self, kept: Arrays, deltas: Arrays) -> Arrays:
         return vmap_over(self.over, self.one.pull, (list(self.axes), 0))(kept, deltas)
+
+
+Linear = Derivative | Mapped
 
 
 # --- the equation: residuals and tangents in, tangents out

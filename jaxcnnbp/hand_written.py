@@ -37,7 +37,7 @@ import numpy as np
 from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
-from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 from jax.dtypes import float0
 
 from jaxcnnbp._compat import varying_axes
@@ -137,11 +137,10 @@ class hand_written:
 
     def _fwd(self, *args: Any) -> tuple[Any, Any]:
         count = len(args) - self.num_static
-        of_each, static = args[:count], args[count:]
-        operands = [_each_primal(lambda p: p.value, a) for a in of_each]
-        y, kept = self.kept(tuple(operands), static)
-        perturbed = [_each_primal(lambda p: p.perturbed, a) for a in of_each]
-        wanted = tuple(any(jax.tree.leaves(flags)) for flags in perturbed)
+        primals, static = args[:count], args[count:]
+        operands = custom_vjp_primal_tree_values(primals)
+        wanted = tuple(any(p.perturbed for p in jax.tree.leaves(a)) for a in primals)
+        y, kept = self.kept(operands, static)
         unread = set() if all(wanted) else self._unread(kept, y, static, wanted)
         leaves, tree = jax.tree.flatten(kept)
         rows = enumerate(leaves)
@@ -247,7 +246,7 @@ class Zero:
 
     @classmethod
     def like(cls, symbolic: Any) -> Zero:
-        """For what a transposition says in no array."""
+        """For the symbolic zero that JAX hands to a pullback."""
         return cls(symbolic.shape, symbolic.dtype)
 
     def array(self) -> Any:
@@ -273,10 +272,6 @@ def _wanted_by(kept: Any) -> tuple[bool, ...] | None:
     """Which gradients are wanted, None for all, from what is kept for them."""
     bits = next((a.shape[1] for a in jax.tree.leaves(kept) if jnp.size(a) == 0), None)
     return None if bits is None else tuple(digit == "1" for digit in f"{bits:b}"[1:])
-
-
-def _each_primal(part: Callable[[CustomVJPPrimal], Any], operand: Any) -> Any:
-    return jax.tree.map(part, operand, is_leaf=lambda a: type(a) is CustomVJPPrimal)
 
 
 def unify_varying_axes(*arrays: Array) -> tuple[Array, ...]:
