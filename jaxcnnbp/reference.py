@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.geometry import Window, per_axis, window_of
+from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
+from jaxcnnbp.ops.numerics import on_channels
 from jaxcnnbp.ops.pool.lp import norms_by_sums
 from jaxcnnbp.ops.pool.max import flat_argmax
 from jaxcnnbp.ops.pool.parse import merge_batch, parse_pool, spatial_rank, split_batch, with_mean
+from jaxcnnbp.ops.pool.unpool import window_of_blocks
 from jaxcnnbp.ops.pool.window_max import identity
 from jaxcnnbp.reference_block import block_of
 from jaxcnnbp.reference_conv import convolve, correlate, cropped, stands_for
@@ -115,15 +117,12 @@ def _max_unpool(values, argmax, spatial_shape):
 def _upsample(delta, window_shape, strides=None):
     delta = jnp.asarray(delta)
     merged = merge_batch(delta, spatial_rank(window_shape, delta))
-    size = per_axis(window_shape, merged.ndim - 2, "window_shape")
-    stride = size if strides is None else per_axis(strides, merged.ndim - 2, "strides")
-    spatial = [(o - 1) * s + k if o else 0 for o, s, k in zip(merged.shape[1:-1], stride, size, strict=True)]
-    window = window_of(tuple(spatial), size, stride=stride)
+    window = window_of_blocks(merged.shape[1:-1], window_shape, strides)
     if merged.size == 0 or not jnp.issubdtype(delta.dtype, jnp.inexact):
-        return split_batch(_copied(merged, window), delta, len(size))
-    like = jax.ShapeDtypeStruct((merged.shape[0], *spatial, merged.shape[-1]), delta.dtype)
+        return split_batch(_copied(merged, window), delta, window.rank)
+    like = jax.ShapeDtypeStruct((merged.shape[0], *window.spatial, merged.shape[-1]), delta.dtype)
     spread = jax.linear_transpose(lambda x: _reduce(x, window, 0, lax.add), like)(merged)[0]
-    return split_batch(spread, delta, len(size))
+    return split_batch(spread, delta, window.rank)
 
 
 def _copied(y: Array, window: Window) -> Array:
@@ -144,8 +143,8 @@ def _dense(x, weights, bias=None):
 
 @stands_for("add_bias")
 def _add_bias(y, bias):
-    bias = jnp.asarray(bias)
-    return jnp.asarray(y) + bias.reshape((1,) * (jnp.ndim(y) - 1) + bias.shape)
+    y = jnp.asarray(y)
+    return y + on_channels(jnp.asarray(bias), y)
 
 
 _AUTODIFF["conv_block"] = block_of(_AUTODIFF)
@@ -154,7 +153,7 @@ _AUTODIFF["conv_block"] = block_of(_AUTODIFF)
 @stands_for("subsample")
 def _subsample(x, beta, bias, window_shape, *, ceil_mode=False):
     merged, window = parse_pool(x, window_shape, window_shape, "VALID", None, ceil_mode)
-    scaled = _reduce(merged, window, 0, lax.add) * jnp.asarray(beta)[(None,) * (merged.ndim - 1)]
+    scaled = _reduce(merged, window, 0, lax.add) * on_channels(jnp.asarray(beta), merged)
     return split_batch(_add_bias(scaled, bias), x, window.rank)
 
 

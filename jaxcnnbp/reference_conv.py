@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.parse import over_symbols
@@ -17,6 +17,7 @@ from jaxcnnbp.ops.conv.api import connect
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dimension_numbers
 from jaxcnnbp.ops.conv.lax_layout import padding_in_numbers
 from jaxcnnbp.ops.pad import border_of
+from jaxcnnbp.taps import pad_axes
 
 _AUTODIFF = alternatives["autodiff"]
 
@@ -78,8 +79,7 @@ def _padded(x: Array, pairs: Any, padding_mode: str) -> Array:
 
 def cropped(x: Array, pairs: Any) -> Array:
     """What negative padding leaves of `(batch, *spatial, channels)`."""
-    around = [(min(low, 0), min(high, 0), 0) for low, high in pairs]
-    return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *around, (0, 0, 0)])
+    return pad_axes(x, [(min(low, 0), min(high, 0), 0) for low, high in pairs])
 
 
 @stands_for("convolve")

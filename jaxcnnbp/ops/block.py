@@ -41,7 +41,7 @@ from jaxcnnbp.ops.activation import Rule, rule_named
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops.numerics import cast, on_channels, wide
 from jaxcnnbp.ops.pad import Border, pad_forward, pad_input_grad
 from jaxcnnbp.ops.pool.max import read_winners, send_to_winners, where_cells, winners
 from jaxcnnbp.ops.pool.mean import mean_forward, mean_input_grad
@@ -191,7 +191,7 @@ def _activate_and_pool(terms: Terms, plan: Block, pool: Pool) -> Stage:
 def _u(sums: Array, *bias: Array) -> Array:
     """u = x * k + b, held wide."""
     u = cast(sums, wide(sums.dtype))
-    return u + cast(bias[0], u.dtype).reshape((1,) * (u.ndim - 1) + bias[0].shape) if bias else u
+    return u + on_channels(cast(bias[0], u.dtype), u) if bias else u
 
 
 def _activation(terms: Terms, plan: Block) -> Array:

@@ -21,8 +21,8 @@ from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import add_bias
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast, require_inexact, require_same_dtype, wide
-from jaxcnnbp.ops.pool.mean import spread_windows, sum_windows
+from jaxcnnbp.ops.numerics import as_array, cast, on_channels, require_inexact, require_same_dtype, wide
+from jaxcnnbp.ops.pool.mean import spread_windows, sum_forward
 from jaxcnnbp.ops.pool.parse import parse_pool, split_batch
 
 # Sub-sampling: u = beta * down(x), with down the block sum.
@@ -46,28 +46,25 @@ def _subsample(x: Array, beta: Array, window: Window) -> Array:
 
 def subsample_fwd(x: Array, beta: Array, window: Window) -> tuple[Array, SubsampleResiduals]:
     """:: (x, beta) -> (beta * down(x), residuals)."""
-    summed = cast(sum_windows(cast(x, wide(x.dtype)), window), x.dtype)
-    return _scale_maps(summed, beta), SubsampleResiduals(summed, beta)
+    summed = sum_forward(x, window)
+    return summed * on_channels(beta, summed), SubsampleResiduals(summed, beta)
 
 
 def subsample_bwd(window: Window, kept: SubsampleResiduals, delta: Array) -> tuple[Array, Array]:
     """:: (residuals, CT u) -> (CT x, CT beta)."""
     sum_type = wide(delta.dtype)
     delta, summed = cast(delta, sum_type), cast(kept.summed, sum_type)
-    dx = spread_windows(_scale_maps(delta, cast(kept.beta, sum_type)), window)
+    dx = spread_windows(delta * on_channels(cast(kept.beta, sum_type), delta), window)
     dbeta = jnp.sum(delta * summed, tuple(range(delta.ndim - 1)))
     return cast(dx, kept.beta.dtype), cast(dbeta, kept.beta.dtype)
-
-
-def _scale_maps(x: Array, beta: Array) -> Array:
-    return x * beta.reshape((1,) * (x.ndim - 1) + beta.shape)
 
 
 _subsample.defvjp(subsample_fwd, subsample_bwd, shared=("beta",))
 
 
 def _subsample_over_symbols(x: Array, beta: Array, window: Window) -> Array:
-    return _scale_maps(symbolic.sum_pool(x, window), beta)
+    summed = symbolic.sum_pool(x, window)
+    return summed * on_channels(beta, summed)
 
 
 @takes_layout("x", window="window_shape")

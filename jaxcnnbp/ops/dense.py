@@ -13,7 +13,7 @@ from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import with_sharding_by, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast, require_same_dtype, wide
+from jaxcnnbp.ops.numerics import as_array, cast, on_channels, require_same_dtype, wide
 
 
 class DenseResiduals(NamedTuple):
@@ -100,12 +100,12 @@ def dense(x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None = None) -> Ar
 @hand_written
 @jax.custom_vjp
 def _add_bias(y: Array, bias: Array) -> Array:
-    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+    return add_bias_fwd(y, bias)[0]
 
 
 def add_bias_fwd(y: Array, bias: Array) -> tuple[Array, None]:
     """:: (y, b) -> (y + b, nothing to keep)."""
-    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape), None
+    return y + on_channels(bias, y), None
 
 
 def add_bias_bwd(_: None, delta: Array) -> tuple[Array, Array]:

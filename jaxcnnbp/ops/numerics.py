@@ -36,6 +36,11 @@ def cast(x: Array, dtype: DTypeLike) -> Array:
     return lax.convert_element_type(x, dtype)
 
 
+def on_channels(vector: Array, y: Array) -> Array:
+    """`vector`, one number a channel, with as many axes as `y`: ranks are not promoted quietly either."""
+    return vector.reshape((1,) * (y.ndim - 1) + vector.shape)
+
+
 def cast_exact(x: Array, dtype: DTypeLike) -> Array:
     """`x` as `dtype`, which holds its values as they are: a bfloat16 is the upper half of a float32, nothing rounds."""
     if x.dtype == jnp.float32 and dtype == jnp.bfloat16:

@@ -160,8 +160,6 @@ def _lay(delta: Array, axis: int, strip: Span, n: int, mode: str) -> Array:
 
 def _resize(x: Array, pairs: Sequence[Span]) -> Array:
     """`x` with zeros around its spatial axes, or cropped where a number is negative."""
-    if not any(map(any, pairs)):
-        return x
     return pad_axes(x, [(low, high, 0) for low, high in pairs])
 
 

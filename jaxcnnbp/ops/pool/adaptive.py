@@ -32,6 +32,7 @@ from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import as_array, cast, wide
+from jaxcnnbp.ops.pool.cells import read_cells
 from jaxcnnbp.ops.pool.parse import merge_batch, require_ordered, spatial_rank, split_batch, with_mean
 from jaxcnnbp.ops.pool.window_max import with_places
 
@@ -151,10 +152,7 @@ def adaptive_max_forward(x: Array, outputs: Ints) -> tuple[Array, Array]:
 def _adaptive_max_jvp(outputs: Ints, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
     best, where = adaptive_max_forward(*primals, outputs)
     (tangent,) = tangents
-    flat = tangent.reshape(tangent.shape[0], prod(tangent.shape[1:-1]), tangent.shape[-1])
-    found = jnp.take_along_axis(flat, where.reshape(where.shape[0], -1, where.shape[-1]), 1) if where.size else where
-    no_tangent = np.zeros(where.shape, jax.dtypes.float0)
-    return (best, where), (cast(found.reshape(where.shape), tangent.dtype), no_tangent)
+    return (best, where), (read_cells(tangent, where), np.zeros(where.shape, jax.dtypes.float0))
 
 
 def adaptive_max_fwd(x: Array, outputs: Ints) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

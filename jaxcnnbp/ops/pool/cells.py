@@ -20,7 +20,8 @@ def read_cells(x: Array, cells: Array) -> Array:
     """x[cells], 0 for nowhere."""
     batch, channels = x.shape[0], x.shape[-1]
     laid = cells.reshape(batch, prod(cells.shape[1:-1]), channels)
-    found = jnp.take_along_axis(x.reshape(batch, -1 if x.size else 0, channels), jnp.maximum(laid, 0), 1, mode="clip")
+    flat = x.reshape(batch, prod(x.shape[1:-1]), channels)
+    found = jnp.take_along_axis(flat, jnp.maximum(laid, 0), 1, mode="clip")
     return jnp.where(laid < 0, jnp.zeros((), x.dtype), found).reshape(cells.shape)
 
 

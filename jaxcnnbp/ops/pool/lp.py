@@ -48,10 +48,9 @@ def lp_norms(x: Array, q: float, window: Window) -> Array:
 
 
 def _roots(powers: Array, q: float, window: Window) -> Array:
-    """(k / m[u] sum_t powers)^(1/q), whose derivatives of every order are 0 where it is."""
+    """(k / m[u] sum_t powers)^(1/q)."""
     sums = mean_forward(powers, window, True) * jnp.asarray(window.taps, powers.dtype)
-    has_norm = sums != 0
-    return jnp.where(has_norm, power(jnp.where(has_norm, sums, 1), 1 / q), 0)
+    return _power_where(sums != 0, sums, 1 / q)
 
 
 def lp_input_grad(x: Array, norms: Array, delta: Array, q: float, window: Window) -> Array:
@@ -59,13 +58,8 @@ def lp_input_grad(x: Array, norms: Array, delta: Array, q: float, window: Window
     has_norm = norms != 0
     shares = cast(delta, norms.dtype) * power(jnp.where(has_norm, norms, 1), 1 - q)
     shares = jnp.where(has_norm, shares, 0) * jnp.asarray(window.taps, norms.dtype)
-    slopes = _slopes(cast(x, norms.dtype), has_norm, q, window)
+    slopes = _power_where_counted(cast(x, norms.dtype), q - 1, has_norm, window)
     return cast(slopes * mean_input_grad(shares, window, True), x.dtype)
-
-
-def _slopes(x: Array, has_norm: Array, q: float, window: Window) -> Array:
-    """x^(q-1), and 0 at cells that no window with a norm covers."""
-    return _power_where_counted(x, q - 1, has_norm, window)
 
 
 def _power_where_counted(x: Array, exponent: float, has_norm: Array, window: Window) -> Array:
@@ -73,7 +67,12 @@ def _power_where_counted(x: Array, exponent: float, has_norm: Array, window: Win
     if float(exponent).is_integer():
         return power(x, exponent)
     counts = spread_windows(cast(has_norm, x.dtype), window) > 0
-    return jnp.where(counts, power(jnp.where(counts, x, 1), exponent), 0)
+    return _power_where(counts, x, exponent)
+
+
+def _power_where(is_counted: Array, x: Array, exponent: float) -> Array:
+    """x^exponent where it is counted; elsewhere it is 0, and so are its derivatives of every order."""
+    return jnp.where(is_counted, power(jnp.where(is_counted, x, 1), exponent), 0)
 
 
 def lp_pool_fwd(x: Array, q: float, window: Window) -> tuple[Array, LpResiduals]:
@@ -116,9 +115,8 @@ def norms_by_sums(x: Array, q: float, sums: Callable[[Array], Array]) -> Array:
     if not float(q).is_integer():  # nor has the power a derivative, where no window has a norm
         has_norm = cast(total != 0, x.dtype)
         counts = jax.linear_transpose(sums, x)(has_norm)[0] > 0
-        total = sums(jnp.where(counts, power(jnp.where(counts, x, 1), q), 0))
-    is_zero = total == 0  # the root has no derivative there; PyTorch's gradient is zero
-    return jnp.where(is_zero, 0, power(jnp.where(is_zero, 1, total), 1 / q))
+        total = sums(_power_where(counts, x, q))
+    return _power_where(total != 0, total, 1 / q)
 
 
 @takes_layout("inputs", window="window_shape")

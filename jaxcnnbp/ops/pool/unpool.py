@@ -19,6 +19,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.numerics import as_array, cast
+from jaxcnnbp.ops.pool.cells import read_cells
 from jaxcnnbp.ops.pool.mean import copy_to_windows
 from jaxcnnbp.ops.pool.parse import merge_batch, spatial_rank, split_batch
 
@@ -56,10 +57,7 @@ def unpool_bwd(spatial: Ints, kept: Unpooled, delta: Array) -> tuple[Array, None
 
 
 def _filled(values: Array, last: Array, spatial: Ints) -> Array:
-    batch, channels = values.shape[0], values.shape[-1]
-    rows = values.reshape(batch, math.prod(values.shape[1:-1]), channels)
-    found = jnp.take_along_axis(rows, jnp.maximum(last, 0), 1)
-    return jnp.where(last >= 0, found, jnp.zeros((), values.dtype)).reshape(batch, *spatial, channels)
+    return read_cells(values, last.reshape(last.shape[0], *spatial, last.shape[-1]))
 
 
 def _last_of_cells(argmax: Array, spatial: Ints) -> Array:
@@ -180,13 +178,14 @@ def upsample(
     if delta.ndim < rank + 1:
         raise ValueError(f"`delta` (shape={delta.shape}) must be (*batch, *pooled, channels) with {rank} pooled axes.")
     merged = merge_batch(delta, rank)
-    blocks = _blocks(merged.shape[1:-1], window_shape, strides)
+    blocks = window_of_blocks(merged.shape[1:-1], window_shape, strides)
     numbers = cast(merged, jnp.int32) if merged.dtype == jnp.bool_ else merged
     grown = with_sharding_like(lambda delta: copy_to_windows(delta, blocks), numbers)
     return split_batch(grown if numbers is merged else grown != 0, delta, rank)
 
 
-def _blocks(pooled: Ints, window_shape: Any, strides: Any) -> Window:
+def window_of_blocks(pooled: Ints, window_shape: Any, strides: Any) -> Window:
+    """The window whose outputs are `pooled` values, each laid over one block."""
     size = per_axis(window_shape, len(pooled), "window_shape")
     stride = size if strides is None else per_axis(strides, len(pooled), "strides")
     spatial = tuple((o - 1) * s + k if o else 0 for o, s, k in zip(pooled, stride, size, strict=True))
