@@ -14,8 +14,8 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops import lax_itself, symbolic
+from jaxcnnbp.ops._dtypes import on_channels
 from jaxcnnbp.ops.activation import SCALE, STEEPNESS
-from jaxcnnbp.ops.numerics import on_channels
 from jaxcnnbp.ops.pool.lp import norms_by_sums
 from jaxcnnbp.ops.pool.max import flat_argmax
 from jaxcnnbp.ops.pool.parse import merge_batch, parse_pool, spatial_rank, split_batch, with_mean

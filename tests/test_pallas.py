@@ -15,11 +15,11 @@ from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 from marks import first_are_quick, slow_but
 
 from jaxcnnbp.geometry import Window
+from jaxcnnbp.ops._dtypes import cast
 from jaxcnnbp.ops.conv import cuda
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.problem import ConvProblem
-from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.ops.pallas import kernels as pallas
 from jaxcnnbp.ops.pool.max import send_to_winners, where_cells
 from jaxcnnbp.ops.pool.window_max import extremes_and_taps

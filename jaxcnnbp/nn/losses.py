@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.devices import with_sharding_by
-from jaxcnnbp.ops.numerics import as_array, cast, wide
+from jaxcnnbp.ops._dtypes import as_array, cast, wide
+from jaxcnnbp.ops._sharding import with_sharding_by
 
 
 @hand_written

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.ops.devices import may_be_partitioned, zeros_varying_like
+from jaxcnnbp.ops._sharding import may_be_partitioned, zeros_varying_like
 
 
 def fusion_barrier(fun: Callable[..., Any], *args: Array, guard: Array) -> Any:

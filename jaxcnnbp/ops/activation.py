@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops._dtypes import cast, wide
 
 Elementwise = Callable[[Array], Array]
 

@@ -7,8 +7,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxcnnbp.modes import switchable
+from jaxcnnbp.ops._dtypes import as_array, require_inexact
 from jaxcnnbp.ops.activation import RULES, gelu_rule, leaky_rule
-from jaxcnnbp.ops.numerics import as_array, require_inexact
 
 
 def _floats(x: ArrayLike) -> Array:

@@ -36,12 +36,12 @@ from jax import Array
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.ops._dtypes import cast, on_channels, wide
 from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.activation import Rule, rule_named
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.numerics import cast, on_channels, wide
 from jaxcnnbp.ops.pad import Border, pad_forward, pad_input_grad
 from jaxcnnbp.ops.pool.max import read_winners, send_to_winners, where_cells, winners
 from jaxcnnbp.ops.pool.mean import mean_forward, mean_input_grad

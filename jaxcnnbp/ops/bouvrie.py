@@ -15,13 +15,13 @@ from jaxcnnbp.geometry.parse import over_symbols, require_numbers, require_outpu
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
+from jaxcnnbp.ops._dtypes import as_array, cast, on_channels, require_inexact, require_same_dtype, wide
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.conv.api import check_operands
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import add_bias
-from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast, on_channels, require_inexact, require_same_dtype, wide
 from jaxcnnbp.ops.pool.mean import spread_windows, sum_forward
 from jaxcnnbp.ops.pool.parse import parse_pool, split_batch
 

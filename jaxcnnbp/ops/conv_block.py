@@ -15,13 +15,13 @@ from jaxcnnbp.geometry.parse import over_symbols, require_output
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
+from jaxcnnbp.ops._dtypes import as_array, require_inexact, require_same_dtype
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.activation import FAMILIES, RULES
 from jaxcnnbp.ops.block import Block, Pool, block
 from jaxcnnbp.ops.conv.api import bordered, check_operands, connect, conv_geometry
 from jaxcnnbp.ops.dense import add_bias
-from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, require_inexact, require_same_dtype
 
 Shape = int | Sequence[int]
 

@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import with_sharding_by, with_sharding_like
+from jaxcnnbp.ops._dtypes import as_array, cast, on_channels, require_same_dtype, wide
+from jaxcnnbp.ops._sharding import with_sharding_by, with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast, on_channels, require_same_dtype, wide
 
 
 class DenseResiduals(NamedTuple):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnnbp.ops.numerics import as_array
+from jaxcnnbp.ops._dtypes import as_array
 
 Op = TypeVar("Op", bound=Callable[..., Any])
 

@@ -27,7 +27,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.taps import pad_axes
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")

@@ -24,8 +24,8 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import require_numbers, sized_by_ints
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, as_correlation, dimension_numbers
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool.window_max import identity
 
 

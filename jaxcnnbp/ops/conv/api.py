@@ -15,11 +15,11 @@ from jaxcnnbp.geometry import Padding, window_of
 from jaxcnnbp.geometry.parse import over_symbols, require_count, require_output
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
+from jaxcnnbp.ops._dtypes import as_array, require_same_dtype
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import conv
-from jaxcnnbp.ops.devices import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, require_same_dtype
 from jaxcnnbp.ops.pad import Border, border_of, pad_op
 
 

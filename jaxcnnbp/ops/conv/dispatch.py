@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.modes import chosen_implementation
+from jaxcnnbp.ops._dtypes import cast
+from jaxcnnbp.ops._sharding import may_be_partitioned, zeros_varying_like
 from jaxcnnbp.ops.conv import cuda, partitioned
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv.cpu import column_blocks, depthwise, grouped, im2col, phases, row_packing, volumes, winograd
@@ -24,9 +26,7 @@ from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
 from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Implementation, Spread
 from jaxcnnbp.ops.conv.serving import Asked, Pass
 from jaxcnnbp.ops.conv.tuning import in_force
-from jaxcnnbp.ops.devices import may_be_partitioned, zeros_varying_like
 from jaxcnnbp.ops.finite import where_finite
-from jaxcnnbp.ops.numerics import cast
 from jaxcnnbp.recording import recording
 
 

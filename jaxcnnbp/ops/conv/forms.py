@@ -22,6 +22,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.conv.geometry import (
     ConvGeometry,
     dimension_numbers,
@@ -30,7 +31,6 @@ from jaxcnnbp.ops.conv.geometry import (
     swap_group_channels,
     transposed_kernel,
 )
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import Reader, gather, scatter, without_crop
 
 

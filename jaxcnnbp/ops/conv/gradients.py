@@ -11,11 +11,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp.ops._dtypes import as_array, require_inexact
+from jaxcnnbp.ops._sharding import with_sharding_by
 from jaxcnnbp.ops.conv.lax_layout import LaxConvolution, checked_by_lax, lax_convolution, padding_in_numbers
 from jaxcnnbp.ops.conv.rule import input_grad_op, kernel_grad_op
 from jaxcnnbp.ops.dense import sum_to_channels
-from jaxcnnbp.ops.devices import with_sharding_by
-from jaxcnnbp.ops.numerics import as_array, require_inexact
 
 
 def conv_input_grad(

@@ -15,9 +15,9 @@ from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.geometry.parse import sized_by_ints
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops._dtypes import as_array
+from jaxcnnbp.ops._sharding import with_sharding
 from jaxcnnbp.ops.conv.lax_layout import checked_by_lax, lax_convolution, padding_in_numbers
-from jaxcnnbp.ops.devices import with_sharding
-from jaxcnnbp.ops.numerics import as_array
 
 
 @switchable

@@ -22,10 +22,10 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
+from jaxcnnbp.ops._dtypes import wide
+from jaxcnnbp.ops._sharding import zeros_varying_like
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
-from jaxcnnbp.ops.devices import zeros_varying_like
-from jaxcnnbp.ops.numerics import wide
 from jaxcnnbp.taps import MANY_TAPS, pad_once
 
 

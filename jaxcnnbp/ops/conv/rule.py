@@ -23,10 +23,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.hand_written import hand_written
+from jaxcnnbp.ops._dtypes import cast, common
 from jaxcnnbp.ops.conv.connections import each_from_its_maps
 from jaxcnnbp.ops.conv.dispatch import choose_forward, choose_input_grad, choose_kernel_grad
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, as_correlation
-from jaxcnnbp.ops.numerics import cast, common
 from jaxcnnbp.recording import recording
 from jaxcnnbp.wanted import Gradient
 

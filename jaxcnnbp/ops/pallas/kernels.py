@@ -25,8 +25,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pallas.tiles import Axis, Index, Plan, Ref, Tile, ceil_div, gathering, scattering, unravel
 from jaxcnnbp.ops.pool.window_max import identity, tap_dtype
 

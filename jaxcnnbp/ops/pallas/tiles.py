@@ -25,7 +25,7 @@ from jax.experimental.pallas import triton as plgpu
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops.numerics import cast
+from jaxcnnbp.ops._dtypes import cast
 
 Index = Sequence[Array]
 Ref = Any  # Pallas gives the type of a reference no public name

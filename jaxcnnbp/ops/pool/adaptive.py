@@ -29,9 +29,9 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.devices import with_sharding_like
+from jaxcnnbp.ops._dtypes import as_array, cast, wide
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast, wide
 from jaxcnnbp.ops.pool.cells import read_cells
 from jaxcnnbp.ops.pool.parse import merge_batch, require_ordered, spatial_rank, split_batch, with_mean
 from jaxcnnbp.ops.pool.window_max import with_places

@@ -11,7 +11,7 @@ from jaxcnnbp.geometry import Padding
 from jaxcnnbp.geometry.parse import over_symbols, require_numbers
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.devices import with_sharding_like
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.pool.max import argmax_pool_op, extreme_pool_op
 from jaxcnnbp.ops.pool.mean import mean_pool

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops._dtypes import cast, wide
 
 
 def read_cells(x: Array, cells: Array) -> Array:

@@ -23,7 +23,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written, unify_varying_axes
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.pool import tap_loop
 
 Leaves = tuple[Array, ...]

@@ -29,9 +29,9 @@ from jaxcnnbp.geometry import per_axis
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import with_sharding_like
+from jaxcnnbp.ops._dtypes import as_array, cast, wide
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast, wide
 from jaxcnnbp.ops.pool.cells import add_to_cells, first_largest, read_cells
 from jaxcnnbp.ops.pool.parse import require_ordered, split_batch, with_one_batch_axis
 

@@ -25,9 +25,9 @@ from jaxcnnbp.geometry.parse import over_symbols
 from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
-from jaxcnnbp.ops.devices import with_sharding_like
+from jaxcnnbp.ops._dtypes import cast, wide
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool.mean import mean_forward, mean_input_grad, spread_windows
 from jaxcnnbp.ops.pool.parse import parse_pool, split_batch, with_mean
 

@@ -23,9 +23,9 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import axis_in_front, hand_written, one_dispatch
+from jaxcnnbp.ops._dtypes import cast, wide
+from jaxcnnbp.ops._sharding import zeros_varying_like
 from jaxcnnbp.ops._xla_cpu import compute_once
-from jaxcnnbp.ops.devices import zeros_varying_like
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.ops.pool import tap_loop
 from jaxcnnbp.ops.pool.cells import add_to_cells, read_cells
 from jaxcnnbp.ops.pool.max_blocks import blocks_reached, send_to_blocks

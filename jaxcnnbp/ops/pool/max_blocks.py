@@ -19,7 +19,7 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.taps import crop_to_input, cut, pad_axes, phase_counts
 
 

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import dual
 from jaxcnnbp.hand_written import hand_written
-from jaxcnnbp.ops.numerics import cast, wide
+from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.pool.joining import LONG, Operation, join_windows
 from jaxcnnbp.taps import cells, gather, lay_blocks, pad_to_reach, scatter
 

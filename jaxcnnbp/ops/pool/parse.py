@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
-from jaxcnnbp.ops.devices import with_sharding_by
-from jaxcnnbp.ops.numerics import as_array, cast
+from jaxcnnbp.ops._dtypes import as_array, cast
+from jaxcnnbp.ops._sharding import with_sharding_by
 
 TIES = ("first", "all", "split")
 

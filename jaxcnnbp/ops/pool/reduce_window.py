@@ -20,7 +20,7 @@ from jaxcnnbp.geometry.parse import sized_by_ints
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
-from jaxcnnbp.ops.devices import explicit_axes, with_sharding
+from jaxcnnbp.ops._sharding import explicit_axes, with_sharding
 from jaxcnnbp.ops.pool.fold import fold_windows
 from jaxcnnbp.ops.pool.lax_layout import Layout, moved_over
 from jaxcnnbp.ops.pool.max import extreme_pool_op

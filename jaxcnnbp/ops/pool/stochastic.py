@@ -28,9 +28,9 @@ from jaxcnnbp.geometry import Padding, Window
 from jaxcnnbp.geometry.parse import require_numbers
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import with_sharding_like
+from jaxcnnbp.ops._dtypes import cast, require_inexact, wide
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import cast, require_inexact, wide
 from jaxcnnbp.ops.pool.cells import first_largest
 from jaxcnnbp.ops.pool.fractional import given_or_drawn
 from jaxcnnbp.ops.pool.max import send_to_winners

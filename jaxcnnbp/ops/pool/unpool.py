@@ -16,9 +16,9 @@ from jaxcnnbp.geometry import Window, per_axis, window_of
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import hand_written, one_dispatch
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops.devices import with_sharding_like
+from jaxcnnbp.ops._dtypes import as_array, cast
+from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.numerics import as_array, cast
 from jaxcnnbp.ops.pool.cells import read_cells
 from jaxcnnbp.ops.pool.mean import copy_to_windows
 from jaxcnnbp.ops.pool.parse import merge_batch, spatial_rank, split_batch

@@ -25,9 +25,9 @@ from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops._dtypes import cast, cast_exact, wide
+from jaxcnnbp.ops._sharding import may_be_partitioned
 from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu
-from jaxcnnbp.ops.devices import may_be_partitioned
-from jaxcnnbp.ops.numerics import cast, cast_exact, wide
 from jaxcnnbp.ops.pool.joining import LONG, Operation, join_windows
 from jaxcnnbp.taps import at_outputs, lay, pad_once, pad_to_reach, reached, take_reached
 

@@ -19,6 +19,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops._dtypes import cast, wide
+from jaxcnnbp.ops._sharding import zeros_varying_like
 from jaxcnnbp.ops._xla_cpu import fusion_barrier
 from jaxcnnbp.ops.conv.forms import at_each_tap, forward_by_taps, scale_channels
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
@@ -28,8 +30,6 @@ from jaxcnnbp.ops.conv.partitioned import (
     kernel_grad_of_groups,
     unravel,
 )
-from jaxcnnbp.ops.devices import zeros_varying_like
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import at_outputs, lay, pad_axes, pad_once, reached, take_reached
 
 

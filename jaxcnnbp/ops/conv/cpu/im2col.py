@@ -19,10 +19,10 @@ from collections.abc import Callable
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.ops._sharding import may_be_partitioned
 from jaxcnnbp.ops._xla_cpu import compute_once, fusion_barrier
 from jaxcnnbp.ops.conv.forms import dot
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
-from jaxcnnbp.ops.devices import may_be_partitioned
 from jaxcnnbp.taps import Reader, gather, lay_blocks, pad_once, scatter, take_blocks
 
 # Bytes of patches that one block of images makes: they stay in the cache, and small enough blocks take memory that the

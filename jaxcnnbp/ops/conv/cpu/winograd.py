@@ -34,10 +34,10 @@ import numpy as np
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Window
+from jaxcnnbp.ops._dtypes import cast, wide
+from jaxcnnbp.ops._sharding import zeros_varying_like
 from jaxcnnbp.ops.conv.cpu.im2col import largest_divisor
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual
-from jaxcnnbp.ops.devices import zeros_varying_like
-from jaxcnnbp.ops.numerics import cast, wide
 from jaxcnnbp.taps import pad_axes
 
 A_TRANSPOSED = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
