@@ -14,12 +14,11 @@ import jaxcnnbp
 from jaxcnnbp import Tuning, autotune, correlate, explain_choice, implementation
 from jaxcnnbp.cli.main import main
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.ops.conv import measured as tables
 from jaxcnnbp.ops.conv import tuning as tunings
 from jaxcnnbp.ops.conv.api import conv_geometry
 from jaxcnnbp.ops.conv.dispatch import passes
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.measured import Expected, Measured, Table, soonest_of_the_fast
+from jaxcnnbp.ops.conv.measured import Expected, Measured, Table, soonest_of_the_fast, tables
 from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.conv.tuning import Tuned, key_of
 from jaxcnnbp.tune import autotune as autotuning
@@ -231,7 +230,7 @@ def test_other_kinds_of_processors_count_less():
         assert min(expected, key=lambda name: expected[name].seconds) == fastest
     expected, _ = Table.of([], [here]).estimate(PROBLEM, ("xla", "patches"))
     assert expected["patches"].seconds < expected["xla"].seconds
-    kinds = {kind: tables._tables(kind)["forward"] for kind in ("avx2", "avx512", "arm64")}
+    kinds = {kind: tables(kind)["forward"] for kind in ("avx2", "avx512", "arm64")}
     assert len({len(table.rows) for table in kinds.values()}) == 1
     assert kinds["avx2"].rows[0] is not kinds["avx512"].rows[0]
 
@@ -253,7 +252,7 @@ def test_rows_of_tables_are_read_as_they_are_written():
 @pytest.mark.parametrize("kind", ["avx2", "avx512"])
 def test_shipped_tables(kind):
     """Every implementation that they name is there and supports the problem."""
-    for name, table in tables._tables(kind).items():
+    for name, table in tables(kind).items():
         assert {row.problem.dtype for row in table.rows} >= {"float32"}
         for row in table.rows:
             able = {each.name for each in passes()[name].all if each.supports(row.problem)}
