@@ -109,9 +109,7 @@ class Window:
 
     def inside(self, axis: int) -> np.ndarray:
         """`(output, size)` of bool: whether tap t of window u along `axis` falls on an input cell."""
-        u, t = np.arange(self.output[axis])[:, None], np.arange(self.size[axis])[None, :]
-        position = u * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
-        return _holds_cell(position, self.dilated[axis], self.input_dilation[axis])
+        return _holds_cell(self._position(axis), self.dilated[axis], self.input_dilation[axis])
 
     def cells(self, axis: int, count_padding: bool = False) -> np.ndarray:
         """`(output,)`: the cells that each window along `axis` reads, or also those of the padding asked for.
@@ -128,6 +126,10 @@ class Window:
         before = np.pad(filled.cumsum(0), ((1, 0), (0, 0))).reshape(-1)
         start = np.arange(self.output[axis]) * self.stride[axis]
         return before[start + self.size[axis] * dilation] - before[start]
+
+    def _position(self, axis: int) -> np.ndarray:
+        u, t = np.arange(self.output[axis])[:, None], np.arange(self.size[axis])[None, :]
+        return u * self.stride[axis] + t * self.dilation[axis] - self.padding[axis][0]
 
 
 def _holds_cell(position: np.ndarray, extent: int, step: int) -> np.ndarray:
