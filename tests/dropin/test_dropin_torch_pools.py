@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from jaxcnnbp.ops.pool.adaptive import adaptive_avg_pool, adaptive_max_pool, cover
 from jaxcnnbp.ops.pool.lp import lp_pool
@@ -108,57 +107,3 @@ def test_lp_pool_agrees_with_pytorch(spatial, norm, window, strides, ceil_mode):
     x = _image((2, *spatial, 2), seed=1, positive=norm != 2)
     arguments = norm, window, strides, ceil_mode
     _agree(lambda x: lp_pool(x, *arguments), lambda t: torch.nn.functional.lp_pool2d(t, *arguments), x)
-
-
-def test_lp_pool_has_no_gradient_where_the_norm_is_zero():
-    x = jnp.zeros((1, 4, 1)).at[0, 2].set(3.0)
-    np.testing.assert_array_equal(jax.grad(lambda x: lp_pool(x, 2, (2,)).sum())(x).ravel(), [0, 0, 1, 0])
-
-
-POOLS = [lambda x: lp_pool(x, 3, (2,)), lambda x: adaptive_avg_pool(x, (3,)), lambda x: adaptive_max_pool(x, (3,))]
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_bfloat16_stays_bfloat16(pool):
-    x = jnp.ones((1, 5, 2), jnp.bfloat16)
-    y, pull = jax.vjp(pool, x)
-    assert y.dtype == jnp.bfloat16
-    assert pull(y)[0].dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize("norm", [0, -1, float("inf"), float("nan"), True, "2"])
-def test_lp_pool_refuses_what_is_no_norm(norm):
-    with pytest.raises(ValueError, match="`norm_type`"):
-        lp_pool(jnp.ones((1, 4, 1)), norm, (2,))
-
-
-def test_adaptive_pool_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"`inputs` \(shape=\(4, 1\)\) must be"):
-        adaptive_avg_pool(jnp.ones((4, 1)), (2, 2))
-    with pytest.raises(ValueError, match="`output_shape`"):
-        adaptive_max_pool(jnp.ones((1, 4, 1)), (-1,))
-    with pytest.raises(TypeError, match="`inputs`"):
-        adaptive_avg_pool(jnp.ones((1, 4, 1), jnp.int32), (2,))
-    with pytest.raises(TypeError, match=r"`inputs` \(dtype=complex64\) must be real numbers"):
-        adaptive_max_pool(jnp.ones((1, 4, 1), jnp.complex64), (2,))
-    for wrong in (None, 2.5, "2"):
-        with pytest.raises(TypeError, match="`output_shape`"):
-            adaptive_avg_pool(jnp.ones((1, 4, 1)), wrong)
-
-
-def test_adaptive_maxima_of_integers():
-    values, argmax = adaptive_max_pool(jnp.array([3, 1, 4, 1, 5]).reshape(1, 5, 1), np.int64(2), return_argmax=True)
-    assert (np.ravel(values).tolist(), np.ravel(argmax).tolist()) == ([4, 5], [2, 4])
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_second_derivatives_of_the_pools(pool):
-    x = jnp.asarray(_image((1, 5, 1), 0, positive=True))
-    check_grads(lambda x: jnp.sin(pool(x)).sum(), (x,), order=2, modes=["rev"])
-
-
-def test_an_int_is_for_all_spatial_axes():
-    x = jnp.asarray(_image((2, 5, 6, 2), seed=4))
-    for pool in (adaptive_avg_pool, adaptive_max_pool):
-        np.testing.assert_array_equal(pool(x, 3), pool(x, (3, 3)))
-    np.testing.assert_array_equal(lp_pool(x, 2, 2), lp_pool(x, 2, (2, 2)))
