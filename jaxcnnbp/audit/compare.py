@@ -17,7 +17,7 @@ from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import errors_of, off, place_of_largest
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS
-from jaxcnnbp.audit.place import Layout
+from jaxcnnbp.audit.place import Borders
 from jaxcnnbp.audit.problem import Problem, problem_of
 from jaxcnnbp.audit.report import GradientReport, Maps, Row, Worst
 from jaxcnnbp.audit.trial import Trial, trial_of
@@ -176,7 +176,7 @@ def _gradient_row(place: int, problem: Problem, trial: Trial, yardstick: Yardsti
         slope = wide.differences.slope(place, truth, *by_hand(place, maps, yardstick))
     known = zip(problem.names, yardstick.truth.gradients, strict=False)
     others = {n: gradient for i, (n, gradient) in enumerate(known) if i != place}
-    return _row(name, trial.dtypes[place], maps, yardstick.layout(name, truth.shape, place), reason, slope, others)
+    return _row(name, trial.dtypes[place], maps, yardstick.borders(name, truth.shape, place), reason, slope, others)
 
 
 def _output_row(name: str, trial: Trial, yardstick: Yardstick) -> Row:
@@ -184,7 +184,7 @@ def _output_row(name: str, trial: Trial, yardstick: Yardstick) -> Row:
     autodiff = None if trial.autodiff is None else trial.autodiff.outputs[name]
     maps = Maps(trial.manual.outputs[name], autodiff, truth, allowed)
     dtype = trial.cotangents[name].dtype
-    row = _row(name, dtype, maps, yardstick.layout(name, truth.shape), reason, None, {})
+    row = _row(name, dtype, maps, yardstick.borders(name, truth.shape), reason, None, {})
     return replace(row, hint=row.hint.replace("gradient", "value"))
 
 
@@ -192,7 +192,7 @@ def _row(
     name: str,
     dtype: np.dtype,
     maps: Maps,
-    layout: Layout,
+    borders: Borders,
     reason: str,
     slope: Slope | None,
     others: dict[str, np.ndarray],
@@ -200,28 +200,28 @@ def _row(
     wrong = maps.off()
     return Row(
         name=name,
-        shape=layout.shape,
+        shape=borders.shape,
         dtype=str(dtype),
         manual=errors_of(maps.manual, maps.oracle, dtype),
         autodiff=None if maps.autodiff is None else errors_of(maps.autodiff, maps.oracle, dtype),
-        worst=_worst(maps, layout),
+        worst=_worst(maps, borders),
         wrong=int(wrong.sum()),
-        wrong_places=layout.count(wrong),
+        wrong_places=borders.count(wrong),
         reason=reason,
-        hint=hint_for(maps, wrong, layout.axes, others) if wrong.any() else "",
-        axes=layout.axes,
+        hint=hint_for(maps, wrong, borders.axes, others) if wrong.any() else "",
+        axes=borders.axes,
         slope=slope,
         maps=maps,
     )
 
 
-def _worst(maps: Maps, layout: Layout) -> Worst | None:
+def _worst(maps: Maps, borders: Borders) -> Worst | None:
     if maps.manual.size == 0:
         return None
     index = place_of_largest(maps.excess())
     return Worst(
         index=index,
-        place=layout.place_of(index),
+        place=borders.place_of(index),
         manual=maps.manual[index].item(),
         autodiff=None if maps.autodiff is None else maps.autodiff[index].item(),
         oracle=maps.oracle[index].item(),

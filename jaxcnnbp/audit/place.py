@@ -15,7 +15,7 @@ PLACES = ("interior", "edge", "corner")
 
 
 @dataclass(frozen=True)
-class Layout:
+class Borders:
     """The spatial axes of an array, and which elements share a window with padding."""
 
     shape: tuple[int, ...]
@@ -54,12 +54,12 @@ class Layout:
         return "corner" if borders == len(self.axes) > 1 else "edge"
 
 
-def layout_of(name: str, shape: tuple[int, ...], axes: Sequence[int] | None, usage: Usage | None, others) -> Layout:
-    """The layout of the leaf `name`: as the user said (`axes`), as the function uses it, or as it looks (`guess`)."""
+def borders_of(name: str, shape: tuple[int, ...], axes: Sequence[int] | None, usage: Usage | None, others) -> Borders:
+    """The borders of the leaf `name`: as the user said (`axes`), as the function uses it, or as it looks (`guess`)."""
     known = axes if axes is not None or usage is None else usage.axes
     spatial = guess(name, shape, others) if known is None else tuple(known)
     padded = None if usage is None else usage.meets_padding(shape)
-    return Layout(shape, tuple(a for a in spatial if shape[a] > 1), padded)
+    return Borders(shape, tuple(a for a in spatial if shape[a] > 1), padded)
 
 
 def guess(name: str, shape: Sequence[int], others: Sequence[Sequence[int]]) -> tuple[int, ...]:

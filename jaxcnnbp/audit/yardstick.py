@@ -14,7 +14,7 @@ from jaxcnnbp.audit.formula import Wide, wide_of
 from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import Arrays, Oracle, Pass, furthest
-from jaxcnnbp.audit.place import Layout, layout_of
+from jaxcnnbp.audit.place import Borders, borders_of
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.audit.report import Maps
 from jaxcnnbp.audit.trial import Trial, first_line
@@ -145,10 +145,10 @@ class Yardstick:
         rows = zip(self._names, truth.gradients, spreads, dtypes, strict=True)
         return [self._allowed(*row)[1] for row in rows]
 
-    def layout(self, name: str, shape: tuple[int, ...], place: int | None = None) -> Layout:
+    def borders(self, name: str, shape: tuple[int, ...], place: int | None = None) -> Borders:
         """Where the elements of the array `name` lie, which is the input at `place` if it is one."""
         usage, axes = None if place is None else self._usages.get(place), self._spatial.get(name)
-        return layout_of(name, shape, axes if self._windows or axes else (), usage, self._shapes)
+        return borders_of(name, shape, axes if self._windows or axes else (), usage, self._shapes)
 
     @property
     def _is_given(self) -> bool:

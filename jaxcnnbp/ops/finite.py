@@ -15,10 +15,10 @@ from jax.export import is_symbolic_dim
 
 from jaxcnnbp.modes import mode
 
-Rule = Callable[[Array, Array], Array]
+Computation = Callable[[Array, Array], Array]
 
 
-def where_finite(fast: Rule, exact: Rule, a: Array, b: Array, outputs: int) -> Array:
+def where_finite(fast: Computation, exact: Computation, a: Array, b: Array, outputs: int) -> Array:
     """`fast(a, b)`, or `exact(a, b)` where that could differ: where a NaN or an infinity goes in or comes out.
 
     `outputs` is the number of results: the operands or the results are looked through, whichever are fewer.

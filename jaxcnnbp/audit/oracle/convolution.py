@@ -19,7 +19,7 @@ from jaxcnnbp.audit.oracle.borders import bordered, unbordered
 from jaxcnnbp.audit.oracle.rule import Arrays, apply, register, rule_of
 
 
-class Layout(NamedTuple):
+class DimensionNumbers(NamedTuple):
     """Where the axes are: `(batch, channels, *spatial)` of input and output, `(out, in, *window)`."""
 
     x: tuple[int, ...]
@@ -118,7 +118,7 @@ def conv_general_dilated(
     rule = rule_of(
         _forward,
         _backward,
-        layout=Layout(tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)),
+        layout=DimensionNumbers(tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)),
         stride=several(window_strides, rank),
         padding=padding,
         lhs_dilation=several(lhs_dilation, rank),
@@ -237,7 +237,7 @@ def _bordered(x, kernel, *, rank, stride, padding, padding_mode, dilation, group
     """`x` with its border, where its cells come from, and what `_forward` and `_backward` are told."""
     x, padding, sources = bordered(x, kernel.shape[:rank], stride, padding, padding_mode, dilation)
     image = (0, rank + 1, *range(1, rank + 1))
-    layout = Layout(image, (rank + 1, rank, *range(rank)), image)
+    layout = DimensionNumbers(image, (rank + 1, rank, *range(rank)), image)
     options = dict(stride=stride, padding=padding, rhs_dilation=dilation, lhs_dilation=(1,) * rank)
     return x, sources, dict(layout=layout, groups=groups, batches=1, **options)
 

@@ -12,7 +12,7 @@ from jaxcnnbp.geometry.window import Ints, Pairs
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChannelsLast:
     """An operand with windows on any axes, seen as `(batch, *spatial, channels)`.
 
     Leading axes without a window are the batch, trailing ones the channels, all between them are spatial.
@@ -31,7 +31,7 @@ class Layout:
         padding: Pairs,
         base_dilation: Ints,
         window_dilation: Ints,
-    ) -> Layout:
+    ) -> ChannelsLast:
         """The layout for the parameters of lax's primitives."""
         first, last = moved_over(window_dimensions, window_strides, padding, base_dilation)
         inner = slice(first, last)

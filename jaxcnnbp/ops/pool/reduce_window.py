@@ -22,12 +22,12 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops._sharding import explicit_axes, with_sharding
 from jaxcnnbp.ops.pool.fold import fold_windows
-from jaxcnnbp.ops.pool.lax_layout import Layout, moved_over
+from jaxcnnbp.ops.pool.lax_layout import ChannelsLast, moved_over
 from jaxcnnbp.ops.pool.max import extreme_pool_op
 from jaxcnnbp.ops.pool.mean import sum_pool
 from jaxcnnbp.ops.pool.window_max import identity
 
-Rule = Callable[..., list[Array]]
+Reduction = Callable[..., list[Array]]
 POOLS: dict[Primitive, str] = {jex.max_p: "max", jex.min_p: "min", jex.add_p: "sum"}
 WINDOWED: dict[Primitive, str] = {
     jex.reduce_window_max_p: "max",
@@ -93,14 +93,14 @@ def reduce_window(
     if any(0 in out.shape for out in call.outs):  # no window fits, and nothing depends on anything
         return tree.unflatten([with_weak_type(jnp.zeros(out.shape, out.dtype), out) for out in call.outs])
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
-    layout = Layout.of(xs[0].shape, **call.params)
+    layout = ChannelsLast.of(xs[0].shape, **call.params)
     sharding = call.outs[0].sharding
     # What lax traced under explicit axes of a mesh says so in each equation, and inside `with_sharding` they are not.
     known = call.reducer if isinstance(call.reducer, str) or not explicit_axes(sharding.mesh) else None
 
     def rule(*arrays: Array) -> list[Array]:
         reducer = known or _traced(computation, tree, arrays[len(xs) :])
-        return _rule_for(reducer, inits, call.from_identity, layout)(*arrays)
+        return _reduction_for(reducer, inits, call.from_identity, layout)(*arrays)
 
     ys = with_sharding(rule, *xs, *inits, sharding=sharding)
     return tree.unflatten([with_weak_type(y, out) for y, out in zip(ys, call.outs, strict=True)])
@@ -185,14 +185,16 @@ def pool_windows(kind: str, x: Array, out: Any, **params: Any) -> Array:
     """The pool `kind` by its rule, for windows as lax's primitives describe them; `out` is the type of the output."""
     if 0 in out.shape:  # no window fits
         return with_weak_type(jnp.zeros(out.shape, out.dtype), out)
-    layout = Layout.of(x.shape, **params)
+    layout = ChannelsLast.of(x.shape, **params)
     y = with_sharding(
         lambda x: layout.outward(_pooled(kind, layout.inward(x), layout.window)), x, sharding=out.sharding
     )
     return with_weak_type(y, out)
 
 
-def _rule_for(reducer: str | ClosedJaxpr, inits: Sequence[Array], from_identity: bool, layout: Layout) -> Rule:
+def _reduction_for(
+    reducer: str | ClosedJaxpr, inits: Sequence[Array], from_identity: bool, layout: ChannelsLast
+) -> Reduction:
     """`(*operands, *inits) -> outputs`, in lax's layouts."""
     count = len(inits)
     if not from_identity and isinstance(reducer, str) and reducer != "sum" and _is_concrete(inits[0]):
