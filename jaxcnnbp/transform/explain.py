@@ -16,7 +16,7 @@ from jaxcnnbp.transform.inner import inner_rule
 from jaxcnnbp.transform.interpreter import inner_traces, opened
 from jaxcnnbp.transform.manual import Manual, primitives_called
 from jaxcnnbp.transform.mutable import lifted
-from jaxcnnbp.transform.rules import SWAPS
+from jaxcnnbp.transform.rules import SWAPPABLE
 from jaxcnnbp.transform.trace import trace
 
 # The rules of this package without a window: not what anybody looks for here.
@@ -117,7 +117,7 @@ def explain_swaps(fun: Callable[..., Any], only: str | Iterable[str] | None = No
 def _walk(reading: Manual, jaxpr: Jaxpr, path: tuple[str, ...], outside: str, note: str = "") -> Iterator[Swap]:
     """`outside` is the reason why the whole of `jaxpr` is left to JAX, if it is; `note` what to know if it is not."""
     for eqn in jaxpr.eqns:
-        if eqn.primitive in SWAPS:
+        if eqn.primitive in SWAPPABLE:
             yield _found(reading, eqn, path, outside, note)
         elif ours := rule_of(eqn):
             if ours.name not in NO_WINDOW:
@@ -129,10 +129,10 @@ def _walk(reading: Manual, jaxpr: Jaxpr, path: tuple[str, ...], outside: str, no
 
 
 def _found(reading: Manual, eqn: JaxprEqn, path: tuple[str, ...], outside: str, note: str) -> Swap:
-    rule = SWAPS[eqn.primitive]
+    kind = SWAPPABLE[eqn.primitive]
     chosen = "" if eqn.primitive in reading.chosen else "not in `only`"
-    against = outside or chosen or rule.refuses(eqn) or ""
-    return _swap(rule.name, eqn, path, not against, against or note or _remark(eqn))
+    against = outside or chosen or kind.refuses(eqn) or ""
+    return _swap(kind.name, eqn, path, not against, against or note or _remark(eqn))
 
 
 def _swap(name: str, eqn: JaxprEqn, path: tuple[str, ...], swapped: bool, reason: str) -> Swap:

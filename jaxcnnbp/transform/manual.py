@@ -18,7 +18,7 @@ from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.inner import Inner, inner_rule
 from jaxcnnbp.transform.interpreter import bind, context_of, evaluate, inner_traces, opened
 from jaxcnnbp.transform.mutable import lifted
-from jaxcnnbp.transform.rules import SWAPS
+from jaxcnnbp.transform.rules import SWAPPABLE
 from jaxcnnbp.transform.trace import trace
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -108,7 +108,7 @@ class ManualModule:
 
 def primitives_called(only: str | Iterable[str] | None) -> frozenset[Primitive]:
     """The primitives whose rules `only` names."""
-    names = {rule.name: primitive for primitive, rule in SWAPS.items()}
+    names = {kind.name: primitive for primitive, kind in SWAPPABLE.items()}
     chosen = names if only is None else (only,) if isinstance(only, str) else tuple(only)
     for name in chosen:
         if name not in names:
@@ -124,12 +124,12 @@ class Manual:
 
     def __reduce__(self) -> Any:
         """Pickled by the names of the rules: a primitive is known by its identity, which no copy of it has."""
-        return _reading_of, (tuple(SWAPS[primitive].name for primitive in self.chosen),)
+        return _reading_of, (tuple(SWAPPABLE[primitive].name for primitive in self.chosen),)
 
     def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         """The outputs of one equation."""
         if self.swaps(eqn):
-            outputs = SWAPS[eqn.primitive].apply(eqn, values)
+            outputs = SWAPPABLE[eqn.primitive].apply(eqn, values)
             return [with_weak_type(y, var.aval) for y, var in zip(outputs, eqn.outvars, strict=True)]
         if self._reaches_into(eqn):
             return cast(Inner, inner_rule(eqn))(self, eqn, values)
@@ -137,7 +137,7 @@ class Manual:
 
     def swaps(self, eqn: JaxprEqn) -> bool:
         """Whether the equation itself is replaced."""
-        return eqn.primitive in self.chosen and SWAPS[eqn.primitive].refuses(eqn) is None
+        return eqn.primitive in self.chosen and SWAPPABLE[eqn.primitive].refuses(eqn) is None
 
     def enters(self, eqn: JaxprEqn) -> bool:
         """Whether the traces that the equation holds are read as well."""

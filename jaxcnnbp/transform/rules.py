@@ -17,7 +17,7 @@ from jaxcnnbp.ops.pool.window_max import identity
 
 
 @dataclass(frozen=True)
-class Swap:
+class Swappable:
     """What happens to one primitive.
 
     Attributes:
@@ -72,10 +72,10 @@ def _reduction(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     return reduce_window(tuple(operands), tuple(inits), lambda a, b: tuple(combine(*a, *b)), **params)
 
 
-SWAPS: dict[Primitive, Swap] = {
-    jex.conv_general_dilated_p: Swap("conv", _conv_refusal, _conv),
-    jex.reduce_window_max_p: Swap("max_pool", _pool_refusal, _pool("max", jex.max_p)),
-    jex.reduce_window_min_p: Swap("min_pool", _pool_refusal, _pool("min", jex.min_p)),
-    jex.reduce_window_sum_p: Swap("sum_pool", _pool_refusal, _pool("sum", jex.add_p)),
-    jex.reduce_window_p: Swap("reduce_window", _reduction_refusal, _reduction),
+SWAPPABLE: dict[Primitive, Swappable] = {
+    jex.conv_general_dilated_p: Swappable("conv", _conv_refusal, _conv),
+    jex.reduce_window_max_p: Swappable("max_pool", _pool_refusal, _pool("max", jex.max_p)),
+    jex.reduce_window_min_p: Swappable("min_pool", _pool_refusal, _pool("min", jex.min_p)),
+    jex.reduce_window_sum_p: Swappable("sum_pool", _pool_refusal, _pool("sum", jex.add_p)),
+    jex.reduce_window_p: Swappable("reduce_window", _reduction_refusal, _reduction),
 }
