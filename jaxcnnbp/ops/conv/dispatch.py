@@ -19,6 +19,7 @@ from jax import Array, lax
 from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops._dtypes import cast
 from jaxcnnbp.ops._sharding import may_be_partitioned, zeros_varying_like
+from jaxcnnbp.ops._xla_cpu import apart
 from jaxcnnbp.ops.conv import cuda, partitioned
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv.cpu import column_blocks, depthwise, grouped, im2col, phases, row_packing, volumes, winograd
@@ -233,7 +234,7 @@ def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct
     if forms.everywhere and forms.on_cpu is forms.on_cuda is forms.elsewhere:
         return on_cpu(a, b)
     by_platform = {} if forms.on_cuda is forms.elsewhere else {"cuda": on_cuda}
-    return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere, **by_platform)
+    return lax.platform_dependent(a, b, cpu=apart(on_cpu), default=elsewhere, **by_platform)
 
 
 def _run(form: Form, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:

@@ -20,6 +20,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import dual
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops._dtypes import cast, wide
+from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.pool.joining import LONG, Operation, join_windows
 from jaxcnnbp.taps import cells, gather, lay_blocks, pad_to_reach, scatter
 
@@ -99,6 +100,11 @@ def sum_windows(x: Array, window: Window) -> Array:
         return jnp.zeros((x.shape[0], *window.output, x.shape[-1]), x.dtype)
     if window.size == window.spatial and window.output == (1,) * window.rank and _one_window_a_cell(window):
         return x.sum(tuple(range(1, x.ndim - 1)), keepdims=True)
+    by_axis = partial(_sum_by_axis, window=window)
+    return by_axis(x) if window.tiles else compute_once(by_axis, x)
+
+
+def _sum_by_axis(x: Array, window: Window) -> Array:
     for axis in range(window.rank):
         local = window.along(axis, x.shape[1:-1])
         long = window.size[axis] > LONG
@@ -115,6 +121,11 @@ def spread_windows(y: Array, window: Window) -> Array:
     """scatter(y[u]) to every tap, axis after axis."""
     if _one_window_a_cell(window):
         return _copy_blocks(y, window)
+    by_axis = partial(_spread_by_axis, window=window)
+    return by_axis(y) if window.tiles else compute_once(by_axis, y)
+
+
+def _spread_by_axis(y: Array, window: Window) -> Array:
     for axis in reversed(range(window.rank)):
         spatial = tuple(window.spatial[a] if a == axis else n for a, n in enumerate(y.shape[1:-1]))
         local = window.along(axis, spatial)

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
-from jaxcnnbp.ops._xla_cpu import fusion_barrier
 from jaxcnnbp.ops.conv.cpu.im2col import by_blocks
 from jaxcnnbp.ops.conv.forms import dot, kernel_grad_as_forward
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
@@ -46,15 +45,9 @@ def forward_by_columns(x: Array, kernel: Array, geometry: ConvGeometry) -> Array
 
 def input_grad_by_columns(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx = scatter(D K^T)."""
-    channels = delta.shape[-1]
-
-    def sent_back(delta: Array, kernel: Array) -> Array:
-        blocks = Blocks(geometry.window, channels)
-        deltas = delta.reshape(-1, blocks.columns * channels)
-        return blocks.scattered(dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
-
-    # The gradient of a pool that reads the sums would add them up again in each of its phases.
-    return fusion_barrier(sent_back, delta, kernel, guard=kernel)
+    blocks = Blocks(geometry.window, delta.shape[-1])
+    deltas = delta.reshape(-1, blocks.columns * delta.shape[-1])
+    return blocks.scattered(dot(deltas, blocks.widened(kernel), ((1,), (1,)), geometry), delta.shape[0])
 
 
 def kernel_grad_by_columns(x: Array, delta: Array, geometry: ConvGeometry) -> Array:

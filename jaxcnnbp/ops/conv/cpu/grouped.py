@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.ops.conv.cpu.im2col import input_grad_sent_back, patches
+from jaxcnnbp.ops.conv.cpu.im2col import input_grad_by_patches, patches
 from jaxcnnbp.ops.conv.forms import dot
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
 from jaxcnnbp.taps import pad_once
@@ -54,7 +54,7 @@ def input_grad_side_by_side(delta: Array, kernel: Array, geometry: ConvGeometry)
     """`dx_g = scatter(delta_g k_g^T)` of all groups at once: one program, whatever their number."""
 
     def sent_back(delta_g: Array, k_g: Array) -> Array:
-        return input_grad_sent_back(delta_g, k_g, replace(geometry, groups=1))
+        return input_grad_by_patches(delta_g, k_g, replace(geometry, groups=1))
 
     dx = jax.vmap(sent_back)(_split_groups(delta, geometry.groups), _split_groups(kernel, geometry.groups))
     return jnp.moveaxis(dx, 0, -2).reshape(*dx.shape[1:-1], -1)

@@ -20,7 +20,6 @@ from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._sharding import may_be_partitioned
-from jaxcnnbp.ops._xla_cpu import compute_once, fusion_barrier
 from jaxcnnbp.ops.conv.forms import dot
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.taps import Reader, gather, lay_blocks, pad_once, scatter, take_blocks
@@ -48,16 +47,6 @@ def input_grad_by_patches_of_delta(delta: Array, kernel: Array, geometry: ConvGe
 
 def input_grad_by_patches(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """dx = scatter(delta K^T)."""
-
-    def added(delta: Array, kernel: Array) -> Array:
-        return input_grad_sent_back(delta, kernel, geometry)
-
-    # The gradient of a pool that reads the sums would add them up again in each of its phases.
-    return fusion_barrier(added, delta, kernel, guard=kernel)
-
-
-def input_grad_sent_back(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """The same, fused into whoever reads it."""
     flat = delta.reshape(-1, delta.shape[-1])
     sent = dot(flat, kernel.reshape(-1, kernel.shape[-1]), ((1,), (1,)), geometry)
     window, channels = geometry.window, kernel.shape[-2]
@@ -79,11 +68,8 @@ def kernel_grad_by_patches(x: Array, delta: Array, geometry: ConvGeometry) -> Ar
     def of_images(x: Array, delta: Array) -> Array:
         return dot(patches(x, geometry), delta.reshape(-1, delta.shape[-1]), ((0,), (0,)), geometry)
 
-    def summed(x: Array, delta: Array) -> Array:
-        return sum_over_images(of_images, patch_bytes(x, geometry), x, delta)
-
-    # The activation that x comes from would be computed again for every tap.
-    return compute_once(summed, x, delta).reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
+    sums = sum_over_images(of_images, patch_bytes(x, geometry), x, delta)
+    return sums.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
 def patches(x: Array, geometry: ConvGeometry) -> Array:
