@@ -10,9 +10,14 @@ import jax
 from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from jaxcnnbp.ops._sharding import may_be_partitioned
+
 
 def apart(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """`fun` as a call that XLA does not inline, so that nothing is fused into it or out of it."""
+    """`fun` as a call that XLA does not inline, so that nothing is fused into it or out of it.
+
+    Not for arrays that may be partitioned: devices wait for each other where one is inside a call and one outside.
+    """
 
     @jax.jit
     def body(*args: Array) -> Any:
@@ -26,14 +31,16 @@ def apart(fun: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def compute_once(fun: Callable[..., Any], *args: Array) -> Any:
-    """`fun(*args)`, on CPU `apart`.
+def compute_once(fun: Callable[..., Any], x: Array, *others: Array) -> Any:
+    """`fun(x, *others)`, on CPU `apart`.
 
     XLA's CPU backend fuses elementwise operations into every reader of their result and computes them there anew: a
     2x2 pool behind a depthwise convolution would run it four times. It drops `optimization_barrier` before it fuses.
     """
+    if may_be_partitioned(x):
+        return fun(x, *others)
     fun = jax.jit(fun)  # traced once for both branches: a form may write out a hundred taps
-    return lax.platform_dependent(*args, cpu=apart(fun), default=fun)
+    return lax.platform_dependent(x, *others, cpu=apart(fun), default=fun)
 
 
 def cond_on_cpu(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:

@@ -206,7 +206,8 @@ def _by_platform(name: str, problem: ConvProblem, a: Array, b: Array, result: ja
         return zeros_varying_like(result, a, b)
     mended, everywhere = chosen.on_cpu.spreads is Spread.MENDED, asked.implementation not in (None, "xla")
     exact = chosen.exact if mended else chosen.on_cpu
-    forms = Forms(chosen.on_cpu.form, exact.form, chosen.on_cuda.form, chosen.elsewhere.form, mended, everywhere)
+    by_platform = chosen.on_cpu.form, exact.form, chosen.on_cuda.form, chosen.elsewhere.form
+    forms = Forms(*by_platform, mended, everywhere, asked.partitioned)
     if forms.on_cpu is forms.on_cuda is forms.elsewhere and not forms.mended:
         return _run(forms.on_cpu, problem.geometry, result, a, b)
     return _by_forms(forms, problem.geometry, result, a, b)
@@ -221,6 +222,7 @@ class Forms(NamedTuple):
     elsewhere: Form
     mended: bool
     everywhere: bool  # `on_cpu` was asked for by name, on whatever platform, and is mended there too
+    partitioned: bool  # the arrays may lie on several devices
 
 
 # A program of its own, which is traced and lowered once for all convolutions alike: a form may write out many taps.
@@ -234,7 +236,8 @@ def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct
     if forms.everywhere and forms.on_cpu is forms.on_cuda is forms.elsewhere:
         return on_cpu(a, b)
     by_platform = {} if forms.on_cuda is forms.elsewhere else {"cuda": on_cuda}
-    return lax.platform_dependent(a, b, cpu=apart(on_cpu), default=elsewhere, **by_platform)
+    alone = on_cpu if forms.partitioned else apart(on_cpu)
+    return lax.platform_dependent(a, b, cpu=alone, default=elsewhere, **by_platform)
 
 
 def _run(form: Form, geometry: ConvGeometry, result: jax.ShapeDtypeStruct, a: Array, b: Array) -> Array:
