@@ -87,7 +87,7 @@ FORWARD = (
     ),
     Implementation(depthwise.forward_by_shifts, lambda a: a.depthwise and a.gapless and a.few_taps),
     Implementation(depthwise.forward_by_padding, lambda a: a.in_channels == 1 and a.few_taps),
-    Implementation(depthwise.forward_by_tap_rows, lambda a: a.depthwise and a.many_rows),
+    Implementation(depthwise.forward_by_tap_rows, lambda a: a.of_single_channels and a.many_rows),
     Implementation(
         column_blocks.forward_by_columns, lambda a: a.has_columns, single_device=True, spreads=Spread.MENDED
     ),
@@ -142,7 +142,7 @@ KERNEL_GRAD = (
     Implementation(column_blocks.kernel_grad_by_pairs, lambda a: a.has_columns, single_device=True),
     Implementation(
         depthwise.kernel_grad_by_rows,
-        lambda a: a.in_channels == 1 and (a.depthwise or a.grouped) and a.has_axes and a.few_taps,
+        lambda a: a.of_single_channels and a.has_axes and a.few_taps,
         single_device=True,
     ),
     Implementation(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops._dtypes import wide
 from jaxcnnbp.ops._sharding import zeros_varying_like
+from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.conv import forms as plain
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
 from jaxcnnbp.taps import MANY_TAPS, pad_once
@@ -36,8 +38,9 @@ def forward_by_tap_groups(x: Array, kernel: Array, geometry: ConvGeometry) -> Ar
     groups = kernel.reshape(-1, *one.window.size, *kernel.shape[-2:])
 
     def add(number: Array, total: Array) -> Array:
-        taps = lax.dynamic_index_in_dim(groups, number, 0, keepdims=False)
-        return total + plain.forward_by_taps(_read(padded, number, window), taps, one)
+        # Read inside the sum, whose place only the running program knows would keep its loop scalar.
+        p, taps = compute_once(partial(_read, window=window), padded, number), compute_once(_at, groups, number)
+        return total + plain.forward_by_taps(p, taps, one)
 
     shape = geometry.output_shape(x.shape[0], kernel.shape[-1])
     empty = zeros_varying_like(jax.ShapeDtypeStruct(shape, wide(x.dtype)), x, kernel)
@@ -59,7 +62,8 @@ def kernel_grad_of_groups(form: Form, x: Array, delta: Array, geometry: ConvGeom
     padded, window = pad_once(x, geometry.window)
     one = _one_group(geometry, window)
     numbers = jnp.arange(math.prod(window.size[: _lead(window)]))
-    by_group = lax.map(lambda number: form(_read(padded, number, window), delta, one), numbers)
+    read = partial(_read, window=window)
+    by_group = lax.map(lambda number: form(compute_once(read, padded, number), delta, one), numbers)
     return by_group.reshape(geometry.kernel_shape(x.shape[-1], delta.shape[-1]))
 
 
@@ -84,6 +88,10 @@ def _one_group(geometry: ConvGeometry, window: Window) -> ConvGeometry:
         ones,
     )
     return replace(geometry, window=left)
+
+
+def _at(groups: Array, number: Array) -> Array:
+    return lax.dynamic_index_in_dim(groups, number, 0, keepdims=False)
 
 
 def _read(padded: Array, number: Array, window: Window) -> Array:

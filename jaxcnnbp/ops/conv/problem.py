@@ -90,6 +90,11 @@ class ConvProblem:
         return self.in_channels == self.out_channels == 1
 
     @property
+    def of_single_channels(self) -> bool:
+        """Depthwise, or with several outputs of each channel."""
+        return self.depthwise or (self.in_channels == 1 and not self.dense)
+
+    @property
     def grouped(self) -> bool:
         return not self.dense and not self.depthwise
 

@@ -21,11 +21,11 @@ from jax import Array, lax
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops._sharding import zeros_varying_like
+from jaxcnnbp.ops.conv.cpu.im2col import by_blocks
 from jaxcnnbp.ops.conv.forms import at_each_tap, forward_by_taps, scale_channels
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.conv.partitioned import (
     forward_by_tap_groups,
-    input_grad_by_tap_groups,
     kernel_grad_of_groups,
     unravel,
 )
@@ -72,13 +72,19 @@ def input_grad_by_padding(delta: Array, kernel: Array, geometry: ConvGeometry) -
 
 
 def forward_by_tap_rows(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """One row of taps after the other, in a loop: of few taps, a row is a group of `ops.conv.partitioned`."""
-    return forward_by_tap_groups(x, kernel, geometry)
+    """One row of taps after the other, in a loop, of as many images as stay in the cache from one to the next."""
+
+    def of_images(x: Array) -> Array:
+        return forward_by_tap_groups(x, kernel, geometry)
+
+    outputs = math.prod(geometry.window.output) * kernel.shape[-1]
+    y = by_blocks(of_images, (math.prod(x.shape[1:]) + outputs) * wide(x.dtype).itemsize, x)
+    return y.reshape(geometry.output_shape(x.shape[0], kernel.shape[-1]))
 
 
 def input_grad_by_tap_rows(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The full convolution of delta, with zeros in the gaps of the stride, with the flipped kernel."""
-    return input_grad_by_tap_groups(delta, kernel, geometry)
+    return forward_by_tap_rows(delta, transposed_kernel(kernel, geometry), dual(geometry))
 
 
 def kernel_grad_by_tap_rows(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
