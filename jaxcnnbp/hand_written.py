@@ -189,14 +189,19 @@ def one_dispatch(*static_argnums: int) -> Callable[[Callable[..., Any]], Callabl
         @functools.wraps(fun)
         def call(*args: Any) -> Any:
             is_traced = any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
-            return fun(*args) if is_traced else jitted(*args)
+            return fun(*jax.tree.map(_of_jax, args)) if is_traced else jitted(*args)
 
         return call
 
     return decorate
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _of_jax(a: Any) -> Any:
+    """NumPy's array as JAX's, which a jitted function would see; those of integers' deltas are no arrays to JAX."""
+    return jnp.asarray(a) if isinstance(a, np.ndarray) and a.dtype != float0 else a
+
+
+@one_dispatch(0, 1)
 def _kept(rule: hand_written, static: tuple[Any, ...], operands: tuple[Any, ...]) -> tuple[Any, Any]:
     y, kept = rule.fwd(*operands, *static)
     # An operand is no output: one that is infinite on purpose would be a fault under `jax_debug_infs`.
@@ -204,7 +209,7 @@ def _kept(rule: hand_written, static: tuple[Any, ...], operands: tuple[Any, ...]
     return y, jax.tree.map(lambda a: places.get(id(a), a), rule.named(kept, operands, y))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+@one_dispatch(0, 1, 2)
 def pull(bwd: Callable[..., Any], static: tuple[Any, ...], wanted: tuple[bool, ...] | None, kept: Any, delta: Any):
     """The gradients of those operands that are `wanted`, all of them if None: one dispatch if called eagerly."""
     return tuple(map(computed, _pulled(bwd, static, wanted, kept, delta)))

@@ -24,9 +24,9 @@ from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv import partitioned as conv_spread
 from jaxcnnbp.ops.conv.api import conv_geometry
+from jaxcnnbp.ops.conv.cpu import depthwise, winograd
 from jaxcnnbp.ops.conv.cpu import im2col as conv_patches
 from jaxcnnbp.ops.conv.cpu import row_packing as conv_long_rows
-from jaxcnnbp.ops.conv.cpu import winograd
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.lax_layout import lax_convolution
 from jaxcnnbp.ops.conv.problem import ConvProblem, Implementation, Spread
@@ -403,6 +403,16 @@ def test_patches_in_blocks_of_images(images, monkeypatch):
         assert_same(as_program(form, geometry)(*operands), as_program(meaning, geometry)(*operands))
 
 
+def test_rows_of_taps_in_blocks_of_images(monkeypatch):
+    """Several outputs of each channel, a stride, uneven padding; one image after the other."""
+    generator = np.random.default_rng(0)
+    x, kernel = (jax.device_put(generator.normal(size=size)) for size in ((3, 7, 6, 2), (3, 2, 1, 4)))
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(stride=(2, 1), padding=[(2, 0), (0, 1)], groups=2)))
+    monkeypatch.setattr(conv_patches, "BLOCK_BYTES", 1)
+    found = as_program(depthwise.forward_by_tap_rows, geometry)(x, kernel)
+    assert_same(found, as_program(conv_forms.forward_by_taps, geometry)(x, kernel))
+
+
 @pytest.mark.parametrize("precision", ["highest", jax.lax.Precision.HIGHEST, (None, jax.lax.Precision.HIGH)])
 def test_precision_asks_for_the_plain_form(precision):
     x, kernel = jax.numpy.ones((1, 4, 4, 1)), jax.numpy.ones((3, 3, 1, 1))
@@ -459,6 +469,18 @@ def test_computed_apart_is_kept_apart():
     assert " call(" in run.lower(x).compile().as_text()
     lowered = {p: run.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
     assert {p: "inlineable" in text for p, text in lowered.items()} == {"cpu": True, "cuda": False}
+
+
+def test_each_pass_is_a_program_of_its_own():
+    """On a CPU nothing is fused into a convolution that is not lax's, and it is not computed again where it is read."""
+
+    def loss(x, kernel):
+        y = jaxcnnbp.correlate(jax.numpy.tanh(x), kernel, groups=3)
+        return ((y - y.mean()) ** 2).sum()
+
+    x, kernel = jax.numpy.ones((2, 9, 9, 3)), jax.numpy.ones((3, 3, 1, 3))
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel).compile().as_text()
+    assert len(re.findall(r'to_apply=%on_cpu\S*, frontend_attributes={inlineable="false"}', compiled)) == 3
 
 
 def small_problem(rng: np.random.Generator) -> ConvProblem:

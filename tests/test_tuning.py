@@ -18,7 +18,7 @@ from jaxcnnbp.ops.conv import tuning as tunings
 from jaxcnnbp.ops.conv.api import conv_geometry
 from jaxcnnbp.ops.conv.dispatch import passes
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.conv.measured import Expected, Measured, Table, soonest_of_the_fast, tables
+from jaxcnnbp.ops.conv.measured import Expected, Measured, Table, soonest_of_the_fast, table
 from jaxcnnbp.ops.conv.problem import ConvProblem
 from jaxcnnbp.ops.conv.tuning import Tuned, key_of
 from jaxcnnbp.tune import autotune as autotuning
@@ -224,14 +224,14 @@ def test_neighbours_decide():
 
 def test_other_kinds_of_processors_count_less():
     here, there = row_of(PROBLEM, xla=2.0, patches=1.0), row_of(PROBLEM, xla=1.0, patches=2.0)
-    for table, fastest in ((Table.of([here], [there]), "patches"), (Table.of([there], [here]), "xla")):
-        expected, nearest = table.estimate(PROBLEM, ("xla", "patches"))
-        assert nearest is table.rows[0]
+    for both, fastest in ((Table.of([here], [there]), "patches"), (Table.of([there], [here]), "xla")):
+        expected, nearest = both.estimate(PROBLEM, ("xla", "patches"))
+        assert nearest is both.rows[0]
         assert min(expected, key=lambda name: expected[name].seconds) == fastest
     expected, _ = Table.of([], [here]).estimate(PROBLEM, ("xla", "patches"))
     assert expected["patches"].seconds < expected["xla"].seconds
-    kinds = {kind: tables(kind)["forward"] for kind in ("avx2", "avx512", "arm64")}
-    assert len({len(table.rows) for table in kinds.values()}) == 1
+    kinds = {kind: table(kind, "forward") for kind in ("avx2", "avx512", "arm64")}
+    assert len({len(of_kind.rows) for of_kind in kinds.values()}) == 1
     assert kinds["avx2"].rows[0] is not kinds["avx512"].rows[0]
 
 
@@ -252,10 +252,11 @@ def test_rows_of_tables_are_read_as_they_are_written():
 @pytest.mark.parametrize("kind", ["avx2", "avx512"])
 def test_shipped_tables(kind):
     """Every implementation that they name is there and supports the problem."""
-    for name, table in tables(kind).items():
-        assert {row.problem.dtype for row in table.rows} >= {"float32"}
-        for row in table.rows:
-            able = {each.name for each in passes()[name].all if each.supports(row.problem)}
+    for name, of in passes().items():
+        rows = table(kind, name).rows
+        assert {row.problem.dtype for row in rows} >= {"float32"}
+        for row in rows:
+            able = {each.name for each in of.all if each.supports(row.problem)}
             assert row.seconds.keys() <= able | ({"in_turn"} if row.problem.has_single_cells else set())
             assert row.seconds.keys() == row.compile_seconds.keys()
 

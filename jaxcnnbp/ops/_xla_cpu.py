@@ -13,22 +13,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxcnnbp.ops._sharding import may_be_partitioned
 
 
-def apart(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """`fun` as a call that XLA does not inline, so that nothing is fused into it or out of it.
+def apart(jitted: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of `jax.jit` whose call XLA does not inline, so that nothing is fused into it or out of it.
 
     Not for arrays that may be partitioned: devices wait for each other where one is inside a call and one outside.
     """
-
-    @jax.jit
-    def body(*args: Array) -> Any:
-        with set_xla_metadata(inlineable=None):  # calls that `fun` makes are no business of its caller
-            return fun(*args)
-
-    def call(*args: Array) -> Any:
-        with set_xla_metadata(inlineable="false"):
-            return body(*args)
-
-    return call
+    return lambda *args: set_xla_metadata(jitted(*args), inlineable="false")
 
 
 def compute_once(fun: Callable[..., Any], x: Array, *others: Array) -> Any:

@@ -181,6 +181,10 @@ def test_other_data_and_other_versions(bars: Data, folder: Path, monkeypatch: py
     notes = Notes()
     train(OPTIONS, bars, [notes], run)
     assert any("the result may differ in its last digits" in text for text in notes.texts)
+    monkeypatch.setattr(identities, "versions", lambda: own)
+    monkeypatch.setattr(identities, "cpu_kind", lambda: "another")
+    train(OPTIONS, bars, [notes := Notes()], run)
+    assert any("processor" in text for text in notes.texts)
     monkeypatch.setattr(identities, "versions", lambda: own | {"jaxcnnbp": "7.0.0"})
     with pytest.raises(InputError, match=r"was written by jaxcnnbp \S+, and this is 7\.0\.0; resume with that version"):
         train(OPTIONS, bars, run=run)

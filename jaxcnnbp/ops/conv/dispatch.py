@@ -236,7 +236,7 @@ def _by_forms(forms: Forms, geometry: ConvGeometry, result: jax.ShapeDtypeStruct
     if forms.everywhere and forms.on_cpu is forms.on_cuda is forms.elsewhere:
         return on_cpu(a, b)
     by_platform = {} if forms.on_cuda is forms.elsewhere else {"cuda": on_cuda}
-    alone = on_cpu if forms.partitioned else apart(on_cpu)
+    alone = on_cpu if forms.partitioned else apart(jax.jit(on_cpu))
     return lax.platform_dependent(a, b, cpu=alone, default=elsewhere, **by_platform)
 
 

@@ -13,9 +13,9 @@ Reference: Shepard's inverse distance weighting, https://en.wikipedia.org/wiki/I
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -198,13 +198,13 @@ def _mean(weighted: Iterable[tuple[float, float]]) -> float:
 
 def estimate(pass_name: str, problem: ConvProblem, names: Sequence[str]) -> dict[str, float]:
     """Seconds that a call is expected to take, by name, for those that were measured on problems near this one."""
-    expected, _ = tables(cpu_kind())[pass_name].estimate(problem, names)
+    expected, _ = table(cpu_kind(), pass_name).estimate(problem, names)
     return {name: each.seconds for name, each in expected.items()}
 
 
 def expected_best(pass_name: str, problem: ConvProblem, names: tuple[str, ...]) -> tuple[str | None, str]:
     """The implementation that is to serve, None if nothing near was measured; and why."""
-    expected, nearest = tables(cpu_kind())[pass_name].estimate(problem, names)
+    expected, nearest = table(cpu_kind(), pass_name).estimate(problem, names)
     if not expected:
         return None, ""
     name = soonest_of_the_fast(expected)
@@ -230,11 +230,22 @@ def _reason(name: str, expected: dict[str, Expected], nearest: Measured) -> str:
 
 
 @functools.cache
-def tables(kind: str) -> dict[str, Table]:
-    """The table of each pass, for a kind of processor."""
-    here, elsewhere = defaultdict[str, list[Measured]](list), defaultdict[str, list[Measured]](list)
-    for file in sorted((resources.files("jaxcnnbp.ops.conv") / "tables").iterdir(), key=lambda file: file.name):
-        rows = here if file.name == f"cpu-{kind}.jsonl" else elsewhere
-        for row in map(Measured.from_json, file.read_text(encoding="utf-8").splitlines()):
-            rows[row.pass_name].append(row)
-    return {name: Table.of(here[name], elsewhere[name]) for name in here | elsewhere}
+def table(kind: str, pass_name: str) -> Table:
+    """What was measured of one pass, as a kind of processor sees it."""
+    here, elsewhere = list[Measured](), list[Measured]()
+    for name, text in _files().items():
+        rows = here if name == f"cpu-{kind}.jsonl" else elsewhere
+        lines = (line for line in text.splitlines() if line.startswith(f'{{"pass":"{pass_name}"'))
+        rows.extend(map(Measured.from_json, lines))
+    return Table.of(here, elsewhere)
+
+
+def digest() -> str:
+    """Of all that was measured: by other tables other implementations serve, which round differently."""
+    return hashlib.sha256("".join(_files().values()).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _files() -> dict[str, str]:
+    files = (resources.files("jaxcnnbp.ops.conv") / "tables").iterdir()
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: file.name)}

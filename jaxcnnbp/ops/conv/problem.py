@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from jax.export import is_symbolic_dim
 
@@ -208,7 +208,7 @@ class Implementation:
     uncounted: bool = False
     platform: str | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What `implementation` calls it: the name of the form, without that of the pass."""
         form = self.form.func if isinstance(self.form, partial) else self.form

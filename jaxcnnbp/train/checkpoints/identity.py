@@ -9,7 +9,9 @@ from typing import Any
 
 from jaxcnnbp.errors import InputError
 from jaxcnnbp.machine import versions
+from jaxcnnbp.ops.conv import measured
 from jaxcnnbp.ops.conv.tuning import in_force
+from jaxcnnbp.ops.processor import cpu_kind
 from jaxcnnbp.train.data.split import Data, fingerprint
 from jaxcnnbp.train.optimizer import Extension, same_rates
 from jaxcnnbp.train.options import EXTENSIONS, Options
@@ -30,7 +32,7 @@ class Identity:
     options: Options
     data: dict[str, str]  # name and fingerprint of the data set
     devices: dict[str, int]  # devices along the batch and along the height of images
-    versions: dict[str, str]  # of Python and the packages that figures depend on
+    versions: dict[str, str]  # of Python, the packages that figures depend on, and what implementations are chosen by
     note: Callable[[str], None]  # told of differences that change the last bits of the result at most
     steps: int = 1  # steps of an epoch
     image_shape: tuple[int, ...] = ()  # of one image, which the default model depends on
@@ -142,7 +144,8 @@ def identity_of(
     devices = {"data": data_devices, "height": height_devices}
     steps, shape = steps_per_epoch(options, data), data.train.images.shape[1:]
     digest = tuning.digest if (tuning := in_force()) else ""
-    return Identity(options, named, devices, versions(), note, steps, shape, extend, digest)
+    choice = {"tables of measurements": measured.digest(), "processor": cpu_kind()}
+    return Identity(options, named, devices, versions() | choice, note, steps, shape, extend, digest)
 
 
 def _options(values: dict[str, Any]) -> Options:

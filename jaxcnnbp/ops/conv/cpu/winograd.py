@@ -174,11 +174,14 @@ def _times(matrix: np.ndarray, x: Array, axis: int, starts: Sequence[int] = (0,)
     terms = np.count_nonzero(matrix, 1).max()
     cells = np.argsort(matrix == 0, axis=1, kind="stable")[:, :terms]
     factors = np.take_along_axis(matrix, cells, 1)
+    rest = tuple(other for other in range(x.ndim) if other != axis)
+    numbers = lax.GatherDimensionNumbers(rest, (axis,), (axis,))
+    one_cell = tuple(1 if other == axis else extent for other, extent in enumerate(x.shape))
 
-    def term(number: int) -> Array:
-        index = np.add.outer(cells[:, number], starts).ravel()
+    def term(number: int) -> Array:  # in `lax`: an operator of `jnp` takes several times as long to trace
+        index = np.add.outer(cells[:, number], starts).reshape(-1, 1).astype(np.int32)
+        read = lax.gather(x, index, numbers, one_cell, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
         factor = np.repeat(factors[:, number], len(starts)).astype(x.dtype)
-        along = [-1 if i == axis else 1 for i in range(x.ndim)]
-        return jnp.take(x, index, axis, mode="clip") * factor.reshape(along)
+        return read if (factor == 1).all() else lax.mul(read, lax.broadcast_in_dim(factor, read.shape, (axis,)))
 
     return reduce(lax.add, map(term, range(terms)))
