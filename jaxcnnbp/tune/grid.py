@@ -99,7 +99,8 @@ def _drawn(draw: _Draw, name: str, dtype: str) -> ConvProblem:
         )
     if kind.rank == 2 and draw.rng.random() < 0.3:
         spatial = (spatial[0], draw.one(kind.extents))
-    stride = (draw.one(STRIDES) if draw.rng.random() < 0.75 else size[0],) * kind.rank
+    # Others tile, or overlap by half: 8x8/4 and 4x4/2, as networks that read games have them.
+    stride = (draw.one((*STRIDES, *STRIDES, size[0], size[0], size[0], max(1, size[0] // 2))),) * kind.rank
     dilation = (draw.one((2, 3, 4)) if draw.rng.random() < 0.08 else 1,) * kind.rank
     gaps = ones
     if name == "frames":
