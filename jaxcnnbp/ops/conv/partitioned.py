@@ -38,7 +38,7 @@ def forward_by_tap_groups(x: Array, kernel: Array, geometry: ConvGeometry) -> Ar
     groups = kernel.reshape(-1, *one.window.size, *kernel.shape[-2:])
 
     def add(number: Array, total: Array) -> Array:
-        # Read inside the sum, whose place only the running program knows would keep its loop scalar.
+        # Fused into the sum, a read whose place only the running program knows would keep its loop scalar.
         p, taps = compute_once(partial(_read, window=window), padded, number), compute_once(_at, groups, number)
         return total + plain.forward_by_taps(p, taps, one)
 
