@@ -69,7 +69,11 @@ class Pictures:
             DataError: a picture cannot be read; names the file and the reason.
         """
         chosen = [self._paths[index] for index in indices]
-        found = list(self._pool.map(self._read_one, chosen))
+        found = list[np.ndarray | None]()
+        for picture, faults in self._pool.map(self._read_one, chosen):
+            for about, sentence in faults:  # in the order of the pictures, whichever was read first
+                self._tell(about, sentence)
+            found.append(picture)
         blank = np.zeros(self.shape[1:], np.uint8)
         pixels = np.stack([blank if picture is None else picture for picture in found] or [blank])[: len(chosen)]
         if not self._skip:
@@ -89,19 +93,18 @@ class Pictures:
             digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def _read_one(self, path: Path) -> np.ndarray | None:
+    def _read_one(self, path: Path) -> tuple[np.ndarray | None, list[tuple[str, str]]]:
+        """The picture, None if it is skipped; and what there is to tell, beside what it is about."""
         try:
             picture = decode(path)
             pixels = _fitted(picture, path, self.shape, self._mode, self._resize)
         except DataError as error:
             if not self._skip:
                 raise
-            self._tell(str(path), f"{str(error).rstrip('.')}; it is skipped.")
-            return None
+            return None, [(str(path), f"{str(error).rstrip('.')}; it is skipped.")]
         colour = () if picture.grey or self._mode == "RGB" else ("colour, as the first picture is grey",)
-        for left_out in (*picture.left_out, *colour):
-            self._tell(left_out, f"{path}: left out are its {left_out}, and so those of others like it.")
-        return pixels
+        kinds = (*picture.left_out, *colour)
+        return pixels, [(kind, f"{path}: left out are its {kind}, and so those of others like it.") for kind in kinds]
 
     def _tell(self, about: str, sentence: str) -> None:
         with self._lock:
