@@ -206,8 +206,8 @@ def _by_platform(name: str, problem: ConvProblem, a: Array, b: Array, result: ja
         return zeros_varying_like(result, a, b)
     mended, everywhere = chosen.on_cpu.spreads is Spread.MENDED, asked.implementation not in (None, "xla")
     exact = chosen.exact if mended else chosen.on_cpu
-    by_platform = chosen.on_cpu.form, exact.form, chosen.on_cuda.form, chosen.elsewhere.form
-    forms = Forms(*by_platform, mended, everywhere, asked.partitioned)
+    of_each = chosen.on_cpu.form, exact.form, chosen.on_cuda.form, chosen.elsewhere.form
+    forms = Forms(*of_each, mended, everywhere, asked.partitioned)
     if forms.on_cpu is forms.on_cuda is forms.elsewhere and not forms.mended:
         return _run(forms.on_cpu, problem.geometry, result, a, b)
     return _by_forms(forms, problem.geometry, result, a, b)
