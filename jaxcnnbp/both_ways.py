@@ -41,7 +41,7 @@ from jaxcnnbp._compat import (
     zero_of_type,
     zeros_of_type,
 )
-from jaxcnnbp.settings import Settings, Under
+from jaxcnnbp.settings import InForce, Under
 from jaxcnnbp.wanted import computed, inputs_read
 
 if TYPE_CHECKING:  # `hand_written` calls this module, which knows of a rule what its class says
@@ -51,7 +51,7 @@ Arrays = list[Any]
 
 
 def custom_jvp(
-    function: Callable[..., Any], rule: hand_written, settings: Settings, static: tuple[int, ...]
+    function: Callable[..., Any], rule: hand_written, settings: InForce, static: tuple[int, ...]
 ) -> Callable[..., Any]:
     """`function` by `rule`, which forward mode may go through as well as reverse mode.
 

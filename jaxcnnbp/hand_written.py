@@ -43,7 +43,7 @@ from jax.dtypes import float0
 from jaxcnnbp._compat import varying_axes
 from jaxcnnbp.modes import mode
 from jaxcnnbp.recording import recording
-from jaxcnnbp.settings import Settings, Under, in_force
+from jaxcnnbp.settings import InForce, Under, in_force
 from jaxcnnbp.wanted import computed, inputs_read, read_by
 
 # Every rule of this package, under the name that a trace has for its function (`source_of`).
@@ -160,18 +160,18 @@ class hand_written:
         return {i for i in range(len(jax.tree.leaves(kept))) if not read[i]}
 
 
-Wire = Callable[[Callable[..., Any], "hand_written", Settings, tuple[int, ...]], Callable[..., Any]]
+Wire = Callable[[Callable[..., Any], "hand_written", InForce, tuple[int, ...]], Callable[..., Any]]
 
 
 @functools.cache
-def _wired(rule: hand_written, wire: Wire, settings: Settings, num_args: int) -> Callable[..., Any]:
+def _wired(rule: hand_written, wire: Wire, settings: InForce, num_args: int) -> Callable[..., Any]:
     """`rule`, whose passes run under the `settings` of its call also where they are traced after it."""
     static = tuple(range(num_args - rule.num_static, num_args))
     function = jax.jit(rule.function, static_argnums=static, inline=True)
     return one_dispatch(*static)(wire(function, rule, settings, static))
 
 
-def _custom_vjp(function: Callable[..., Any], rule: hand_written, settings: Settings, static: tuple[int, ...]) -> Any:
+def _custom_vjp(function: Callable[..., Any], rule: hand_written, settings: InForce, static: tuple[int, ...]) -> Any:
     wired = jax.custom_vjp(function, static)
     wired.defvjp(Under(settings, rule._fwd), Under(settings, rule._bwd), symbolic_zeros=True)
     return wired

@@ -32,7 +32,7 @@ _OURS = (mode, chosen_implementation, tuning_in_force)
 
 
 @dataclass(frozen=True)
-class Settings:
+class InForce:
     """What was in force at one moment: the values of `_JAX`, then those of `_OURS`."""
 
     values: tuple[Any, ...]
@@ -47,16 +47,16 @@ class Settings:
         return stack
 
 
-def in_force() -> Settings:
+def in_force() -> InForce:
     """What is in force now."""
-    return Settings((*(getattr(jax.config, name) for name in _JAX), *(context.value for context in _OURS)))
+    return InForce((*(getattr(jax.config, name) for name in _JAX), *(context.value for context in _OURS)))
 
 
 @dataclass(frozen=True)
 class Under:
     """`fun`, run under `settings`: equal ones are equal, so that what was traced for one serves the other."""
 
-    settings: Settings
+    settings: InForce
     fun: Callable[..., Any]
 
     def __call__(self, *args: Any) -> Any:

@@ -28,7 +28,7 @@ from jaxcnnbp.audit.trial import first_line
 
 if TYPE_CHECKING:
     from jaxcnnbp.audit.problem import Problem
-    from jaxcnnbp.audit.report import Row
+    from jaxcnnbp.audit.report import ReportRow
     from jaxcnnbp.audit.trial import Trial
     from jaxcnnbp.audit.yardstick import Yardstick
 
@@ -40,7 +40,7 @@ NEARBY = 0.875
 
 
 @dataclass(frozen=True)
-class Case:
+class Checked:
     """What is checked; `judge` is `compare_gradients`, which calls these checks."""
 
     problem: Problem
@@ -51,7 +51,7 @@ class Case:
     judge: Callable[..., Any]
 
 
-def checked(rows: Sequence[Row], names: Sequence[str], case: Case) -> list[Row]:
+def checked(rows: Sequence[ReportRow], names: Sequence[str], case: Checked) -> list[ReportRow]:
     """The rows, with what the checks `names` say against those that are right so far."""
     found = list(rows)
     for name, check in CHECKS.items():
@@ -60,11 +60,11 @@ def checked(rows: Sequence[Row], names: Sequence[str], case: Case) -> list[Row]:
     return found
 
 
-def _compared(rows: Sequence[Row], found: Sequence[Any], wanted: Sequence[Any], words: str) -> list[Row]:
+def _compared(rows: Sequence[ReportRow], found: Sequence[Any], wanted: Sequence[Any], words: str) -> list[ReportRow]:
     return [_differs(*parts, words) for parts in zip(rows, found, wanted, strict=True)]
 
 
-def _differs(row: Row, found: Any, wanted: Any, words: str) -> Row:
+def _differs(row: ReportRow, found: Any, wanted: Any, words: str) -> ReportRow:
     found, wanted = widened(found), widened(wanted)
     differs = off(found, wanted, 2 * row.maps.allowed)  # both are rounded
     if row.wrong or row.complaint or not differs.any():
@@ -74,7 +74,7 @@ def _differs(row: Row, found: Any, wanted: Any, words: str) -> Row:
     return replace(row, complaint=f"{words} {says}{f' at {table.index(place)}' if place else ''}")
 
 
-def _linear(rows: list[Row], case: Case) -> list[Row]:
+def _linear(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     """By the reference, if there is one, which need not be linear."""
     scaled, judge = _scaled(case.trial), case.yardstick.judge
     wanted = [FACTOR * row.maps.manual for row in rows]
@@ -84,12 +84,12 @@ def _linear(rows: list[Row], case: Case) -> list[Row]:
     return _compared(rows, case.trial.again(scaled).gradients, wanted, words)
 
 
-def _repeat(rows: list[Row], case: Case) -> list[Row]:
+def _repeat(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     again = case.trial.again(case.trial.cotangents).gradients
     return _compared(rows, again, case.trial.manual.gradients, "not the same when called again:")
 
 
-def _jit(rows: list[Row], case: Case) -> list[Row]:
+def _jit(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     """Of a rule that its author wrote: this package's are compiled outside of `jax.jit` as well."""
     trial, problem = case.trial, case.problem
     if trial.eager or not trial.foreign:
@@ -105,7 +105,7 @@ def _jit(rows: list[Row], case: Case) -> list[Row]:
     return rows
 
 
-def _vmap(rows: list[Row], case: Case) -> list[Row]:
+def _vmap(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     problem, trial = case.problem, case.trial
     run = pull(problem.outputs_of(case.fun))
     first = list(problem.inputs), trial.cotangents
@@ -123,7 +123,7 @@ def _vmap(rows: list[Row], case: Case) -> list[Row]:
     return _compared(rows, [a[1] for a in both], jax.jit(one)(second), "not the same as second under `jax.vmap`:")
 
 
-def _second_order(rows: list[Row], case: Case) -> list[Row]:
+def _second_order(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     """The gradient, contracted with what is fixed, is a function whose gradient is judged like any other's."""
     problem, trial = case.problem, case.trial
     run = pull(problem.outputs_of(case.fun))
@@ -133,7 +133,7 @@ def _second_order(rows: list[Row], case: Case) -> list[Row]:
         parts = run(inputs, problem.others, trial.cotangents)[1]
         return sum(jnp.sum(p * w).real for p, w in zip(parts, weights, strict=True))
 
-    def says(row: Row, second: Row) -> Row:
+    def says(row: ReportRow, second: ReportRow) -> ReportRow:
         if row.wrong or row.complaint or second.ok:
             return row
         return replace(row, complaint=f"its own gradient is wrong. In second order, {second.verdict().rstrip('.')}")
@@ -146,7 +146,7 @@ def _second_order(rows: list[Row], case: Case) -> list[Row]:
     return [says(*pair) for pair in zip(rows, report.rows, strict=True)]
 
 
-def _forward(rows: list[Row], case: Case) -> list[Row]:
+def _forward(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     problem, trial = case.problem, case.trial
     flat = problem.outputs_of(case.fun)
 
@@ -165,7 +165,7 @@ def _forward(rows: list[Row], case: Case) -> list[Row]:
     return found
 
 
-def _forward_row(row: Row, along: np.ndarray, outputs: dict[str, Any], trial: Trial) -> Row:
+def _forward_row(row: ReportRow, along: np.ndarray, outputs: dict[str, Any], trial: Trial) -> ReportRow:
     terms = [widened(outputs[name]) * widened(c) for name, c in trial.cotangents.items()]
     pushed, pulled = (float(sum(np.sum(t).real for t in parts)) for parts in (terms, [row.maps.manual * along]))
     size = sum(float(np.sum(np.abs(t))) for t in (*terms, row.maps.manual * along))
@@ -182,7 +182,7 @@ def _scaled(trial: Trial) -> dict[str, np.ndarray]:
 
 
 # In the order in which they are run; a value and a gradient are what every report has.
-CHECKS: dict[str, Callable[[list[Row], Case], list[Row]] | None] = {
+CHECKS: dict[str, Callable[[list[ReportRow], Checked], list[ReportRow]] | None] = {
     "value": None,
     "gradient": None,
     "linear": _linear,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnnbp.audit.checks import CHEAP, CHECKS, Case, checked
+from jaxcnnbp.audit.checks import CHEAP, CHECKS, Checked, checked
 from jaxcnnbp.audit.complaints import by_hand, weighed, weighed_output
 from jaxcnnbp.audit.finite import Slope
 from jaxcnnbp.audit.hints import hint_for
@@ -19,7 +19,7 @@ from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.place import Borders
 from jaxcnnbp.audit.problem import Problem, problem_of
-from jaxcnnbp.audit.report import GradientReport, Maps, Row, Worst
+from jaxcnnbp.audit.report import GradientReport, Maps, ReportRow, Worst
 from jaxcnnbp.audit.trial import Trial, trial_of
 from jaxcnnbp.audit.yardstick import Yardstick
 
@@ -112,7 +112,7 @@ def compare_gradients(
         trial = trial_of(problem, fun, reference, cotangents, seed, timing)
         yardstick = Yardstick(problem, fun, reference, trial, tolerance, truth, dict(spatial or {}), oracle, seed)
         rows = [_gradient_row(i, problem, trial, yardstick, finite_differences) for i in range(len(problem.names))]
-        case = Case(problem, fun, trial, yardstick, seed, compare_gradients)
+        case = Checked(problem, fun, trial, yardstick, seed, compare_gradients)
         rows = checked(weighed(rows, trial, yardstick), checks, case)
         outputs = [_output_row(name, trial, yardstick) for name in trial.cotangents if "value" in checks]
         outputs = [weighed_output(row, yardstick) for row in outputs]
@@ -133,7 +133,7 @@ def compare_gradients(
         )
 
 
-def _blamed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> dict[str, tuple[str, ...]]:
+def _blamed(rows: Sequence[ReportRow], trial: Trial, yardstick: Yardstick) -> dict[str, tuple[str, ...]]:
     """The leaves that each of several rules makes wrong by itself, in elements that are wrong with all of them.
 
     None where the truth is not that of the function without its rules.
@@ -166,7 +166,7 @@ def _require_checks(checks: Sequence[str]) -> None:
         raise ValueError(f"`checks` (={checks!r}) must be a sequence of some of {', '.join(map(repr, CHECKS))}.")
 
 
-def _gradient_row(place: int, problem: Problem, trial: Trial, yardstick: Yardstick, differences: bool) -> Row:
+def _gradient_row(place: int, problem: Problem, trial: Trial, yardstick: Yardstick, differences: bool) -> ReportRow:
     name, wide = problem.names[place], yardstick.wide
     truth, allowed, reason = yardstick.gradient(place)
     autodiff = None if trial.autodiff is None else trial.autodiff.gradients[place]
@@ -179,7 +179,7 @@ def _gradient_row(place: int, problem: Problem, trial: Trial, yardstick: Yardsti
     return _row(name, trial.dtypes[place], maps, yardstick.borders(name, truth.shape, place), reason, slope, others)
 
 
-def _output_row(name: str, trial: Trial, yardstick: Yardstick) -> Row:
+def _output_row(name: str, trial: Trial, yardstick: Yardstick) -> ReportRow:
     truth, allowed, reason = yardstick.output(name)
     autodiff = None if trial.autodiff is None else trial.autodiff.outputs[name]
     maps = Maps(trial.manual.outputs[name], autodiff, truth, allowed)
@@ -196,9 +196,9 @@ def _row(
     reason: str,
     slope: Slope | None,
     others: dict[str, np.ndarray],
-) -> Row:
+) -> ReportRow:
     wrong = maps.off()
-    return Row(
+    return ReportRow(
         name=name,
         shape=borders.shape,
         dtype=str(dtype),

@@ -26,7 +26,7 @@ from jaxcnnbp.audit.tolerance import by_noise
 from jaxcnnbp.audit.yardstick import says_nothing
 
 if TYPE_CHECKING:
-    from jaxcnnbp.audit.report import Row
+    from jaxcnnbp.audit.report import ReportRow
     from jaxcnnbp.audit.trial import Trial
     from jaxcnnbp.audit.yardstick import Yardstick
 
@@ -40,7 +40,7 @@ SMALL = 1e-3
 ALONG = 1e-3
 
 
-def weighed(rows: Sequence[Row], trial: Trial, yardstick: Yardstick) -> list[Row]:
+def weighed(rows: Sequence[ReportRow], trial: Trial, yardstick: Yardstick) -> list[ReportRow]:
     """The rows of the gradients with what else is wrong, or right, about them."""
     if yardstick.expected is not None:
         return list(rows)
@@ -71,7 +71,7 @@ def by_hand(place: int, maps: Maps, yardstick: Yardstick) -> Hand:
     return Hand(rule.gradients[place], yardstick.formula.gradients[place])
 
 
-def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wide) -> tuple[Row, bool]:
+def _weighed(row: ReportRow, place: int, trial: Trial, yardstick: Yardstick, wide: Wide) -> tuple[ReportRow, bool]:
     """A row by its formula, by differences where that is not the oracle's, and by what its own rounding explains; and
     whether it is at a kink.
     """
@@ -101,7 +101,7 @@ def _weighed(row: Row, place: int, trial: Trial, yardstick: Yardstick, wide: Wid
     return row, at_kink
 
 
-def weighed_output(row: Row, yardstick: Yardstick) -> Row:
+def weighed_output(row: ReportRow, yardstick: Yardstick) -> ReportRow:
     """The row of an output by its formula, and by what autodiff's forward pass rounds."""
     wide = yardstick.wide
     rule = yardstick.rule_for(row.maps)
@@ -149,7 +149,9 @@ def _formula_words(wrong: np.ndarray, maps: Maps, axes: Sequence[int]) -> str:
     )
 
 
-def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str) -> str:
+def _rounding(
+    row: ReportRow, place: int, truth: np.ndarray, hand: np.ndarray, trial: Trial, wide: Wide, excuse: str
+) -> str:
     """What explains elements that are off, of a rule whose formula is right; "" if nothing does."""
     maps = row.maps
     wrong = off(maps.manual, truth, maps.allowed)
@@ -170,7 +172,7 @@ def _rounding(row: Row, place: int, truth: np.ndarray, hand: np.ndarray, trial: 
     return "; ".join(filter(None, (excuse, OWN_ROUNDINGS))) if near else ""
 
 
-def _each_output(rows: Sequence[Row], trial: Trial, yardstick: Yardstick, wide: Wide) -> list[Row]:
+def _each_output(rows: Sequence[ReportRow], trial: Trial, yardstick: Yardstick, wide: Wide) -> list[ReportRow]:
     """The gradients of one output at a time: of a small one beside a large one an error would not show."""
     if not 1 < len(trial.cotangents) <= MOST_OUTPUTS:
         return list(rows)
@@ -182,7 +184,7 @@ def _each_output(rows: Sequence[Row], trial: Trial, yardstick: Yardstick, wide: 
     return [_with_outputs(*pair, len(trial.cotangents)) for pair in zip(rows, wrong, strict=True)]
 
 
-def _with_outputs(row: Row, wrong: dict[str, int], outputs: int) -> Row:
+def _with_outputs(row: ReportRow, wrong: dict[str, int], outputs: int) -> ReportRow:
     """A row with how many of its elements are wrong for some of the `outputs` alone."""
     which = ", ".join(f"`{name}`" for name in wrong)
     if wrong and row.ok and not row.excuse:
@@ -206,7 +208,7 @@ def _of_output(
     return list(zip(manual.gradients, truth.gradients, allowed, strict=True))
 
 
-def _by_slope(row: Row, cuts: str) -> Row:
+def _by_slope(row: ReportRow, cuts: str) -> ReportRow:
     slope = row.slope
     if slope is None or not slope.smooth:
         return row
@@ -224,14 +226,14 @@ def _by_slope(row: Row, cuts: str) -> Row:
 
 
 def _together(
-    rows: Sequence[Row], kinked: Sequence[int], hands: Sequence[Hand], differences: Differences, of_length: float
-) -> list[Row]:
+    rows: Sequence[ReportRow], kinked: Sequence[int], hands: Sequence[Hand], differences: Differences, of_length: float
+) -> list[ReportRow]:
     """The rows at places that are `kinked` are wrong if all together are."""
     says = jointly(hands, [row.name for row in rows], differences, of_length) if all(row.ok for row in rows) else ""
     return [replace(row, complaint=says, excuse="") if says and i in kinked else row for i, row in enumerate(rows)]
 
 
-def _along(row: Row, place: int, differences: Differences) -> Row:
+def _along(row: ReportRow, place: int, differences: Differences) -> ReportRow:
     """A row judged by differences of elements, of which there may be more than were measured, along directions."""
     manual = row.maps.manual
     if row.wrong or row.complaint or not manual.size:

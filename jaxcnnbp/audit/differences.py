@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from jaxcnnbp.audit.finite import Derivative, Slope, derivative, scale_of, slope_by, slope_of
+from jaxcnnbp.audit.finite import FiniteDerivative, Slope, derivative, scale_of, slope_by, slope_of
 from jaxcnnbp.audit.interpreter import COMPUTE_NARROW, equations
 from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, noting_cuts, without_rules
-from jaxcnnbp.audit.passes import Oracle, Pass, compiled, holding, in_float64, is_near, lax_trace, normal, stripped
+from jaxcnnbp.audit.passes import Evaluated, Oracle, compiled, holding, in_float64, is_near, lax_trace, normal, stripped
 from jaxcnnbp.audit.problem import Problem, widened_problem
 
 ELEMENTS, DIRECTIONS = 64, 4
@@ -40,7 +40,7 @@ class Numbers:
     cuts: frozenset[str] = frozenset()
 
 
-class Measured(NamedTuple):
+class FiniteGradient(NamedTuple):
     """A gradient by differences, what it may be off by (infinite where it was not measured), and how much larger the
     derivative from the right is than that from the left.
     """
@@ -64,7 +64,7 @@ class Differences:
         """The outputs."""
         return self.numbers.run(self.inputs)
 
-    def gradient(self, place: int, manual: np.ndarray, where: np.ndarray | None = None) -> Measured:
+    def gradient(self, place: int, manual: np.ndarray, where: np.ndarray | None = None) -> FiniteGradient:
         """The gradient of one input, of some of its elements, or of some of those that are true in `where`.
 
         At a kink it is what lies between the derivatives from both sides and is nearest to `manual`.
@@ -83,9 +83,9 @@ class Differences:
                 error += 4 * part.error
                 width[index] += 0.0 if part.smooth else part.right - part.left
             truth[index], allowed[index] = found, error
-        return Measured(truth, allowed, width)
+        return FiniteGradient(truth, allowed, width)
 
-    def along(self, moves: Moves, claimed: float) -> Derivative:
+    def along(self, moves: Moves, claimed: float) -> FiniteDerivative:
         """The derivative where the inputs at some places move at once, each in its direction; what is claimed of it."""
         scale = max(*(scale_of(self.inputs[place]) for place in moves), 1e-3)
         return derivative(lambda t: self._value(moves, t), scale, self.numbers.unit, self._magnitude, claimed)
@@ -137,7 +137,7 @@ class Differences:
 
 
 def differences_of(
-    flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], own: Pass, seed: int
+    flat: Callable[..., Any], problem: Problem, cotangents: dict[str, np.ndarray], own: Evaluated, seed: int
 ) -> Differences:
     """The differences of `flat`, in float64 where that gives the outputs of `own`.
 

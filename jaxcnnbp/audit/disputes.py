@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcnnbp.audit import table
 from jaxcnnbp.audit.differences import Differences
-from jaxcnnbp.audit.finite import Derivative, room_along, slope_by
+from jaxcnnbp.audit.finite import FiniteDerivative, room_along, slope_by
 from jaxcnnbp.audit.formula import OF_ELEMENT, Wide
 from jaxcnnbp.audit.measure import off
 
@@ -83,7 +83,9 @@ def jointly(hands: Sequence[Hand], names: Sequence[str], differences: Difference
     return ""
 
 
-def _is_along(moves: Mapping[int, np.ndarray], along: Derivative, hands: Mapping[int, Hand], of_length: float) -> bool:
+def _is_along(
+    moves: Mapping[int, np.ndarray], along: FiniteDerivative, hands: Mapping[int, Hand], of_length: float
+) -> bool:
     """Whether gradients have the derivative `along` where inputs move by `moves`."""
     slope = sum(slope_by(hands[place].gradient, d) for place, d in moves.items())
     room = 4 * along.error + of_length * abs(slope)

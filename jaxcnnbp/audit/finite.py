@@ -19,7 +19,7 @@ AGREEMENT = 1e-4
 
 
 @dataclass(frozen=True)
-class Derivative:
+class FiniteDerivative:
     """What differences say of a derivative."""
 
     value: float  # the central one
@@ -42,7 +42,7 @@ class Derivative:
 @np.errstate(all="ignore")
 def derivative(
     value: Callable[[float], float], scale: float, unit: float, magnitude: float = 0.0, claimed: float = np.nan
-) -> Derivative:
+) -> FiniteDerivative:
     """The derivative of `value` at 0.
 
     Values of iterations that stop early have steps of their own, which short differences see. So those that contradict
@@ -77,7 +77,7 @@ def derivative(
 
 def _at(
     value: Callable[[float], float], here: float, step: float, unit: float, magnitude: float
-) -> tuple[Derivative, float]:
+) -> tuple[FiniteDerivative, float]:
     left, near_left, near_right, right = (value(part * step) for part in (-1.0, -0.5, 0.5, 1.0))
     far, near = (right - left) / (2 * step), (near_right - near_left) / step
     from_right = (4 * near_right - right - 3 * here) / step
@@ -85,7 +85,7 @@ def _at(
     largest = max(magnitude, *(abs(v) for v in (left, near_left, here, near_right, right)))
     rounding = 8 * unit * largest / step
     error = abs(near - far) + rounding
-    return Derivative(near + (near - far) / 3, from_left, from_right, error), rounding
+    return FiniteDerivative(near + (near - far) / 3, from_left, from_right, error), rounding
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def room_along(allowed: np.ndarray, direction: np.ndarray) -> float:
 
 
 @np.errstate(all="ignore")
-def slope_of(found: Derivative, truth: np.ndarray, manual: np.ndarray, allowed: np.ndarray, along: np.ndarray) -> Slope:
+def slope_of(
+    found: FiniteDerivative, truth: np.ndarray, manual: np.ndarray, allowed: np.ndarray, along: np.ndarray
+) -> Slope:
     """What the derivative `found` in the direction `along` says of two gradients."""
     by_oracle, by_hand = slope_by(truth, along), slope_by(manual, along)
     if not found.smooth:

@@ -30,8 +30,8 @@ from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.passes import (
     NOISE_UNITS,
     Arrays,
+    Evaluated,
     Oracle,
-    Pass,
     compiled,
     furthest,
     in_float64,
@@ -80,14 +80,14 @@ class Wide:
         return differences_in(self.judge, self.problem, self.cotangents, self.seed)
 
     @cached_property
-    def rule(self) -> Pass | None:
+    def rule(self) -> Evaluated | None:
         """By the rules; None where they do not run in float64."""
         try:
             return self.by_rules(self.cotangents)
         except REFUSALS:  # whatever keeps it from float64, it is no fault of the rule
             return None
 
-    def by_rules(self, cotangents: Arrays, sample: int | None = None, unit: float = FLOAT64) -> Pass:
+    def by_rules(self, cotangents: Arrays, sample: int | None = None, unit: float = FLOAT64) -> Evaluated:
         """What the rules give; with a `sample`, where each of their steps rounds by `unit`."""
         if self.closed is None:
             raise NotImplementedError("The rules of `fun` do not run in float64.")
@@ -99,9 +99,9 @@ class Wide:
             found = (stepwise if noise else self._compiled or stepwise)(*map(jnp.asarray, leaves))
         arrays = [np.asarray(a) for a in found]
         names = sorted(cotangents)
-        return Pass(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))
+        return Evaluated(dict(zip(names, arrays, strict=False)), tuple(arrays[len(names) :]))
 
-    def allowed(self, truth: Pass, found: Pass, cotangents: Arrays) -> Pass:
+    def allowed(self, truth: Evaluated, found: Evaluated, cotangents: Arrays) -> Evaluated:
         """What each element by the rules, `found`, may be off by where their formula is right."""
         runs = (self.judge.gradients(i + 1, lambda _: FLOAT64, cotangents) for i in range(NOISE_RUNS))
         rooms = furthest(runs, truth)
@@ -119,11 +119,11 @@ class Wide:
         return rooms
 
     @cached_property
-    def own_spread(self) -> Pass:
+    def own_spread(self) -> Evaluated:
         """How far the gradients by the rules move where each of their own steps rounds as the function's dtype does."""
         return self._spread(self.cotangents, unit_roundoff(self.dtype))
 
-    def _spread(self, cotangents: Arrays, unit: float) -> Pass:
+    def _spread(self, cotangents: Arrays, unit: float) -> Evaluated:
         runs = (self.by_rules(cotangents, i + 1, unit) for i in range(NOISE_RUNS))
         return furthest(runs, self.by_rules(cotangents))
 

@@ -15,7 +15,7 @@ from jaxcnnbp.pages import document, environment, packed, part
 
 if TYPE_CHECKING:
     from jaxcnnbp.audit.finite import Slope
-    from jaxcnnbp.audit.report import GradientReport, Row
+    from jaxcnnbp.audit.report import GradientReport, ReportRow
 
 _PACKAGE = "jaxcnnbp.audit"
 WORST = 20
@@ -59,7 +59,7 @@ def fragment_of(report: GradientReport) -> str:
     """What a notebook shows: title, the two tables, the notes; no script."""
     cell = 'style="text-align:{};white-space:nowrap"'
 
-    def grid(columns: Sequence[table.Column], rows: Iterable[Row]) -> str:
+    def grid(columns: Sequence[table.ReportColumn], rows: Iterable[ReportRow]) -> str:
         sides = ["right" if column.numeric else "left" for column in columns]
         head = "".join(f"<th {cell.format(s)}>{escape(c.heading)}</th>" for c, s in zip(columns, sides, strict=True))
         lines = (
@@ -91,9 +91,9 @@ def _section(heading: str, body: str, words: str = "") -> str:
     return f'<section class="card" aria-label="{escape(heading)}"><h2>{escape(heading)}</h2>{lead}{body}</section>'
 
 
-def _leaves(rows: Sequence[Row], link: str = "") -> str:
+def _leaves(rows: Sequence[ReportRow], link: str = "") -> str:
     """The sortable table, names linked to their pictures; `data-value` is what a column is sorted by."""
-    columns = [*table.ERRORS, table.Column("error / allowed", True, lambda row: f"{table.excess(row):.2g}")]
+    columns = [*table.ERRORS, table.ReportColumn("error / allowed", True, lambda row: f"{table.excess(row):.2g}")]
     lines = []
     for number, row in enumerate(rows):
         cells = [_cell(column, row, link and f"#{link}-{number}") for column in columns]
@@ -101,7 +101,7 @@ def _leaves(rows: Sequence[Row], link: str = "") -> str:
     return _table(columns, lines)
 
 
-def _cell(column: table.Column, row: Row, target: str) -> str:
+def _cell(column: table.ReportColumn, row: ReportRow, target: str) -> str:
     text = escape(column.text(row))
     if column.heading == "":
         kind, word = ("ok", "right") if row.ok else ("wrong", "cannot tell" if row.unknown else "wrong")
@@ -114,7 +114,7 @@ def _cell(column: table.Column, row: Row, target: str) -> str:
     return f'<td data-value="{value}"{" class=number" if column.numeric else ""}>{text}</td>'
 
 
-def _table(columns: Sequence[table.Column], lines: Sequence[str]) -> str:
+def _table(columns: Sequence[table.ReportColumn], lines: Sequence[str]) -> str:
     heads = "".join(
         f'<th scope="col" class="{"number" if column.numeric else ""}" aria-sort="none"><button type="button">'
         f'{escape(column.heading or "verdict")}<span aria-hidden="true"></span></button></th>'
@@ -127,11 +127,11 @@ def _table(columns: Sequence[table.Column], lines: Sequence[str]) -> str:
 def _worst_elements(report: GradientReport) -> str:
     """The elements that are furthest off, over all leaves."""
     found = sorted((element for row in report.rows for element in _elements(row)), key=lambda e: -e[0])[:WORST]
-    columns = [table.Column(heading, numeric, str) for heading, numeric in _ELEMENT_HEADINGS]
+    columns = [table.ReportColumn(heading, numeric, str) for heading, numeric in _ELEMENT_HEADINGS]
     return _table(columns, [_element_line(*element) for element in found])
 
 
-def _element_line(error: float, row: Row, index: tuple[int, ...]) -> str:
+def _element_line(error: float, row: ReportRow, index: tuple[int, ...]) -> str:
     maps, name, place = row.maps, escape(row.name), table.index(index)
     by_jax = "-" if maps.autodiff is None else table.number(maps.autodiff[index].item())
     texts = [table.number(maps.manual[index].item()), by_jax, table.number(maps.oracle[index].item())]
@@ -148,14 +148,14 @@ _ELEMENT_HEADINGS = (
 )  # fmt: skip
 
 
-def _elements(row: Row) -> list[tuple[float, Row, tuple[int, ...]]]:
+def _elements(row: ReportRow) -> list[tuple[float, ReportRow, tuple[int, ...]]]:
     errors = row.maps.excess()
     most = np.argsort(errors, axis=None)[::-1][:WORST]
     places = (tuple(map(int, np.unravel_index(at, errors.shape))) for at in most)
     return [(float(errors[place]), row, place) for place in places]
 
 
-def _details(row: Row, name: str) -> str:
+def _details(row: ReportRow, name: str) -> str:
     slope = "" if row.slope is None else _slope_sentence(row.slope)
     words = _paragraphs(row.verdict(), f"What is allowed here: {row.reason}.", slope)
     shape = "x".join(map(str, row.shape)) or "one number"
@@ -172,7 +172,7 @@ def _slope_sentence(slope: Slope) -> str:
     return f"A finite difference in a random direction {verb} with the oracle."
 
 
-def _maps(row: Row, most: int) -> dict[str, Any]:
+def _maps(row: ReportRow, most: int) -> dict[str, Any]:
     """The slice through the worst element, as three pictures of at most so many cells."""
     parts = {
         "manual": np.real(row.maps.manual),
@@ -185,7 +185,7 @@ def _maps(row: Row, most: int) -> dict[str, Any]:
     return {"name": row.name, "pictures": [_picture(name, values[cut], words) for name, values in slices.items()]}
 
 
-def _around_worst(row: Row, shape: tuple[int, ...], most: int) -> tuple[slice, slice]:
+def _around_worst(row: ReportRow, shape: tuple[int, ...], most: int) -> tuple[slice, slice]:
     """What is shown of a slice: all of it, or `most` cells that are about a square with the worst element inside."""
     height = min(shape[0], max(1, math.isqrt(most)))
     width = min(shape[1], max(1, most // height))
@@ -198,7 +198,7 @@ def _around_worst(row: Row, shape: tuple[int, ...], most: int) -> tuple[slice, s
     return rows, columns
 
 
-def _slice_words(row: Row, shape: tuple[int, ...], cut: tuple[slice, slice]) -> str:
+def _slice_words(row: ReportRow, shape: tuple[int, ...], cut: tuple[slice, slice]) -> str:
     """Which slice of the array the pictures show, and which part of it; "" for the whole."""
     words = ""
     if len(row.shape) > 2 and row.worst is not None:

@@ -34,13 +34,13 @@ Roundoff = Callable[[Any], float]
 
 
 @dataclass(frozen=True)
-class Pass:
+class Evaluated:
     """Outputs by name, and one gradient an input."""
 
     outputs: dict[str, np.ndarray]
     gradients: tuple[np.ndarray, ...]
 
-    def beside(self, other: Pass) -> list[tuple[np.ndarray, np.ndarray]]:
+    def beside(self, other: Evaluated) -> list[tuple[np.ndarray, np.ndarray]]:
         """Each array of `other` with the one of this in its place."""
         rows = [(array, self.outputs[name]) for name, array in other.outputs.items()]
         return [*rows, *zip(other.gradients, self.gradients, strict=True)]
@@ -109,7 +109,7 @@ class Oracle:
             self._held = holding(self.closed, *map(jnp.asarray, (*self._inputs, *self._others)))
 
     @cached_property
-    def truth(self) -> Pass:
+    def truth(self) -> Evaluated:
         """Outputs and gradients, without noise."""
         return self.gradients()
 
@@ -120,7 +120,7 @@ class Oracle:
 
     def gradients(
         self, sample: int | None = None, roundoff: Roundoff = unit_roundoff, cotangents: Arrays | None = None
-    ) -> Pass:
+    ) -> Evaluated:
         """Outputs and gradients, of other `cotangents` if they are given.
 
         Args:
@@ -138,7 +138,7 @@ class Oracle:
             else:
                 outputs, gradients = self._compiled(noise.to_tell(), deltas, *inputs)
             named = dict(zip(self._names, map(np.asarray, outputs), strict=True))
-            return Pass(named, tuple(map(np.asarray, gradients)))
+            return Evaluated(named, tuple(map(np.asarray, gradients)))
 
     def _pulled(self, noise: Noise, deltas: Sequence[Any], *inputs: Any) -> Any:
         reading = Reading(noise, kept=self._kept)
@@ -220,17 +220,17 @@ def oracle_of(
     return first_that_works(of, kinds)
 
 
-def furthest(runs: Iterable[Pass], truth: Pass) -> Pass:
+def furthest(runs: Iterable[Evaluated], truth: Evaluated) -> Evaluated:
     """How far each element is from `truth` in any of the `runs`, of which one is kept at a time."""
     start = {name: np.zeros(a.shape) for name, a in truth.outputs.items()}
-    most = Pass(start, tuple(np.zeros(a.shape) for a in truth.gradients))
+    most = Evaluated(start, tuple(np.zeros(a.shape) for a in truth.gradients))
     for run in runs:
         _add(run, most, truth)
         del run  # before the next one is computed: arrays may be large
     return most
 
 
-def _add(run: Pass, most: Pass, truth: Pass) -> None:
+def _add(run: Evaluated, most: Evaluated, truth: Evaluated) -> None:
     for (true, found), (_, far) in zip(run.beside(truth), most.beside(truth), strict=True):
         gap = distance(found, true)
         np.maximum(far, gap, out=far, where=np.isfinite(gap))

@@ -12,10 +12,10 @@ from jaxcnnbp.errors import require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jaxcnnbp.audit.report import Row
+    from jaxcnnbp.audit.report import ReportRow
 
 
-def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
+def error_map(row: ReportRow, path: str | PathLike[str] | None = None) -> Figure:
     """Manual gradient, oracle and |difference| / allowed through the worst element, as three images side by side."""
     figure = require("matplotlib.figure", "Matplotlib", "plot").Figure(figsize=(11, 3.6), layout="constrained")
     figure.suptitle(f"{row.name} {row.dtype} {row.shape}: {'right' if row.ok else f'{row.wrong} elements wrong'}")
@@ -33,7 +33,7 @@ def error_map(row: Row, path: str | PathLike[str] | None = None) -> Figure:
     return figure
 
 
-def slice_of(values: np.ndarray, row: Row) -> np.ndarray:
+def slice_of(values: np.ndarray, row: ReportRow) -> np.ndarray:
     """The two spatial axes of `values` through the worst element; every row, for a matrix or less."""
     if values.ndim <= 2:
         return np.atleast_2d(values) if values.size else np.zeros((1, 1))
@@ -43,7 +43,7 @@ def slice_of(values: np.ndarray, row: Row) -> np.ndarray:
     return values[tuple(slice(None) if a in shown else i for a, i in enumerate(row.worst.index))]
 
 
-def shown_axes(row: Row) -> tuple[int, ...]:
+def shown_axes(row: ReportRow) -> tuple[int, ...]:
     """The two axes of an array of more axes that pictures show, in its order."""
     rank = len(row.shape)
     return tuple(sorted(row.axes[-2:])) if len(row.axes) >= 2 else (rank - 2, rank - 1)

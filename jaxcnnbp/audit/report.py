@@ -65,7 +65,7 @@ class Maps:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One array: the gradient of one parameter or input, or one output.
 
     Attributes:
@@ -151,8 +151,8 @@ class GradientReport:
       given: whether the truth is the user's, `reference` or `expected`.
     """
 
-    rows: tuple[Row, ...]
-    outputs: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
+    outputs: tuple[ReportRow, ...]
     ties: Mapping[str, int]
     cost: Cost | None
     platform: str
@@ -169,7 +169,7 @@ class GradientReport:
         """Whether every gradient and every output is as near to the oracle as rounding allows."""
         return all(row.ok for row in (*self.rows, *self.outputs))
 
-    def __getitem__(self, name: str) -> Row:
+    def __getitem__(self, name: str) -> ReportRow:
         """The row of the leaf `name`."""
         for row in (*self.rows, *self.outputs):
             if row.name == name:
@@ -227,7 +227,7 @@ class GradientReport:
 
         return fragment_of(self)
 
-    def worst_row(self) -> Row:
+    def worst_row(self) -> ReportRow:
         """The gradient with the largest error in units of what it may be off by."""
         return max(self.rows, key=table.excess)
 
@@ -238,7 +238,7 @@ class GradientReport:
         return table.rich(self)
 
 
-def _row_dict(row: Row) -> dict[str, Any]:
+def _row_dict(row: ReportRow) -> dict[str, Any]:
     kept = ("name", "shape", "dtype", "axes", "wrong", "reason", "hint", "complaint", "excuse", "doubt")
     parts = {key: None if (part := getattr(row, key)) is None else asdict(part) for key in _PARTS}
     return {key: getattr(row, key) for key in kept} | {"ok": row.ok, "wrong_places": dict(row.wrong_places)} | parts

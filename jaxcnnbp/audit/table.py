@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxcnnbp.audit.cost import Cost
 
 if TYPE_CHECKING:
-    from jaxcnnbp.audit.report import GradientReport, Row, Worst
+    from jaxcnnbp.audit.report import GradientReport, ReportRow, Worst
 
 SHORT = {
     "float64": "f64",
@@ -26,12 +26,12 @@ PLAIN_WIDTH = 100
 NAMED = 3
 
 
-class Column(NamedTuple):
+class ReportColumn(NamedTuple):
     """One column: its heading, whether numbers stand in it, and what it says of a row."""
 
     heading: str
     numeric: bool
-    text: Callable[[Row], str]
+    text: Callable[[ReportRow], str]
 
 
 def number(value: complex, digits: int = 4) -> str:
@@ -60,30 +60,30 @@ def index(place: Sequence[int]) -> str:
     return f"[{','.join(map(str, place))}]"
 
 
-def excess(row: Row) -> float:
+def excess(row: ReportRow) -> float:
     """The error of the worst element in units of what it may be off by."""
     return 0.0 if row.worst is None else float(row.maps.excess()[row.worst.index])
 
 
 ERRORS = (
-    Column("", False, lambda row: "ok" if row.ok else "?" if row.unknown else "NO"),
-    Column("gradient of", False, lambda row: _name(row.name)),
-    Column("shape", False, lambda row: "x".join(map(str, row.shape)) or "()"),
-    Column("dtype", False, lambda row: SHORT.get(row.dtype, row.dtype)),
-    Column("max abs", True, lambda row: f"{row.manual.max_abs:.1e}"),
-    Column("max rel", True, lambda row: f"{row.manual.max_rel:.1e}"),
-    Column("max ulp", True, lambda row: f"{row.manual.max_ulp:.3g}"),
-    Column("1-cosine", True, lambda row: f"{1 - row.manual.cosine:.0e}"),
-    Column("autodiff", True, lambda row: "-" if row.autodiff is None else f"{row.autodiff.max_abs:.1e}"),
+    ReportColumn("", False, lambda row: "ok" if row.ok else "?" if row.unknown else "NO"),
+    ReportColumn("gradient of", False, lambda row: _name(row.name)),
+    ReportColumn("shape", False, lambda row: "x".join(map(str, row.shape)) or "()"),
+    ReportColumn("dtype", False, lambda row: SHORT.get(row.dtype, row.dtype)),
+    ReportColumn("max abs", True, lambda row: f"{row.manual.max_abs:.1e}"),
+    ReportColumn("max rel", True, lambda row: f"{row.manual.max_rel:.1e}"),
+    ReportColumn("max ulp", True, lambda row: f"{row.manual.max_ulp:.3g}"),
+    ReportColumn("1-cosine", True, lambda row: f"{1 - row.manual.cosine:.0e}"),
+    ReportColumn("autodiff", True, lambda row: "-" if row.autodiff is None else f"{row.autodiff.max_abs:.1e}"),
 )
 WORST = (
-    Column("worst of", False, lambda row: _name(row.name)),
-    Column("index", False, lambda row: index(row.worst.index) if row.worst else "-"),
-    Column("where", False, lambda row: (row.worst.place if row.worst else "") or "-"),
-    Column("manual", True, lambda row: three(row.worst)[0] if row.worst else "-"),
-    Column("autodiff", True, lambda row: three(row.worst)[1] if row.worst else "-"),
-    Column("oracle", True, lambda row: three(row.worst)[2] if row.worst else "-"),
-    Column("allowed", True, lambda row: f"{row.worst.allowed:.1e}" if row.worst else "-"),
+    ReportColumn("worst of", False, lambda row: _name(row.name)),
+    ReportColumn("index", False, lambda row: index(row.worst.index) if row.worst else "-"),
+    ReportColumn("where", False, lambda row: (row.worst.place if row.worst else "") or "-"),
+    ReportColumn("manual", True, lambda row: three(row.worst)[0] if row.worst else "-"),
+    ReportColumn("autodiff", True, lambda row: three(row.worst)[1] if row.worst else "-"),
+    ReportColumn("oracle", True, lambda row: three(row.worst)[2] if row.worst else "-"),
+    ReportColumn("allowed", True, lambda row: f"{row.worst.allowed:.1e}" if row.worst else "-"),
 )
 
 
@@ -110,7 +110,7 @@ def rich(report: GradientReport) -> Any:
     return Group(Text(title(report), style=colour), *first, "", tables[0], "", tables[1], "", *last)
 
 
-def _rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Any:
+def _rich_table(columns: Sequence[ReportColumn], rows: Sequence[ReportRow]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -123,7 +123,7 @@ def _rich_table(columns: Sequence[Column], rows: Sequence[Row]) -> Any:
     return table
 
 
-def _grid(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def _grid(columns: Sequence[ReportColumn], rows: Sequence[ReportRow]) -> str:
     cells = [
         [column.heading for column in columns],
         *([column.text(row) for column in columns] for row in rows),
@@ -132,7 +132,7 @@ def _grid(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return "\n".join(_line(line, widths, columns) for line in cells)
 
 
-def _line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
+def _line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[ReportColumn]) -> str:
     fitted = [t.rjust(w) if c.numeric else t.ljust(w) for t, w, c in zip(texts, widths, columns, strict=True)]
     return " ".join(fitted).rstrip()
 

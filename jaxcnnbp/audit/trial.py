@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnnbp.audit.cost import Cost, cost_of
 from jaxcnnbp.audit.oracle.rule import widened
 from jaxcnnbp.audit.own_rules import REFUSALS, Noted, Written, first_that_works, noting, without_rules
-from jaxcnnbp.audit.passes import Pass, cotangents_of, pull, stripped
+from jaxcnnbp.audit.passes import Evaluated, cotangents_of, pull, stripped
 from jaxcnnbp.audit.problem import Problem, named
 
 Given = tuple[Any, Any, Any]
@@ -25,8 +25,8 @@ Given = tuple[Any, Any, Any]
 class Trial:
     """What the two gradients gave."""
 
-    manual: Pass  # outputs and gradients by the function's own rules
-    autodiff: Pass | None  # those of JAX; None where it has none
+    manual: Evaluated  # outputs and gradients by the function's own rules
+    autodiff: Evaluated | None  # those of JAX; None where it has none
     no_autodiff: str  # why it has none, in JAX's words
     eager: str  # why the function runs only outside of `jax.jit`, in JAX's words; "" if it can be compiled
     cotangents: dict[str, np.ndarray]  # what outputs are contracted with
@@ -35,9 +35,9 @@ class Trial:
     rules: tuple[str, ...]  # names of the functions with a rule that were called
     kinds: tuple[type, ...]  # of these rules, those that are taken away for the oracle and autodiff
     foreign: bool  # whether one of them is not of this package
-    again: Callable[[dict[str, np.ndarray]], Pass]  # the manual gradients of other cotangents
+    again: Callable[[dict[str, np.ndarray]], Evaluated]  # the manual gradients of other cotangents
     # For each rule by its name the gradients with it and without all others, to be called.
-    alone: dict[str, Callable[[], Pass]]
+    alone: dict[str, Callable[[], Evaluated]]
 
 
 def trial_of(
@@ -63,10 +63,10 @@ def trial_of(
     cost = cost_of(by_rules, by_autodiff, given) if timed else None
     dtypes = tuple(a.dtype for a in problem.inputs)
 
-    def again(cotangents: dict[str, np.ndarray]) -> Pass:
+    def again(cotangents: dict[str, np.ndarray]) -> Evaluated:
         return _pass(by_rules(problem.inputs, problem.others, cotangents))
 
-    def by_one(rule: Written) -> Pass:
+    def by_one(rule: Written) -> Evaluated:
         with without_rules(but=rule):
             return _pass(_compiled(pull(own), given)(*given))
 
@@ -103,7 +103,7 @@ def _shapes(flat: Callable, problem: Problem) -> dict[str, Any]:
         return flat(problem.inputs, problem.others)
 
 
-def _manual(function: Callable, given: Given) -> tuple[Callable, str, Pass]:
+def _manual(function: Callable, given: Given) -> tuple[Callable, str, Evaluated]:
     """`function` compiled, "", and what it gives; where it runs only eagerly, as it is and the reason."""
     try:
         compiled = _compiled(function, given)
@@ -144,9 +144,9 @@ def _or_reason(function: Callable, given: Given, kinds: tuple[type, ...]) -> tup
         return None, first_line(error)
 
 
-def _pass(result: Any) -> Pass:
+def _pass(result: Any) -> Evaluated:
     outputs, gradients = result
-    return Pass({name: widened(a) for name, a in outputs.items()}, tuple(map(widened, gradients)))
+    return Evaluated({name: widened(a) for name, a in outputs.items()}, tuple(map(widened, gradients)))
 
 
 def _require_same(own: dict[str, Any], other: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from jaxcnnbp.audit.differences import Differences, differences_of
 from jaxcnnbp.audit.formula import Wide, wide_of
 from jaxcnnbp.audit.measure import largest
 from jaxcnnbp.audit.own_rules import REFUSALS
-from jaxcnnbp.audit.passes import Arrays, Oracle, Pass, furthest
+from jaxcnnbp.audit.passes import Arrays, Evaluated, Oracle, furthest
 from jaxcnnbp.audit.place import Borders, borders_of
 from jaxcnnbp.audit.problem import Problem
 from jaxcnnbp.audit.report import Maps
@@ -81,12 +81,12 @@ class Yardstick:
         return None if self.wide is None else self.wide.judge
 
     @cached_property
-    def truth(self) -> Pass:
+    def truth(self) -> Evaluated:
         """Outputs and gradients of the oracle, or of autodiff if none was asked for; differences have outputs alone."""
         if self.judge is not None:
             return self.judge.truth
         if self.differences is not None:
-            return Pass(self.differences.outputs, ())
+            return Evaluated(self.differences.outputs, ())
         if self._trial.autodiff is None:
             raise NotImplementedError(
                 f"`oracle` (=False) leaves autodiff as judge, which says: {self._trial.no_autodiff}"
@@ -94,7 +94,7 @@ class Yardstick:
         return self._trial.autodiff
 
     @cached_property
-    def formula(self) -> Pass | None:
+    def formula(self) -> Evaluated | None:
         """What outputs and gradients by the rules may be off by in float64; None where they do not run there."""
         wide = self.wide
         if wide is None or wide.rule is None:
@@ -103,9 +103,9 @@ class Yardstick:
         rooms = truth if self._is_given else wide.allowed(truth, wide.rule, wide.cotangents)
         rows = zip(truth.gradients, rooms.gradients, map(self.tolerance_of, self._names), strict=True)
         by_user = (room if given is None else tolerances.by_user(true, given)[0] for true, room, given in rows)
-        return Pass(rooms.outputs, tuple(by_user))
+        return Evaluated(rooms.outputs, tuple(by_user))
 
-    def rule_for(self, maps: Maps) -> Pass | None:
+    def rule_for(self, maps: Maps) -> Evaluated | None:
         """What the rules give in float64, where that is asked: of an author's rules always, of this package's and of
         JAX's where elements are off in their own dtype, or where so much is allowed that they say nothing.
         """
@@ -134,7 +134,7 @@ class Yardstick:
         truth = self.truth.outputs[name]
         return self._allowed(name, truth, self._spread and self._spread.outputs[name], dtype)
 
-    def allowed_for(self, truth: Pass, found: Pass, cotangents: Arrays, wide: Wide) -> Sequence[np.ndarray]:
+    def allowed_for(self, truth: Evaluated, found: Evaluated, cotangents: Arrays, wide: Wide) -> Sequence[np.ndarray]:
         """What gradients of other `cotangents`, which the rules give as `found`, may be off by: as formulas where there
         are, else as rounding allows.
         """
@@ -156,12 +156,12 @@ class Yardstick:
         return isinstance(self._tolerance, (int, float))
 
     @cached_property
-    def _spread(self) -> Pass | None:
+    def _spread(self) -> Evaluated | None:
         if self.wide is None or self._is_given:
             return None
         return self._moved(self.wide, self.wide.judge.truth)
 
-    def _moved(self, wide: Wide, truth: Pass, cotangents: Arrays | None = None) -> Pass:
+    def _moved(self, wide: Wide, truth: Evaluated, cotangents: Arrays | None = None) -> Evaluated:
         runs = (wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in range(NOISE_RUNS))
         return furthest(runs, truth)
 

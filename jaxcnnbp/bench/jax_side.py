@@ -75,14 +75,14 @@ def arrays(case: Case, dtype: str, seed: int = 0) -> tuple[jax.Array, jax.Array,
 
 
 @dataclass(frozen=True)
-class Program:
+class TimedPass:
     """One pass, ready to be lowered: a function under `jax.jit`, and its arguments."""
 
     function: Any
     args: tuple[Any, ...]
 
 
-def programs(layer: Callable[..., jax.Array], case: Case, operands: tuple[jax.Array, ...]) -> dict[str, Program]:
+def programs(layer: Callable[..., jax.Array], case: Case, operands: tuple[jax.Array, ...]) -> dict[str, TimedPass]:
     """The passes of a layer: what a training step calls, and each gradient from what the forward pass kept.
 
     Raises:
@@ -97,10 +97,10 @@ def programs(layer: Callable[..., jax.Array], case: Case, operands: tuple[jax.Ar
     jax.eval_shape(together, delta, *inputs)  # raises if there is no gradient
     kept, pull_back = _forward_and_rest(layer, inputs)
     found = {
-        "forward": Program(jax.jit(layer), tuple(inputs)),
-        "input grad": Program(jax.jit(lambda kept, delta: pull_back(kept, delta)[0]), (kept, delta)),
-        "kernel grad": Program(jax.jit(lambda kept, delta: pull_back(kept, delta)[1]), (kept, delta)),
-        "together": Program(jax.jit(together), (delta, *inputs)),
+        "forward": TimedPass(jax.jit(layer), tuple(inputs)),
+        "input grad": TimedPass(jax.jit(lambda kept, delta: pull_back(kept, delta)[0]), (kept, delta)),
+        "kernel grad": TimedPass(jax.jit(lambda kept, delta: pull_back(kept, delta)[1]), (kept, delta)),
+        "together": TimedPass(jax.jit(together), (delta, *inputs)),
     }
     return {step: found[step] for step in case.passes}
 

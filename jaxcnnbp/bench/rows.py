@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, manual_layer, programs
+from jaxcnnbp.bench.jax_side import TimedPass, arrays, autodiff_layer, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit
 from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
@@ -30,7 +30,7 @@ Operands = tuple[jax.Array, jax.Array, jax.Array]  # x, kernel, delta
 class _Sides:
     """The programs of both JAX sides for every pass, what each keeps, and why one has no backward pass."""
 
-    programs: dict[str, dict[str, Program]]
+    programs: dict[str, dict[str, TimedPass]]
     residual_bytes: dict[str, int]
     notes: dict[str, str]
 
@@ -52,7 +52,7 @@ def _sides(case: Case, operands: Operands) -> _Sides:
             sides.programs[side] = programs(layer, case, operands)
             sides.residual_bytes[side] = residual_bytes(layer, *inputs)
         except NotImplementedError as error:  # JAX: a maximum over a dilated window
-            sides.programs[side] = {"forward": Program(jax.jit(layer), inputs)}
+            sides.programs[side] = {"forward": TimedPass(jax.jit(layer), inputs)}
             sides.notes[side] = str(error)
     return sides
 

@@ -26,7 +26,7 @@ Loss = Callable[..., tuple[jax.Array, Any]]  # (params, statistics, images, labe
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """One or several training steps in JAX, compiled."""
 
     call: Call
@@ -34,7 +34,7 @@ class Step:
     residual_bytes: int  # what waits for the backward pass
 
 
-def jax_steps(network: Network, dtype: str, count: int = 1) -> Iterator[tuple[str, Step]]:
+def jax_steps(network: Network, dtype: str, count: int = 1) -> Iterator[tuple[str, TrainingStep]]:
     """`count` steps by each side: "jaxcnnbp" and "autodiff" of the Flax model, "nn" of our own if there is one.
 
     Raises:
@@ -81,7 +81,7 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _step(
     loss: Loss, params: Any, statistics: Any, images: jax.Array, labels: jax.Array, optimizer: Any, count: int
-) -> Step:
+) -> TrainingStep:
     def step(state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         params, statistics, moments = state
         gradients = jax.value_and_grad(loss, has_aux=True)
@@ -96,7 +96,7 @@ def _step(
     state = jax.tree.map(jnp.copy, (params, statistics, optimizer.init(params)))
     kept = residual_bytes(lambda p: loss(p, statistics, images, labels), params, has_aux=True)
     compiled = compile_cold(jax.jit(step if count == 1 else loop, donate_argnums=0), state, images, labels)
-    return Step(_training(compiled.function, state, images, labels), compiled, kept)
+    return TrainingStep(_training(compiled.function, state, images, labels), compiled, kept)
 
 
 def _training(step: Callable[..., Any], state: Any, images: jax.Array, labels: jax.Array) -> Call:

@@ -26,7 +26,7 @@ Elementwise = Callable[[Array], Array]
 SCALE, STEEPNESS = 1.7159, 2 / 3
 
 
-class Rule:
+class ActivationRule:
     """An activation and its backward rule, delta * slope(kept), with kept the output f(u) or else the input u."""
 
     def __init__(self, f: Elementwise, slope: Elementwise, from_output: bool = True):
@@ -100,7 +100,7 @@ def _silu_slope(u: Array) -> Array:
 
 
 @functools.cache
-def leaky_rule(negative_slope: float) -> Rule:
+def leaky_rule(negative_slope: float) -> ActivationRule:
     """Output and input have the same sign unless the slope is negative."""
 
     def f(u: Array) -> Array:
@@ -109,28 +109,28 @@ def leaky_rule(negative_slope: float) -> Rule:
     def slope(kept: Array) -> Array:
         return jnp.where(kept > 0, _number(1, kept), _number(negative_slope, kept))
 
-    return Rule(f, slope, from_output=negative_slope >= 0)
+    return ActivationRule(f, slope, from_output=negative_slope >= 0)
 
 
 @functools.cache
-def gelu_rule(approximate: bool) -> Rule:
+def gelu_rule(approximate: bool) -> ActivationRule:
     """The tanh approximation or the exact function."""
     pair = (_gelu_tanh, _gelu_tanh_slope) if approximate else (_gelu_exact, _gelu_exact_slope)
-    return Rule(*pair, from_output=False)
+    return ActivationRule(*pair, from_output=False)
 
 
 RULES = {
-    "identity": Rule(lambda u: u, jnp.ones_like),
-    "logistic": Rule(lax.logistic, lambda x: x * (1 - x)),
-    "tanh": Rule(lax.tanh, lambda x: (1 - x) * (1 + x)),
-    "scaled_tanh": Rule(_scaled_tanh, _scaled_tanh_slope),
-    "relu": Rule(lambda u: jnp.maximum(u, 0), lambda x: cast(x > 0, x.dtype)),
-    "silu": Rule(lambda u: u * lax.logistic(u), _silu_slope, from_output=False),
+    "identity": ActivationRule(lambda u: u, jnp.ones_like),
+    "logistic": ActivationRule(lax.logistic, lambda x: x * (1 - x)),
+    "tanh": ActivationRule(lax.tanh, lambda x: (1 - x) * (1 + x)),
+    "scaled_tanh": ActivationRule(_scaled_tanh, _scaled_tanh_slope),
+    "relu": ActivationRule(lambda u: jnp.maximum(u, 0), lambda x: cast(x > 0, x.dtype)),
+    "silu": ActivationRule(lambda u: u * lax.logistic(u), _silu_slope, from_output=False),
 }
 FAMILIES = {"leaky_relu": (leaky_rule, 0.01), "gelu": (gelu_rule, True)}
 
 
-def rule_named(name: str, argument: float | bool | None = None) -> Rule:
+def rule_named(name: str, argument: float | bool | None = None) -> ActivationRule:
     """The rule of an activation by name, with its argument or the default of it."""
     if name in RULES and argument is None:
         return RULES[name]

@@ -38,7 +38,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops._dtypes import cast, on_channels, wide
 from jaxcnnbp.ops._xla_cpu import compute_once
-from jaxcnnbp.ops.activation import Rule, rule_named
+from jaxcnnbp.ops.activation import ActivationRule, rule_named
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
 from jaxcnnbp.ops.dense import sum_to_channels
@@ -86,7 +86,7 @@ class Block:
     border: Border | None = None
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> ActivationRule:
         """The activation and its slope."""
         return rule_named(self.activation, self.argument)
 

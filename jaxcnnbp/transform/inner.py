@@ -14,45 +14,45 @@ from jax.extend.core import JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp._compat import manual_axes, name_of
-from jaxcnnbp.transform.interpreter import Reading, bind, evaluate
+from jaxcnnbp.transform.interpreter import Interpreter, bind, evaluate
 
-Inner = Callable[[Reading, JaxprEqn, list[Any]], Sequence[Any]]
+Inner = Callable[[Interpreter, JaxprEqn, list[Any]], Sequence[Any]]
 
 
 def parameter(*names: str) -> Inner:
     """The traces are the parameters `names`: a closed jaxpr each, or a tuple of them, named or not, or of None."""
 
-    def rule(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+    def rule(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
         def rewrite(held: Any) -> Any:
             if isinstance(held, tuple):
                 each = map(rewrite, held)
                 return type(held)(*each) if hasattr(held, "_fields") else tuple(each)
-            return held if held is None else reading.rewritten(held)
+            return held if held is None else interpreter.rewritten(held)
 
         return bind(eqn, values, eqn.params | {name: rewrite(eqn.params[name]) for name in names})
 
     return rule
 
 
-def checkpoint(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+def checkpoint(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
     """`jax.checkpoint`: the rules' forward passes run again like any other."""
-    body = _open(reading, eqn)
+    body = _open(interpreter, eqn)
     return jax.checkpoint(body, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])(*values)
 
 
-def shard_map(reading: Reading, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+def shard_map(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
     """`jax.shard_map`: traced again, because only it knows the axes and shapes inside."""
     p = eqn.params
     options = dict(mesh=p["mesh"], in_specs=p["in_specs"], out_specs=p["out_specs"], check_vma=p["check_vma"])
-    return jax.shard_map(_open(reading, eqn), axis_names=set(manual_axes(eqn)), **options)(*values)
+    return jax.shard_map(_open(interpreter, eqn), axis_names=set(manual_axes(eqn)), **options)(*values)
 
 
-def _open(reading: Reading, eqn: JaxprEqn) -> Callable[..., tuple[Any, ...]]:
+def _open(interpreter: Interpreter, eqn: JaxprEqn) -> Callable[..., tuple[Any, ...]]:
     """The body of an equation that holds an open jaxpr, under the name it had."""
     jaxpr = eqn.params["jaxpr"]
 
     def body(*values: Any) -> tuple[Any, ...]:
-        return tuple(evaluate(jaxpr, (), values, reading.equation))
+        return tuple(evaluate(jaxpr, (), values, interpreter.equation))
 
     body.__name__ = name_of(jaxpr)
     return body

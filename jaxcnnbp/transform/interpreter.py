@@ -23,7 +23,7 @@ WIDE = {np.dtype(name) for name in ("float64", "complex128", "int64", "uint64")}
 Equation = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
 
 
-class Reading(Protocol):
+class Interpreter(Protocol):
     """A reading of a whole trace, as the functions that it reads on the way need it."""
 
     def equation(self, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:

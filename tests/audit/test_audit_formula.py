@@ -12,7 +12,7 @@ from marks import slow_but
 from own_rules import changed, rule, rule_of_many
 
 from jaxcnnbp.audit import compare_gradients
-from jaxcnnbp.audit.passes import Pass, furthest
+from jaxcnnbp.audit.passes import Evaluated, furthest
 
 
 def draw(*shape, dtype="float32", size=1.0):
@@ -125,11 +125,11 @@ def test_of_runs_with_noise_one_is_kept_at_a_time():
             assert not any(one() is not None for one in alive)
             array = np.full(3, number + 1.0)
             alive.append(weakref.ref(array))
-            made = Pass({"y": np.ones(2)}, (array,))
+            made = Evaluated({"y": np.ones(2)}, (array,))
             del array
             yield made
             del made
 
-    most = furthest(runs(), Pass({"y": np.ones(2)}, (np.ones(3),)))
+    most = furthest(runs(), Evaluated({"y": np.ones(2)}, (np.ones(3),)))
     np.testing.assert_array_equal(most.gradients[0], 3.0)
     np.testing.assert_array_equal(most.outputs["y"], 0.0)

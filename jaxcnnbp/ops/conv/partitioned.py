@@ -105,10 +105,10 @@ def _read(padded: Array, number: Array, window: Window) -> Array:
 
 
 def unravel(number: Array | int, shape: Ints) -> list[Array]:
-    """The multi-index of a flat one; both are nonnegative, so plain division serves."""
+    """The multi-index of a flat one; the first axis may be longer than it says."""
     index, number = [], jnp.asarray(number)  # under `jax.disable_jit` a loop counts in Python
-    for n in reversed(shape):
+    for n in reversed(shape[1:]):
         count = np.asarray(n, number.dtype)
         index.append(lax.rem(number, count))
         number = lax.div(number, count)
-    return index[::-1]
+    return [number, *index[::-1]] if shape else []

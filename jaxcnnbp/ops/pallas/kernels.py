@@ -27,7 +27,8 @@ from jax.experimental.pallas import triton as plgpu
 from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
-from jaxcnnbp.ops.pallas.tiles import Axis, Index, Plan, Ref, Tile, ceil_div, gathering, scattering, unravel
+from jaxcnnbp.ops.conv.partitioned import unravel
+from jaxcnnbp.ops.pallas.tiles import Index, Ref, Tile, TiledAxis, Tiling, ceil_div, gathering, scattering
 from jaxcnnbp.ops.pool.window_max import identity, tap_dtype
 
 TILE = Tile()
@@ -52,18 +53,18 @@ def input_grad_by_pallas(
 
 
 def _weighted(
-    along: Callable[[Window, int], Axis],
+    along: Callable[[Window, int], TiledAxis],
     source: Array,
     kernel: Array,
     geometry: ConvGeometry,
     tile: Tile,
     interpret: bool,
 ) -> Array:
-    plan, dtype = Plan.of(along, geometry.window, source, tile), geometry.output_dtype or source.dtype
-    if 0 in (source.size, kernel.size, *plan.target):
-        return jnp.zeros(plan.target, dtype)
-    run = _call(partial(_weigh, plan), plan.grid, plan.output(dtype), tile, interpret)
-    return run(_cells(source), kernel.reshape(-1, kernel.shape[-1])).reshape(plan.target)
+    tiling, dtype = Tiling.of(along, geometry.window, source, tile), geometry.output_dtype or source.dtype
+    if 0 in (source.size, kernel.size, *tiling.target):
+        return jnp.zeros(tiling.target, dtype)
+    run = _call(partial(_weigh, tiling), tiling.grid, tiling.output(dtype), tile, interpret)
+    return run(_cells(source), kernel.reshape(-1, kernel.shape[-1])).reshape(tiling.target)
 
 
 def kernel_grad_by_pallas(
@@ -76,14 +77,14 @@ def kernel_grad_by_pallas(
     window, channels = geometry.window, x.shape[-1]
     if 0 in (x.size, delta.size, window.taps):
         return jnp.zeros(geometry.kernel_shape(channels, channels), x.dtype)
-    plan = Plan.of(gathering, window, x, tile)
-    images, _, strips, blocks = plan.grid
+    tiling = Tiling.of(gathering, window, x, tile)
+    images, _, strips, blocks = tiling.grid
     at_once = min(max(TAPS_AT_ONCE // window.size[1], 1), window.size[0])
     groups, steps = ceil_div(window.size[0], at_once), images * strips * window.output[0]
     length = ceil_div(steps, max(tile.programs // (blocks * groups), 1))
     parts = ceil_div(steps, length)
     sums = jax.ShapeDtypeStruct((parts, window.taps, channels), wide(x.dtype))
-    kernel = partial(_sum_rows, plan, at_once, length)
+    kernel = partial(_sum_rows, tiling, at_once, length)
     run = _call(kernel, (parts, groups, blocks), sums, tile, interpret)
     return cast(run(_cells(x), _cells(delta)).sum(0), x.dtype).reshape(geometry.kernel_shape(channels, channels))
 
@@ -92,21 +93,21 @@ def max_pool_by_pallas(
     x: Array, window: Window, kind: str = "max", *, tile: Tile = TILE, interpret: bool = False
 ) -> tuple[Array, Array]:
     """The extreme values and the numbers of the taps that hold them, as `window_max.extremes_and_taps`."""
-    plan, numbers = Plan.of(gathering, window, x, tile), tap_dtype(window.taps)
-    if 0 in (x.size, *plan.target):
-        return jnp.full(plan.target, identity(x.dtype, kind), x.dtype), jnp.zeros(plan.target, numbers)
-    out = plan.output(x.dtype), plan.output(numbers)
-    best, taps = _call(partial(_extremes, plan, kind), plan.grid, out, tile, interpret)(_cells(x))
-    return best.reshape(plan.target), taps.reshape(plan.target)
+    tiling, numbers = Tiling.of(gathering, window, x, tile), tap_dtype(window.taps)
+    if 0 in (x.size, *tiling.target):
+        return jnp.full(tiling.target, identity(x.dtype, kind), x.dtype), jnp.zeros(tiling.target, numbers)
+    out = tiling.output(x.dtype), tiling.output(numbers)
+    best, taps = _call(partial(_extremes, tiling, kind), tiling.grid, out, tile, interpret)(_cells(x))
+    return best.reshape(tiling.target), taps.reshape(tiling.target)
 
 
 def send_by_pallas(delta: Array, taps: Array, window: Window, *, tile: Tile = TILE, interpret: bool = False) -> Array:
     """dx = scatter(delta[u] where t == t*[u]), as `ops.pool.max.send_to_winners`."""
-    plan = Plan.of(scattering, window, delta, tile)
-    if 0 in (delta.size, *plan.target):
-        return jnp.zeros(plan.target, delta.dtype)
-    run = _call(partial(_send, plan), plan.grid, plan.output(delta.dtype), tile, interpret)
-    return run(_cells(delta), _cells(taps)).reshape(plan.target)
+    tiling = Tiling.of(scattering, window, delta, tile)
+    if 0 in (delta.size, *tiling.target):
+        return jnp.zeros(tiling.target, delta.dtype)
+    run = _call(partial(_send, tiling), tiling.grid, tiling.output(delta.dtype), tile, interpret)
+    return run(_cells(delta), _cells(taps)).reshape(tiling.target)
 
 
 def _cells(a: Array) -> Array:
@@ -126,62 +127,63 @@ def _call(kernel: Callable[..., None], grid: Ints, out: Any, tile: Tile, interpr
 # What runs on the GPU: refs are `(image, cell, channel)`, blocks `(columns, channels)`.
 
 
-def _weigh(plan: Plan, index: Index, source: Ref, kernel: Ref, out: Ref) -> None:
+def _weigh(tiling: Tiling, index: Index, source: Ref, kernel: Ref, out: Ref) -> None:
     """The sum of what is read times the weights of the taps."""
-    block, sum_type = plan.block(index), wide(source.dtype)
-    for down, across in plan.phases():
-        sums = [jnp.zeros(plan.sides, sum_type)] * plan.rows
+    block, sum_type = tiling.block(index), wide(source.dtype)
+    for down, across in tiling.phases():
+        sums = [jnp.zeros(tiling.sides, sum_type)] * tiling.rows
         for column_tap, shift in across.taps:
             # Column by column: the weights of one column of taps stay in registers for all rows.
-            weights = {t: cast(block.load_row(kernel, plan.number(t, column_tap)), sum_type) for t, _ in down.taps}
-            for row, users in plan.rows_read(down):
-                p = cast(plan.read(source, index, row, shift)[0], sum_type)
+            weights = {t: cast(block.load_row(kernel, tiling.number(t, column_tap)), sum_type) for t, _ in down.taps}
+            for row, users in tiling.rows_read(down):
+                p = cast(tiling.read(source, index, row, shift)[0], sum_type)
                 for number, tap in users:
                     sums[number] = sums[number] + p * weights[tap]
-        plan.write(out, index, down, across, sums)
+        tiling.write(out, index, down, across, sums)
 
 
-def _extremes(plan: Plan, kind: str, index: Index, source: Ref, out: Ref, out_taps: Ref) -> None:
+def _extremes(tiling: Tiling, kind: str, index: Index, source: Ref, out: Ref, out_taps: Ref) -> None:
     """The extreme of what is read and its tap: of equal ones the first, of NaNs the last, none on the padding."""
     kept, outside, better = wide(source.dtype), identity(source.dtype, kind), lax.gt if kind == "max" else lax.lt
-    [(down, across)] = plan.phases()
-    best, taps = [jnp.full(plan.sides, outside, kept)] * plan.rows, [jnp.full(plan.sides, -1, jnp.int32)] * plan.rows
-    for row, users in plan.rows_read(down):
+    [(down, across)] = tiling.phases()
+    best = [jnp.full(tiling.sides, outside, kept)] * tiling.rows
+    taps = [jnp.full(tiling.sides, -1, jnp.int32)] * tiling.rows
+    for row, users in tiling.rows_read(down):
         for column_tap, shift in across.taps:
-            read, inside = plan.read(source, index, row, shift, outside)
+            read, inside = tiling.read(source, index, row, shift, outside)
             p = cast(read, kept)
             for number, tap in users:
                 wins = inside & (better(p, best[number]) | (p != p) | (taps[number] < 0))
                 best[number] = jnp.where(wins, p, best[number])
-                taps[number] = jnp.where(wins, np.int32(plan.number(tap, column_tap)), taps[number])
-    plan.write(out, index, down, across, best)
-    plan.write(out_taps, index, down, across, [jnp.maximum(t, np.int32(0)) for t in taps])
+                taps[number] = jnp.where(wins, np.int32(tiling.number(tap, column_tap)), taps[number])
+    tiling.write(out, index, down, across, best)
+    tiling.write(out_taps, index, down, across, [jnp.maximum(t, np.int32(0)) for t in taps])
 
 
-def _send(plan: Plan, index: Index, delta: Ref, taps: Ref, out: Ref) -> None:
+def _send(tiling: Tiling, index: Index, delta: Ref, taps: Ref, out: Ref) -> None:
     """The sum of the deltas whose winner is the cell, in the order of the taps."""
     sum_type = wide(delta.dtype)
-    for down, across in plan.phases():
-        sums = [jnp.zeros(plan.sides, sum_type)] * plan.rows
-        for row, users in reversed(plan.rows_read(down)):
+    for down, across in tiling.phases():
+        sums = [jnp.zeros(tiling.sides, sum_type)] * tiling.rows
+        for row, users in reversed(tiling.rows_read(down)):
             for column_tap, shift in across.taps:
-                sent, winner = (plan.read(ref, index, row, shift)[0] for ref in (delta, taps))
+                sent, winner = (tiling.read(ref, index, row, shift)[0] for ref in (delta, taps))
                 for number, tap in users:
-                    won = cast(winner, jnp.int32) == np.int32(plan.number(tap, column_tap))
+                    won = cast(winner, jnp.int32) == np.int32(tiling.number(tap, column_tap))
                     sums[number] = sums[number] + jnp.where(won, cast(sent, sum_type), jnp.zeros((), sum_type))
-        plan.write(out, index, down, across, sums)
+        tiling.write(out, index, down, across, sums)
 
 
-def _sum_rows(plan: Plan, at_once: int, length: int, index: Index, x: Ref, delta: Ref, out: Ref) -> None:
+def _sum_rows(tiling: Tiling, at_once: int, length: int, index: Index, x: Ref, delta: Ref, out: Ref) -> None:
     """The sums over `length` rows of one strip after the other, for `at_once` rows of taps."""
     part, group, lane = index
-    window, sum_type, first = plan.window, wide(x.dtype), group * np.int32(at_once)
-    images, _, strips, _ = plan.grid
+    window, sum_type, first = tiling.window, wide(x.dtype), group * np.int32(at_once)
+    images, _, strips, _ = tiling.grid
     (rise, run), (above, left) = window.dilation, (low for low, _ in window.padding)
 
     def add(step: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
         image, strip, row = unravel(part * np.int32(length) + step, (images, strips, window.output[0]))
-        block = plan.block((image, row, strip, lane))
+        block = tiling.block((image, row, strip, lane))
         counted = (image < images) & (block.columns < window.output[1])
         d = cast(block.load(delta, row, block.columns, window.output, counted)[0], sum_type)
         top, start = row * window.stride[0] + first * rise - above, block.columns * window.stride[1] - left
@@ -189,9 +191,9 @@ def _sum_rows(plan: Plan, at_once: int, length: int, index: Index, x: Ref, delta
         read = (block.load(x, *corner, window.spatial, counted)[0] for corner in corners)
         return tuple(s + cast(p, sum_type) * d for s, p in zip(sums, read, strict=True))
 
-    zeros = (jnp.zeros(plan.sides, sum_type),) * (at_once * window.size[1])
+    zeros = (jnp.zeros(tiling.sides, sum_type),) * (at_once * window.size[1])
     sums = lax.fori_loop(np.int32(0), np.int32(length), add, zeros)
-    block = plan.block((part, part, part, lane))
+    block = tiling.block((part, part, part, lane))
     for number, total in enumerate(sums):
         tap = first * window.size[1] + number
         place, inside = block.place(jnp.zeros((), jnp.int32), tap, (1, window.taps))

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
@@ -58,7 +57,7 @@ class Phase(NamedTuple):
     taps: tuple[tuple[int, int], ...]  # (tap, shift)
 
 
-class Axis(NamedTuple):
+class TiledAxis(NamedTuple):
     """One axis of a gather or scatter."""
 
     steps: int
@@ -69,15 +68,15 @@ class Axis(NamedTuple):
     phases: tuple[Phase, ...]
 
 
-def gathering(window: Window, axis: int) -> Axis:
+def gathering(window: Window, axis: int) -> TiledAxis:
     """Windows read the input."""
     low, step, size = window.padding[axis][0], window.dilation[axis], window.size[axis]
     taps = tuple((t, t * step - low) for t in range(size))
     count, source = window.output[axis], window.spatial[axis]
-    return Axis(count, source, count, window.stride[axis], 1, (Phase(0, taps),))
+    return TiledAxis(count, source, count, window.stride[axis], 1, (Phase(0, taps),))
 
 
-def scattering(window: Window, axis: int) -> Axis:
+def scattering(window: Window, axis: int) -> TiledAxis:
     """Input cells read the windows that reach them."""
     stride, low, target = window.stride[axis], window.padding[axis][0], window.spatial[axis]
 
@@ -86,10 +85,10 @@ def scattering(window: Window, axis: int) -> Axis:
         return Phase(offset, tuple((t, n // stride) for t, n in far if n % stride == 0))
 
     phases = tuple(phase(r) for r in range(min(stride, target)))
-    return Axis(ceil_div(target, stride), window.output[axis], target, 1, stride, phases)
+    return TiledAxis(ceil_div(target, stride), window.output[axis], target, 1, stride, phases)
 
 
-class Block(NamedTuple):
+class ChannelBlock(NamedTuple):
     """The columns and channels of an image that a program has in hand."""
 
     image: Array
@@ -117,7 +116,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tiling:
     """A gather or scatter, cut into tiles.
 
     Attributes:
@@ -130,15 +129,15 @@ class Plan:
     """
 
     window: Window
-    axes: tuple[Axis, Axis]
+    axes: tuple[TiledAxis, TiledAxis]
     sides: tuple[int, int]
     rows: int
     grid: Ints
     target: Ints
 
     @classmethod
-    def of(cls, along: Callable[[Window, int], Axis], window: Window, source: Array, tile: Tile) -> Plan:
-        """The plan for `source`, an array `(images, rows, columns, channels)`."""
+    def of(cls, along: Callable[[Window, int], TiledAxis], window: Window, source: Array, tile: Tile) -> Tiling:
+        """The tiling for `source`, an array `(images, rows, columns, channels)`."""
         (down, across), images, channels = (along(window, 0), along(window, 1)), source.shape[0], source.shape[-1]
         lanes = _side(channels, tile.channels)
         columns, rows = _side(across.steps, max(tile.elements // lanes, 1)), min(tile.rows, max(down.steps, 1))
@@ -166,13 +165,13 @@ class Plan:
             users.setdefault(number * self.axes[0].source_step + shift, []).append((number, tap))
         return sorted(users.items())
 
-    def block(self, index: Index) -> Block:
+    def block(self, index: Index) -> ChannelBlock:
         """The block of a program."""
         image, _, strip, lane = index
         (columns, lanes), channels = self.sides, self.target[-1]
         across = strip * columns + lax.broadcasted_iota(jnp.int32, (columns, 1), 0)
         deep = lane * lanes + lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
-        return Block(image, across, deep, None if channels % lanes == 0 else deep < channels)
+        return ChannelBlock(image, across, deep, None if channels % lanes == 0 else deep < channels)
 
     def read(self, ref: Ref, index: Index, row: int, shift: int, fill: float | int = 0) -> tuple[Array, Array]:
         """What the block reads `row` rows from the first of its tile, its columns shifted, and where it exists."""
@@ -201,12 +200,3 @@ def _side(extent: int, most: int) -> int:
 def ceil_div(a: int, b: int) -> int:
     """`a / b`, rounded up."""
     return -(-a // b)
-
-
-def unravel(number: Array, shape: Ints) -> list[Array]:
-    """The index with the number; the first axis may be longer than it says."""
-    index = []
-    for n in reversed(shape[1:]):
-        index.append(lax.rem(number, np.int32(n)))
-        number = lax.div(number, np.int32(n))
-    return [number, *index[::-1]]
