@@ -14,7 +14,7 @@ from typing import Any
 from jax import Array
 
 from jaxcnnbp.bench.cases import Case
-from jaxcnnbp.bench.jax_side import Program, arrays, autodiff_layer, manual_layer, programs
+from jaxcnnbp.bench.jax_side import TimedPass, arrays, autodiff_layer, manual_layer, programs
 from jaxcnnbp.bench.limit import Limit, measure_limit
 from jaxcnnbp.bench.networks import Network
 from jaxcnnbp.bench.opponent import Opponent, better_layout, blocks
@@ -78,13 +78,13 @@ def run(
 
 
 Operands = tuple[Array, Array, Array]  # input, kernel, delta
-Sides = dict[str, tuple[Compiled, Program, int]]  # the program, what it is called with, bytes between the passes
+Sides = dict[str, tuple[Compiled, TimedPass, int]]  # the program, what it is called with, bytes between the passes
 
 
 def _compiled(case: Case, operands: Operands, workers: int) -> dict[str, Sides]:
     """The programs of each pass, by side, compiled side by side."""
     inputs = operands[: 1 if case.is_pool else 2]
-    jobs: list[tuple[str, str, Program, int]] = []
+    jobs: list[tuple[str, str, TimedPass, int]] = []
     for side, make in _SIDES.items():
         kept = residual_bytes(make(case), *inputs)
         passes = programs(make(case), case, operands).items()
