@@ -33,6 +33,17 @@ def compute_once(fun: Callable[..., Any], x: Array, *others: Array) -> Any:
     return lax.platform_dependent(x, *others, cpu=apart(fun), default=fun)
 
 
+def in_memory(x: Array) -> Array:
+    """`x`, the same numbers for everybody who reads it.
+
+    What XLA fuses into several readers each of them computes anew, and a sum of products rounds otherwise where they
+    are one instruction: a maximum is then found in no cell. On CPUs a call that is `apart` gives it a place; nothing
+    is computed in it, so that it may be partitioned as well.
+    """
+    place = jax.jit(lax.optimization_barrier)
+    return lax.platform_dependent(x, cpu=apart(place), default=place)
+
+
 def cond_on_cpu(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:
     """`lax.cond(needed, fun, otherwise)` on CPU, `fun` elsewhere; both must agree when `needed` is False.
 

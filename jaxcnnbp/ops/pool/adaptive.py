@@ -31,6 +31,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import symbolic
 from jaxcnnbp.ops._dtypes import as_array, cast, wide
 from jaxcnnbp.ops._sharding import with_sharding_like
+from jaxcnnbp.ops._xla_cpu import in_memory
 from jaxcnnbp.ops.layout import takes_layout
 from jaxcnnbp.ops.pool.cells import read_cells
 from jaxcnnbp.ops.pool.parse import merge_batch, require_ordered, spatial_rank, split_batch, with_mean
@@ -140,7 +141,7 @@ def adaptive_max_forward(x: Array, outputs: Ints) -> tuple[Array, Array]:
     if x.size == 0 or 0 in outputs:
         shape = (x.shape[0], *outputs, x.shape[-1])
         return jnp.zeros(shape, x.dtype), jnp.zeros(shape, jnp.int32)
-    best, where = x, _places(spatial)
+    best, where = in_memory(x), _places(spatial)
     for axis in reversed(range(len(spatial))):
         windows = cover(spatial[axis], outputs[axis])
         laid = tuple(windows.windows(a, axis + 1) for a in (best, where))

@@ -25,7 +25,7 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.hand_written import axis_in_front, hand_written, one_dispatch
 from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops._sharding import zeros_varying_like
-from jaxcnnbp.ops._xla_cpu import compute_once
+from jaxcnnbp.ops._xla_cpu import compute_once, in_memory
 from jaxcnnbp.ops.pool import tap_loop
 from jaxcnnbp.ops.pool.cells import add_to_cells, read_cells
 from jaxcnnbp.ops.pool.max_blocks import blocks_reached, send_to_blocks
@@ -57,7 +57,7 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
 
     Without a gradient nobody asks for the taps, and they are dead code.
     """
-    return axis_in_front(extremes(x, window, kind), extremes_and_taps(x, window, kind)[1])
+    return axis_in_front(extremes(x, window, kind), extremes_and_taps(in_memory(x), window, kind)[1])
 
 
 @jax.named_scope("extreme_pool.winners")
@@ -84,6 +84,7 @@ def _read_from_jvp(window: Window, primals: tuple[Array, ...], tangents: tuple[A
 
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
     """:: x -> ((y, t*), recorded)."""
+    x = in_memory(x)
     best, taps = winners(x, window, kind)
     return axis_in_front(best, taps), _recorded(x, best, taps, window, kind, ties)
 

@@ -51,7 +51,10 @@ def extremes(x: Array, window: Window, kind: str) -> Array:
 
 
 def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
+    """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does.
+
+    `x` is read twice: as `in_memory` gives it.
+    """
     if not is_written_out(window):
         return by_joining(x, window, kind)
     by_axis = partial(_one_axis_after_the_other, window=window, kind=kind)
