@@ -34,7 +34,11 @@ _RULES = {
         "input": "bouvrie.combine_bwd",
     },
 }
-_ANY = {"output": "activation.Rule.fwd", "input": "activation.Rule.bwd", "bias": "dense.sum_to_channels"}
+_ANY = {
+    "output": "activation.ActivationRule.fwd",
+    "input": "activation.ActivationRule.bwd",
+    "bias": "dense.sum_to_channels",
+}
 
 
 class Anchor:
@@ -96,7 +100,7 @@ def _backward(params: Any, kept: list[tuple[str, Any, Any]], delta: jax.Array) -
 
 def _place(name: str, layer: Any, part: str) -> str:
     rules = _RULES.get(type(layer).__name__, {})
-    rule = rules.get(part) or _ANY.get(part, "activation.Rule.bwd")
+    rule = rules.get(part) or _ANY.get(part, "activation.ActivationRule.bwd")
     words = {"output": "its output", "input": "the delta of its input"}
     return f"layer {name}: {words.get(part, f'the gradient of its {part}')}, by the rule {rule}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -300,3 +302,41 @@ def test_held_out_images_are_a_share_of_every_class(bars: Data, tmp_path: Path) 
         held_out(bars, 0.01)
     with pytest.raises(InputError, match=r"`validation` \(=0\.2\) is not needed: bars has a validation part"):
         held_out(data, 0.2)
+
+
+@pytest.mark.parametrize("locked", ["b", "b/inside", ".", "other"])
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str) -> None:
+    """It is named, unless nobody asked for it."""
+    home = tmp_path / "home"
+    classes(home)
+    names = sorted(path.name for path in home.iterdir())
+    (home / names[1] / "inside").mkdir()
+    where = {"b": home / names[1], "b/inside": home / names[1] / "inside", ".": home, "other": tmp_path}[locked]
+
+    def refusing(function: Callable) -> Callable:
+        def call(path: object = ".") -> object:
+            if Path(str(path)) == where:
+                raise PermissionError(13, "Permission denied", str(where))
+            return function(path)
+
+        return call
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    if locked == "other":
+        assert counts(load(Options(data_dir=str(home)))) == (10, 2)
+        return
+    with pytest.raises(DataError, match=re.escape(f"{where}: cannot be read (Permission denied)")):
+        load(Options(data_dir=str(home)))
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    classes(tmp_path)
+    first = sorted(tmp_path.iterdir())[0]
+    first.rename(first.with_name("\udcff\udcfe"))
+    assert load(Options(data_dir=str(tmp_path))).train.images.fingerprint()
+
+
+def test_a_path_is_no_name_of_a_data_set() -> None:
+    with pytest.raises(DataError, match=r"nowhere: cannot be read \(No such file"):
+        load(Options(data="./nowhere"))

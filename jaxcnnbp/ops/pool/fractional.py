@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxcnnbp.geometry import per_axis
@@ -201,8 +202,10 @@ def fractional_samples(x: Array, shape: Ints, rank: int, samples: ArrayLike | No
 def given_or_drawn(x: Array, shape: Ints, samples: ArrayLike | None, key: Array | None) -> Array:
     """`samples`, checked, or uniform ones of `shape` from `key`."""
     if (samples is None) == (key is None):
-        raise ValueError(f"`samples` or `key` (={key!r}) must be given, and not both: a pool by chance needs numbers.")
+        both = "None" if key is None else "given too"
+        raise ValueError(f"`samples` or `key` (={both}) must be given, and not both: a pool by chance needs numbers.")
     if key is not None:
+        _require_key(key)
         floating = jnp.issubdtype(x.dtype, jnp.floating)
         return jax.random.uniform(key, shape, wide(x.dtype) if floating else jnp.float32)
     array = jnp.asarray(samples)
@@ -210,4 +213,15 @@ def given_or_drawn(x: Array, shape: Ints, samples: ArrayLike | None, key: Array 
         raise TypeError(f"`samples` (dtype={array.dtype}) must be floats in 0 .. 1.")
     if array.shape != shape:
         raise ValueError(f"`samples` (shape={array.shape}) must be of shape {shape} for these `inputs`.")
+    if not isinstance(array, Tracer) and array.is_fully_addressable:
+        numbers = np.asarray(array, np.float64)
+        outside = numbers[~((numbers >= 0) & (numbers <= 1))]
+        if outside.size:
+            raise ValueError(f"`samples` (one is {outside[0]}) must be in 0 .. 1, as `jax.random.uniform` draws them.")
     return array
+
+
+def _require_key(key: Any) -> None:
+    dtype = key.dtype if isinstance(key, Array | np.ndarray) else np.dtype(object)
+    if not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and key.ndim == 1)):
+        raise TypeError(f"`key` (={key!r}) must be one key of `jax.random`; `jax.random.key(0)` makes one.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jaxcnnbp.errors import DataError
@@ -33,16 +34,27 @@ def load(options: Options, workers: int = 4) -> Data:
         >>> load(Options(data="digits")).train.images.shape
         (1442, 8, 8, 1)
     """
+    if options.data == "digits" and options.data_dir is None:
+        return digits()
+    try:
+        local = _local(options, workers)
+    except PermissionError as error:  # from any of the folders and files that are looked into
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it."
+        ) from error
+    return openml(options.data) if local is None else local
+
+
+def _local(options: Options, workers: int) -> Data | None:
+    """What is on this machine, None for the name of a data set."""
     if options.data_dir is not None:
         return _folder(Path(options.data_dir), options, workers)
-    if options.data == "digits":
-        return digits()
     path = Path(options.data)
     if path.is_dir():
         return _folder(path, options, workers)
-    if path.suffix.lower() in _FILES or path.is_file() or len(path.parts) > 1:
+    if path.suffix.lower() in _FILES or path.is_file() or {*options.data} & {"/", os.sep}:
         return _file(path, options.classes)
-    return openml(options.data)
+    return None
 
 
 def _folder(folder: Path, options: Options, workers: int) -> Data:

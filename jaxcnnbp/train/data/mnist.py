@@ -14,13 +14,16 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from jaxcnnbp.errors import DataError
 from jaxcnnbp.train.data.split import Data, Split, require_classes
+
+Found = TypeVar("Found")
 
 _FILE = re.compile(r"(?P<set>.*?)(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _EMNIST = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 27, "mnist": 10}  # labels from 0
@@ -63,13 +66,24 @@ def mnist_sets(folder: Path) -> list[str]:
 
 def is_mnist(folder: Path) -> bool:
     """Whether files of MNIST's format lie in a folder, or begin with this path."""
-    return bool(mnist_sets(folder)) or any(name.rstrip("-._") == folder.name for name in mnist_sets(folder.parent))
+    return bool(mnist_sets(folder)) or any(
+        name.rstrip("-._") == folder.name for name in beside(mnist_sets, folder.parent, [])
+    )
+
+
+def beside(look: Callable[[Path], Found], folder: Path, nothing: Found) -> Found:
+    """What `look` finds in a folder that nobody asked for: `nothing` where it may not be read."""
+    try:
+        return look(folder)
+    except PermissionError:
+        return nothing
 
 
 def _chosen(folder: Path) -> tuple[Path, str]:
     """The folder, and what the names of the files begin with."""
     if not folder.is_dir():
-        beginnings = [name for name in mnist_sets(folder.parent) if name and name.rstrip("-._") == folder.name]
+        around = beside(mnist_sets, folder.parent, [])
+        beginnings = [name for name in around if name and name.rstrip("-._") == folder.name]
         if beginnings and not folder.exists():
             return folder.parent, beginnings[0]
         raise DataError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}.")

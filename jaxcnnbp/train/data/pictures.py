@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import os
 import struct
 import threading
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ class Pictures:
         """Names and sizes of the files: reading them all would take as long as an epoch."""
         digest = hashlib.blake2b(digest_size=16)
         for path in self._paths:
-            digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+            digest.update(os.fsencode(f"{path.parent.name}/{path.name} {path.stat().st_size}\n"))
         return digest.hexdigest()
 
     def _read_one(self, path: Path) -> tuple[np.ndarray | None, list[tuple[str, str]]]:

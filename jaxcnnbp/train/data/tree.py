@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxcnnbp.errors import DataError, require
-from jaxcnnbp.train.data.mnist import mnist_sets
+from jaxcnnbp.train.data.mnist import beside, mnist_sets
 
 _PART_NAMES = {
     "train": "train", "training": "train",
@@ -56,9 +56,9 @@ def picture_tree(folder: Path) -> PictureTree:
             (test if rank % _EVERY == _EVERY - 1 else train).append((path, label))
     if not train or not test:
         raise DataError(f"{folder}: holds too few pictures to keep every fifth of a class for the test.")
-    beside = parts_of(folder.resolve().parent)
-    if "train" in beside and len(beside) > 1 and beside["train"].name == folder.resolve().name:
-        others = ", ".join(sorted(path.name for part, path in beside.items() if part != "train"))
+    around = beside(parts_of, folder.resolve().parent, {})
+    if "train" in around and len(around) > 1 and around["train"].name == folder.resolve().name:
+        others = ", ".join(sorted(path.name for part, path in around.items() if part != "train"))
         notes.append(f"{folder}: every fifth picture is kept for the test; the folder above has {others} beside it.")
     return PictureTree(tuple(classes), train, test, [], tuple(notes))
 
@@ -160,7 +160,7 @@ def _too_low(folder: Path, loose: list[Path]) -> str:
     if not loose:
         return f"{fault}; wanted is a folder for each class."
     above = folder.resolve().parent
-    hint = f"; give the folder above ({above})" if len(class_folders(above)) > 1 else ""
+    hint = f"; give the folder above ({above})" if len(beside(class_folders, above, [])) > 1 else ""
     found = f"{len(loose):,} in itself ({few([path.name for path in loose])}), of which nothing says the class"
     return f"{fault}, but {found}; wanted is a folder for each class{hint}."
 
@@ -172,7 +172,7 @@ def _folders(folder: Path) -> list[Path]:
 def _walk(folder: Path, every: bool = False) -> Iterator[Path]:
     """Files below a folder, links followed: pictures, or every file."""
     suffixes, seen = frozenset[str]() if every else picture_suffixes(), set[str]()
-    for home, folders, files in os.walk(folder, followlinks=True):
+    for home, folders, files in os.walk(folder, onerror=_stop, followlinks=True):
         real = os.path.realpath(home)
         folders[:] = [] if real in seen else [name for name in folders if not _hidden(name)]
         if real in seen:
@@ -181,6 +181,11 @@ def _walk(folder: Path, every: bool = False) -> Iterator[Path]:
         for name in files:
             if not _hidden(name) and (every or Path(name).suffix.lower() in suffixes):
                 yield Path(home, name)
+
+
+def _stop(error: OSError) -> None:
+    """`os.walk` would pass over a folder that it may not enter."""
+    raise error
 
 
 def picture_suffixes() -> frozenset[str]:
@@ -225,7 +230,7 @@ def _hint(folder: Path, paths: list[Path]) -> str:
     if archives:
         return f"; {archives[0].name} has to be unpacked first"
     above = folder.resolve().parent
-    return f": --data-dir {above} holds the former" if mnist_sets(above) else ""
+    return f": --data-dir {above} holds the former" if beside(mnist_sets, above, []) else ""
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
