@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
@@ -37,11 +38,17 @@ def in_memory(x: Array) -> Array:
     """`x`, the same numbers for everybody who reads it.
 
     What XLA fuses into several readers each of them computes anew, and a sum of products rounds otherwise where they
-    are one instruction: a maximum is then found in no cell. On CPUs a call that is `apart` gives it a place; nothing
-    is computed in it, so that it may be partitioned as well.
+    are one instruction: a maximum is then found in no cell. XLA's CPU backend drops `optimization_barrier`; there what
+    comes out of a call that is `apart` has a place in memory, or out of a loop, which may be partitioned as well.
     """
-    place = jax.jit(lax.optimization_barrier)
-    return lax.platform_dependent(x, cpu=apart(place), default=place)
+    by_itself = _through_a_loop if may_be_partitioned(x) else apart(jax.jit(lax.optimization_barrier))
+    return lax.platform_dependent(x, cpu=by_itself, default=lax.optimization_barrier)
+
+
+def _through_a_loop(x: Array) -> Array:
+    """Of two turns, for XLA would write a single one out. What a loop carries lies on the devices alike at each end."""
+    nothing = jnp.zeros_like(x)
+    return lax.fori_loop(0, 2, lambda turn, x: jnp.where(turn < 0, nothing, x), x)
 
 
 def cond_on_cpu(needed: Array, fun: Callable[..., Array], otherwise: Callable[..., Array], *args: Array) -> Array:
