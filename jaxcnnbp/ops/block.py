@@ -37,7 +37,7 @@ from jax import Array
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops._dtypes import cast, on_channels, wide
-from jaxcnnbp.ops._xla_cpu import compute_once, in_memory
+from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.activation import ActivationRule, rule_named
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import forward, input_grad, kernel_grad
@@ -177,13 +177,13 @@ def _activate_and_average(terms: Terms, plan: Block, pool: Pool) -> Stage:
 
 
 def _pool_and_activate(terms: Terms, plan: Block, pool: Pool) -> Stage:
-    best, taps = winners(in_memory(terms[0]), pool.window, pool.kind)
+    best, taps = winners(terms[0], pool.window, pool.kind)
     f = _activation((best, *terms[1:]), plan)
     return where_cells(pool.window, f, identity(f.dtype, pool.kind)), taps, f if plan.slope_from == "output" else None
 
 
 def _activate_and_pool(terms: Terms, plan: Block, pool: Pool) -> Stage:
-    best, taps = winners(in_memory(_activation(terms, plan)), pool.window, pool.kind)
+    best, taps = winners(_activation(terms, plan), pool.window, pool.kind)
     won = compute_once(lambda sums, taps: read_winners(sums, taps, pool.window), terms[0], taps)
     return best, taps, _kept(best, (won, *terms[1:]), plan)
 

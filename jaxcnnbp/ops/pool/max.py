@@ -57,7 +57,7 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> tuple[Array,
 
     Without a gradient nobody asks for the taps, and they are dead code.
     """
-    return axis_in_front(extremes(x, window, kind), extremes_and_taps(in_memory(x), window, kind)[1])
+    return axis_in_front(extremes(x, window, kind), extremes_and_taps(x, window, kind)[1])
 
 
 @jax.named_scope("extreme_pool.winners")
@@ -84,7 +84,7 @@ def _read_from_jvp(window: Window, primals: tuple[Array, ...], tangents: tuple[A
 
 def extreme_pool_fwd(x: Array, window: Window, kind: str, ties: str) -> tuple[tuple[Array, Array], Recorded]:
     """:: x -> ((y, t*), recorded)."""
-    x = in_memory(x)
+    x = x if ties == "first" else in_memory(x)  # compared with the extremes once more
     best, taps = winners(x, window, kind)
     return axis_in_front(best, taps), _recorded(x, best, taps, window, kind, ties)
 

@@ -27,7 +27,7 @@ from jaxcnnbp.geometry import Window
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops._dtypes import cast, cast_exact, wide
 from jaxcnnbp.ops._sharding import may_be_partitioned
-from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu
+from jaxcnnbp.ops._xla_cpu import compute_once, cond_on_cpu, in_memory
 from jaxcnnbp.ops.pool.joining import LONG, Operation, join_windows
 from jaxcnnbp.taps import at_outputs, lay, pad_once, pad_to_reach, reached, take_reached
 
@@ -51,10 +51,7 @@ def extremes(x: Array, window: Window, kind: str) -> Array:
 
 
 def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does.
-
-    `x` is read twice: as `in_memory` gives it.
-    """
+    """The same, and the number of the tap that holds each in the narrowest unsigned integer, 0 where no tap does."""
     if not is_written_out(window):
         return by_joining(x, window, kind)
     by_axis = partial(_one_axis_after_the_other, window=window, kind=kind)
@@ -64,7 +61,7 @@ def extremes_and_taps(x: Array, window: Window, kind: str) -> tuple[Array, Array
 
 
 def _one_axis_after_the_other(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
-    weight, found = 1, list[Array]()
+    x, weight, found = in_memory(x), 1, list[Array]()
     for step in steps(window):
         best = compute_once(partial(_values, window=step, kind=kind), x)
         numbers = (np.arange(step.taps).reshape(step.size) * weight).astype(tap_dtype(window.taps))
@@ -183,7 +180,7 @@ def by_joining(x: Array, window: Window, kind: str) -> tuple[Array, Array]:
 
     A place on the padding comes after all others.
     """
-    padded, local = pad_once(x, window, identity(x.dtype, kind))
+    padded, local = pad_once(in_memory(x), window, identity(x.dtype, kind))
     places = np.where(_on_input(window), np.arange(prod(local.spatial), dtype=np.int32).reshape(local.spatial), NOWHERE)
     pairs = padded, jnp.asarray(places)[None, ..., None]
     best, place = join_windows(pairs, window, with_places(kind))

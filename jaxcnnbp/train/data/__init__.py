@@ -52,7 +52,7 @@ def _local(options: Options, workers: int) -> Data | None:
     path = Path(options.data)
     if path.is_dir():
         return _folder(path, options, workers)
-    if path.suffix.lower() in _FILES or path.is_file() or {*options.data} & {"/", os.sep}:
+    if path.suffix.lower() in _FILES or path.is_file() or os.path.dirname(options.data):
         return _file(path, options.classes)
     return None
 
