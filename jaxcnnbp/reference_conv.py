@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -53,6 +54,31 @@ def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, 
     return lax_itself.conv_with_general_padding(
         lhs, rhs, window_strides, pairs, lhs_dilation, rhs_dilation, *others, **more
     )
+
+
+@stands_for("conv_input_grad")
+def _conv_input_grad(delta, kernel, input_shape, window_strides=None, *others, **more):
+    kernel = jnp.asarray(kernel)
+
+    def of_input(x):
+        return _convolved(x, kernel, window_strides, *others, **more)
+
+    return jax.linear_transpose(of_input, jax.ShapeDtypeStruct(tuple(input_shape), kernel.dtype))(jnp.asarray(delta))[0]
+
+
+@stands_for("conv_kernel_grad")
+def _conv_kernel_grad(x, delta, kernel_shape, window_strides=None, *others, **more):
+    x = jnp.asarray(x)
+
+    def of_kernel(kernel):
+        return _convolved(x, kernel, window_strides, *others, **more)
+
+    return jax.linear_transpose(of_kernel, jax.ShapeDtypeStruct(tuple(kernel_shape), x.dtype))(jnp.asarray(delta))[0]
+
+
+def _convolved(x, kernel, window_strides, padding="VALID", *others, **more):
+    strides = (1,) * (x.ndim - 2) if window_strides is None else window_strides
+    return _conv_general_dilated(x, kernel, strides, padding, *others, **more)
 
 
 @stands_for("correlate")

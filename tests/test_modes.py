@@ -140,6 +140,8 @@ def test_numbers_do_not_depend_on_the_mode():
     [
         lambda x: jaxcnnbp.relu(jaxcnnbp.correlate(x, jnp.ones((2, 2, 3)))),
         lambda x: jaxcnnbp.tanh(jaxcnnbp.avg_pool(x, (2,))),
+        lambda x: jaxcnnbp.conv_input_grad(x, jnp.ones((5, 3, 1)), (1, 3, 2)),
+        lambda x: jaxcnnbp.conv_kernel_grad(jnp.ones((1, 3, 4)), x, (5, 3, 3), (2,), padding="SAME"),
     ],
 )
 def test_interpreters_that_know_lax_alone(fun):

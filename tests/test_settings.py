@@ -65,6 +65,25 @@ def test_wide_types(case, wrap):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 3e-7, 3e-7), found, expected)
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x, r: jaxcnnbp.stochastic_pool(x, (2, 2), (2, 2), samples=r),
+        lambda x, r: jaxcnnbp.fractional_max_pool(x, (2, 2), (3, 3), samples=jnp.stack([r[:, 0, 0]] * 2, -1)),
+    ],
+    ids=["stochastic", "fractional"],
+)
+def test_winners_found_inside_wide_types(pool):
+    """`jnp.argmax` has int64 there, and a program that is compiled outside has no code for it."""
+    x, r = (jax.random.uniform(jax.random.key(n), (1, size, size, 3)) for n, size in ((0, 6), (1, 3)))
+
+    def within(x):
+        with jax.enable_x64(True):
+            return pool(x, r).sum()
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(within))(x), jax.grad(lambda x: pool(x, r).sum())(x))
+
+
 @pytest.mark.parametrize("case", PRODUCTS, ids=str)
 @pytest.mark.parametrize("wrap", [lambda fun: fun, manual_backward], ids=["rules", "swapped"])
 def test_precision(case, wrap):

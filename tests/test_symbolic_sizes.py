@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from jax import export, lax
 
 import jaxcnnbp as J
 
@@ -15,6 +15,14 @@ K = RNG.normal(size=(3, 2, 2, 4)).astype(np.float32)
 BIAS = RNG.normal(size=4).astype(np.float32)
 TABLE = RNG.random((2, 4)) < 0.7
 
+LAST = ("NHWC", "HWIO", "NHWC")
+
+
+def _largest(a, b):
+    """Pairs of a value and what it is weighed by."""
+    return tuple(jnp.where(a[1] >= b[1], x, y) for x, y in zip(a, b, strict=True))
+
+
 POOLS = {
     "valid": lambda x: J.max_pool(x, (2, 3), (2, 1)),
     "same": lambda x: J.min_pool(x, (3, 2), (2, 2), "SAME"),
@@ -22,6 +30,12 @@ POOLS = {
     "pairs that crop": lambda x: J.avg_pool(x, (2, 2), (2, 1), ((-1, 1), (1, -1))),
     "gaps": lambda x: J.max_pool(x, (2, 2), window_dilation=(1, 2)),
     "norm below one": lambda x: J.lp_pool(abs(x), 0.5, (2, 1), (1, 1)),
+    "products": lambda x: J.reduce_window(x, 1.0, lax.mul, (1, 2, 2, 1), padding="SAME"),
+    "from a value of its own": lambda x: J.reduce_window(x, x.max(), lax.mul, (1, 2, 3, 1), (1, 2, 1, 1)),
+    "two at once": lambda x: J.reduce_window((x, abs(x)), (0.0, 0.0), _largest, (1, 2, 2, 1), (1, 1, 2, 1))[0],
+    "logaddexp, gaps": lambda x: J.reduce_window(x, -np.inf, jnp.logaddexp, (1, 2, 2, 1), window_dilation=(1, 2, 1, 1)),
+    "maxima from a number": lambda x: J.reduce_window(x, 0.2, lax.max, (1, 2, 2, 1), padding="SAME"),
+    "sums of lax": J.manual_backward(lambda x: lax.reduce_window(x, 0.5, lax.add, (1, 2, 2, 1), (1, 1, 2, 1), "SAME")),
     "adaptive": lambda x: J.adaptive_avg_pool(x, 1),
     "adaptive, one axis": lambda x: J.adaptive_max_pool(x, (1, None)),
     "channels first": lambda x: J.max_pool(jnp.moveaxis(x, -1, 1), (2, 2), padding="FULL", layout="NCHW"),
@@ -34,6 +48,9 @@ CONVOLUTIONS = {
     "gaps": lambda x, k: J.convolve(x, k, padding="SAME_LOWER", dilation=(1, 2)),
     "full, groups": lambda x, k: J.correlate(x, k[:, :, :1], padding="FULL", groups=2),
     "pairs that crop": lambda x, k: J.correlate(x, k, padding=((-1, 1), (2, 0)), connections=TABLE),
+    "lax's": J.manual_backward(lambda x, k: lax.conv_general_dilated(x, k, (2, 2), "SAME", dimension_numbers=LAST)),
+    "in the place of lax's": lambda x, k: J.conv_general_dilated(x, k, (1, 2), "VALID", dimension_numbers=LAST),
+    "transposed": lambda x, k: J.conv_transpose(x, k, (2, 1), "SAME"),
     "block": lambda x, k: J.conv_block(x, k, BIAS, pool=2, pool_strides=2),
     "combination": lambda x, k: J.combine_maps(x, k, k[0, 0], BIAS, padding="SAME"),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnnbp._compat import without_compiler_options
 from jaxcnnbp.audit.checks import CHEAP, CHECKS, Checked, checked
 from jaxcnnbp.audit.complaints import by_hand, weighed, weighed_output
 from jaxcnnbp.audit.finite import Slope
@@ -104,6 +105,7 @@ def compare_gradients(
       D. S. Parker, Monte Carlo Arithmetic, UCLA CSD-970002, 1997.
     """
     _require_checks(checks)
+    fun, reference = without_compiler_options(fun)[0], reference and without_compiler_options(reference)[0]
     if kwargs:
         fun, reference = partial(fun, **kwargs), reference and partial(reference, **kwargs)
     with jax.disable_jit(False):

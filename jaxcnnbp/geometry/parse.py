@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from jax.export import is_symbolic_dim
 
@@ -98,8 +99,8 @@ def require_numbers(window: Window, said: str, instead: str) -> None:
 
 
 def over_symbols(window: Window) -> bool:
-    """Whether an extent that windows move over is a symbol of `jax.export`."""
-    return not sized_by_ints(window.spatial)
+    """Whether an extent that windows move over is a symbol of `jax.export`, or padding of it."""
+    return not sized_by_ints((*window.spatial, *chain(*window.padding)))
 
 
 def sized_by_ints(extents: Iterable[Any]) -> bool:
@@ -121,11 +122,15 @@ def _is_int(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
 
 
+def _is_extent(value: Any) -> bool:
+    return is_symbolic_dim(value) or _is_int(value)
+
+
 def _pair(entry: Any, padding: Any, name: str) -> tuple[int, int]:
-    if _is_int(entry):
-        return operator.index(entry), operator.index(entry)
-    if isinstance(entry, Sequence) and len(entry) == 2 and all(map(_is_int, entry)):
-        return operator.index(entry[0]), operator.index(entry[1])
+    pair = (entry, entry) if _is_extent(entry) else entry
+    if isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_extent, pair)):
+        low, high = (value if is_symbolic_dim(value) else operator.index(value) for value in pair)
+        return cast(int, low), cast(int, high)
     raise TypeError(f"`{name}` (={padding!r}) has the entry {entry!r}; an entry must be an int or a (low, high) pair.")
 
 

@@ -1,8 +1,9 @@
 """Windows over extents that are symbols of `jax.export`: how many there are is known when the program is called.
 
 The rules of this package count cells and outputs while they are traced. Here lax does it, and JAX's autodiff writes the
-gradient. lax itself has none for a convolution whose padding it must work out from symbols; over an input that its
-windows fit exactly there is nothing to work out, so the input is padded, or cut, to that first:
+gradient. lax itself has none for a convolution whose padding it must work out from symbols, and none for a reducer that
+is no pool's, which is folded tap by tap; over an input that the windows fit exactly there is nothing to work out, so it
+is padded, or cut, to that first:
 
     extent'  =  (max(o, 1) - 1) * stride + (k - 1) * dilation + 1        o = number of windows
 
@@ -26,7 +27,10 @@ from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops import lax_itself
 from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, as_correlation, dimension_numbers
+from jaxcnnbp.ops.pool.cells import argmax
 from jaxcnnbp.ops.pool.window_max import identity
+
+Leaves = tuple[Array, ...]
 
 
 def fitted(x: Array, window: Window, fill: Any = 0) -> Array:
@@ -81,8 +85,8 @@ def extreme_pool(x: Array, window: Window, kind: str, ties: str) -> Array:
         return reduce(x, window, start, lax.max if kind == "max" else lax.min)
     # lax has no gradient for windows with gaps.
     taps = jnp.stack(list(_taps(fitted(x, window, start), window)))
-    where = taps.argmax(0, keepdims=True) if kind == "max" else taps.argmin(0, keepdims=True)
-    return _existing(jnp.take_along_axis(taps, where, 0)[0], window)
+    where = (lax.argmax if kind == "max" else lax.argmin)(taps, 0, np.int32)
+    return _existing(jnp.take_along_axis(taps, where[None], 0)[0], window)
 
 
 def _taps(whole: Array, window: Window) -> Any:
@@ -93,6 +97,19 @@ def _taps(whole: Array, window: Window) -> Any:
         limits = [first + (max_dim(o, 1) - 1) * s + 1 for first, o, s in rows]
         ends = (whole.shape[0], *limits, whole.shape[-1])
         yield lax.slice(whole, (0, *starts, 0), ends, (1, *window.stride, 1))
+
+
+def fold(xs: Leaves, inits: Leaves, combine: Callable[[Leaves, Leaves], Leaves], window: Window) -> Leaves:
+    """a_{t+1} = a_t o p[u, t] from `inits` on, and a_t where tap t lies off the input."""
+    rows = [_taps(fitted(x, window, init), window) for x, init in zip(xs, inits, strict=True)]
+    prefix = inits
+    for is_cell, *right in zip(
+        _taps(fitted(jnp.ones((1, *window.spatial, 1), bool), window), window), *rows, strict=True
+    ):
+        before = tuple(jnp.broadcast_to(a, p.shape) for a, p in zip(prefix, right, strict=True))
+        after = combine(before, tuple(right))
+        prefix = tuple(jnp.where(is_cell, a, b) for a, b in zip(after, before, strict=True))
+    return tuple(_existing(y, window) for y in prefix)
 
 
 def sum_pool(x: Array, window: Window) -> Array:
@@ -143,7 +160,7 @@ def adaptive_max(x: Array, outputs: Ints) -> Array:
 
 
 def _first_max(part: Array, axis: int) -> Array:
-    return jnp.take_along_axis(part, part.argmax(axis, keepdims=True), axis)
+    return jnp.take_along_axis(part, argmax(part, axis), axis)
 
 
 def _each_axis(x: Array, outputs: Ints, join: Callable[[Array, int], Array]) -> Array:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,12 +21,20 @@ EXTENSIONS = ("hold", "stretch", "restart")
 
 _Condition = tuple[Callable[[Any], bool], str]  # what a value must fulfil, and the words for it
 
-_AT_LEAST_ONE = (lambda value: isinstance(value, int) and value >= 1), "must be a whole number, at least 1"
-_COUNT = (lambda value: isinstance(value, int) and value >= 0), "must be 0 or a whole number above it"
+_AT_LEAST_ONE = (lambda value: value >= 1), "must be a whole number, at least 1"
+_COUNT = (lambda value: value >= 0), "must be 0 or a whole number above it"
 _POSITIVE = (lambda value: 0 < value < math.inf), "must be a positive number"
 _NOT_NEGATIVE = (lambda value: 0 <= value < math.inf), "must be 0 or a positive number"
 _FRACTION = (lambda value: 0 <= value < 1), "must lie in 0 <= value < 1"
-_SEED = (lambda value: isinstance(value, int) and 0 <= value < 2**32), "must be a whole number, 0 .. 2**32 - 1"
+_SEED = (lambda value: 0 <= value < 2**32), "must be a whole number, 0 .. 2**32 - 1"
+
+# By annotation: what the values of a field are, and the words for it where the field has no condition.
+_TYPES: dict[str, tuple[Any, str]] = {
+    "bool": (bool, "must be True or False"),
+    "str": ((str, os.PathLike), "must be text"),
+    "int": (numbers.Integral, "must be a whole number"),
+    "float": (numbers.Real, "must be a number"),
+}
 
 
 def _option(default: Any, text: str, condition: _Condition | None = None, choices: tuple[str, ...] = ()) -> Any:
@@ -35,13 +46,16 @@ def _check(options: Any) -> None:
     """Refuse a field of `_option` that is outside its range or its choices; None passes where it is the default."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        condition, choices = field.metadata["condition"], field.metadata["choices"]
         if value is None and field.default is None:
             continue
+        choices, kind = field.metadata["choices"], field.type.removesuffix(" | None")
+        types, rule = _TYPES[kind]
+        is_of_type = isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
+        holds, rule = field.metadata["condition"] or (lambda _: True, rule)
         if choices and value not in choices:
             raise InputError(f"`{field.name}` (={value}) must be one of {', '.join(choices)}.")
-        if condition and not condition[0](value):
-            raise InputError(f"`{field.name}` (={value}) {condition[1]}.")
+        if not is_of_type or not holds(value):
+            raise InputError(f"`{field.name}` (={value}) {rule}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +179,8 @@ class Run:
         given = [part is not None for part in (self.coordinator, self.num_processes, self.process_id)]
         if any(given) and not all(given):
             raise InputError("`coordinator`, `num_processes` and `process_id` go together; give all three or none.")
+        if self.coordinator is not None and not re.fullmatch(r".+:\d+", self.coordinator):
+            raise InputError(f"`coordinator` (={self.coordinator}) must be HOST:PORT, such as 10.0.0.1:1234.")
         if self.process_id is not None and self.process_id >= (self.num_processes or 0):
             bound = f"must be below `num_processes` (={self.num_processes})"
             raise InputError(f"`process_id` (={self.process_id}) {bound}; processes count from 0.")

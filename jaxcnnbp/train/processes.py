@@ -34,7 +34,7 @@ def joined(run: Run) -> Iterator[Callable[[], None]]:
     limit = max(1, round(run.time_limit))
     who = f"Process {run.process_id} of {run.num_processes}"
     _join(run, limit, who)
-    dog = Watchdog(run.time_limit, f"{who} has waited {limit} s for the others")
+    dog = Watchdog(run.time_limit, f"{who} has waited {limit} s for the others; start all again with --resume.")
     try:
         yield dog.beat
     except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -59,17 +59,21 @@ def is_lost(error: BaseException) -> bool:
 def _join(run: Run, limit: int, who: str) -> None:
     if jax.distributed.is_initialized():
         return
+    alone = f"{who} did not find the others at {run.coordinator} within {limit} s; start all of them."
+    dog = Watchdog(limit, alone)
     try:
         jax.distributed.initialize(
             run.coordinator,
             run.num_processes,
             run.process_id,
-            initialization_timeout=limit,
+            initialization_timeout=2 * limit + 10,  # after which XLA would abort the process with a trace of its own
             heartbeat_timeout_seconds=min(limit, _HEARTBEAT),
             shutdown_timeout_seconds=min(limit, _HEARTBEAT),
         )
     except jax.errors.JaxRuntimeError as error:
-        raise Lost(f"{who} did not find the others at {run.coordinator} within {limit} s.") from error
+        raise Lost(alone) from error
+    finally:
+        dog.close()
 
 
 class Watchdog:
@@ -94,7 +98,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._limit / 4)):
             if time.monotonic() - self._last > self._limit:
-                sys.stderr.write(f"Error: {self._sentence}; start all again with --resume.\n")
+                sys.stderr.write(f"Error: {self._sentence}\n")
                 sys.stderr.flush()
                 os._exit(LOST_EXIT_CODE)
 

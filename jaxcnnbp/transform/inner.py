@@ -14,6 +14,7 @@ from jax.extend.core import JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp._compat import manual_axes, name_of
+from jaxcnnbp.modes import mode
 from jaxcnnbp.transform.interpreter import Interpreter, bind, evaluate
 
 Inner = Callable[[Interpreter, JaxprEqn, list[Any]], Sequence[Any]]
@@ -47,6 +48,12 @@ def shard_map(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Seq
     return jax.shard_map(_open(interpreter, eqn), axis_names=set(manual_axes(eqn)), **options)(*values)
 
 
+def linear_solve(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
+    """`custom_linear_solve`: its derivatives go forward through the operator, which only `both_ways` lets them."""
+    with mode("both_ways"):
+        return parameter("jaxprs")(interpreter, eqn, values)
+
+
 def _open(interpreter: Interpreter, eqn: JaxprEqn) -> Callable[..., tuple[Any, ...]]:
     """The body of an equation that holds an open jaxpr, under the name it had."""
     jaxpr = eqn.params["jaxpr"]
@@ -67,7 +74,7 @@ INNER: dict[Primitive, Inner] = {
     jex.remat_p: checkpoint,
     jex.custom_vjp_call_p: parameter("call_jaxpr"),
     jex.custom_jvp_call_p: parameter("call_jaxpr"),
-    jex.linear_solve_p: parameter("jaxprs"),
+    jex.linear_solve_p: linear_solve,
 }
 # Those that JAX has under no public name.
 NAMED: dict[str, Inner] = {

@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 
 from jaxcnnbp._compat import name_of, with_compiler_options, with_weak_type, without_compiler_options
 from jaxcnnbp.modes import mode
+from jaxcnnbp.recording import recording
 from jaxcnnbp.transform.custom import is_of_this_package
 from jaxcnnbp.transform.inner import Inner, inner_rule
 from jaxcnnbp.transform.interpreter import bind, context_of, evaluate, inner_traces, opened
@@ -77,8 +78,9 @@ def _called(fun: Callable[..., Any], reading: Manual, args: Any, kwargs: Any) ->
     closed, rebuild = trace(pure, named_after=fun)
 
     def equation(eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
-        # With options the trace is one equation, the call of the compiled function.
-        return reading.equation(with_compiler_options(eqn, options) if options else eqn, values)
+        # With options the trace is one equation, the call of the compiled function. What is only looked at has none.
+        compiled = options and recording.value is None
+        return reading.equation(with_compiler_options(eqn, options) if compiled else eqn, values)
 
     return update(rebuild(evaluate(closed.jaxpr, closed.consts, (), equation)))
 

@@ -14,9 +14,12 @@ from typing import Any
 
 import jax
 
+from jaxcnnbp._compat import without_compiler_options
+
 
 def lifted(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
     """`fun(*args, **kwargs)` as a function of nothing that changes nothing, and how its result becomes the caller's."""
+    fun, _ = without_compiler_options(fun)
     nnx = sys.modules.get("flax.nnx")  # without it there are no such modules
     owner = fun.__self__ if inspect.ismethod(fun) else fun
     call = (fun.__func__ if inspect.ismethod(fun) else None, owner, args, kwargs)

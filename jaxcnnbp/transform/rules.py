@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive, jaxpr_as_fun
 from jax.extend.core import primitives as jex
 
 from jaxcnnbp.modes import BY_RULE, mode
-from jaxcnnbp.ops.conv.lax_api import conv_by_lax_because, conv_general_dilated
+from jaxcnnbp.ops.conv.lax_api import conv_by_lax_because, conv_general_dilated, convolved
 from jaxcnnbp.ops.pool.reduce_window import WINDOWED, pool_windows, reduce_window, window_by_lax_because
 from jaxcnnbp.ops.pool.window_max import identity
 
@@ -51,6 +51,9 @@ def _avals(eqn: JaxprEqn) -> list[Any]:
 
 
 def _conv(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    if mode.value in BY_RULE:
+        parameters = {name: value for name, value in eqn.params.items() if name != "out_sharding"}
+        return [convolved(*values, out=eqn.outvars[0].aval, **parameters)]
     return [conv_general_dilated(*values, **eqn.params)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +68,29 @@ def test_convolution_against_lax(options):
         x,
         kernel,
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(window_strides=(2, 1), padding="SAME", rhs_dilation=(2, 1), feature_group_count=2),
+        dict(padding=((1, 1), (0, 2)), lhs_dilation=(2, 3), batch_group_count=2),
+    ],
+    ids=["groups", "batch groups"],
+)
+def test_gradients_of_a_convolution_against_autodiff(options):
+    """As maps of their own, which have values and gradients."""
+    x, kernel = draw((4, 4, 6, 7), (4, 4 // options.get("feature_group_count", 1), 3, 2))
+    (delta,) = draw(ORACLE["conv_general_dilated"](x, kernel, **options).shape)
+
+    def input_grad(way, delta, kernel):
+        return way["conv_input_grad"](delta, kernel, x.shape, **options)
+
+    def kernel_grad(way, x, delta):
+        return way["conv_kernel_grad"](x, delta, kernel.shape, **options)
+
+    for fun, *operands in ((input_grad, delta, kernel), (kernel_grad, x, delta)):
+        assert_same(partial(fun, ORACLE), partial(fun, alternatives["autodiff"]), *operands)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

@@ -184,6 +184,16 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "too high of classes": (lambda f: classes(f / "set"), "", r"holds set, in which there are cat, dog; give .*/set\."),
     "train alone": (lambda f: classes(f / "train"), "", r"holds train, in which there are cat, dog; give .*/train\."),
+    "far too high": (
+        lambda f: (classes(f / "a" / "b" / "train"), classes(f / "a" / "b" / "val")),
+        "",
+        r"holds a, in which there are train, val; give .*/a/b\.",
+    ),
+    "parts without classes": (
+        lambda f: draw(f / "train" / "1.png", f / "val" / "1.png"),
+        "",
+        r"train: holds no folder .* but 1 in itself \(1\.png\), .*; wanted is a folder for each class\.$",
+    ),
     "two sets": (lambda f: [classes(f / s / p) for s in "ab" for p in ("train", "test")], "", r"give .*/a\."),
     "too low": (classes, "cat", r"but 6 in itself \(0\.png, .*\), of which nothing says the .*; give the folder above"),
     "flat": (lambda f: draw(f / "1.png", f / "2.png"), "", "2 in itself .* of which nothing says the class"),
@@ -252,6 +262,8 @@ def npy(path: Path) -> None:
 FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "text": ("x.npz", lambda p: p.write_text("label\n"), 'is no readable .npz file, but text that begins with "label"'),
     "array as npz": ("x.npz", npy, r"but one NumPy array \(\.npy\)"),
+    "cut off": ("x.npz", lambda p: (arrays(p), p.write_bytes(p.read_bytes()[:999])), "and may have been cut off"),
+    "no image": ("x.npz", lambda p: arrays(p, x_train=np.zeros((0, 8, 8), np.uint8)), "none of which is 0, is wanted"),
     "array": ("x.npy", npy, r"is one NumPy array \(\.npy\), so that labels or images are missing; wanted is a \.npz"),
     "table": ("x.csv", lambda p: p.write_text("label,pixel0\n"), r'is text that begins with "label,pixel0"; wanted is'),
     "absent": ("x.csv", nothing, r"cannot be read \(No such file"),

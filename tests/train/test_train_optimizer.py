@@ -72,6 +72,11 @@ def test_only_kernels_decay() -> None:
         ("ema", 1.0, r"`ema` \(=1.0\) must lie in 0 <= value < 1"),
         ("weight_decay", -1.0, r"`weight_decay` \(=-1.0\) must be 0 or a positive number"),
         ("seed", -1, r"`seed` \(=-1\) must be a whole number, 0 .. 2\*\*32 - 1"),
+        ("shift", None, r"`shift` \(=None\) must be 0 or a positive number"),
+        ("momentum", "much", r"`momentum` \(=much\) must lie in 0 <= value < 1"),
+        ("batch", True, r"`batch` \(=True\) must be a whole number, at least 1"),
+        ("standardize", 1, r"`standardize` \(=1\) must be True or False"),
+        ("model", 3, r"`model` \(=3\) must be text"),
         ("optimizer", "lion", r"`optimizer` \(=lion\) must be one of sgd, momentum, adam, adamw"),
     ],
 )

@@ -21,11 +21,15 @@ from jaxcnnbp.train.processes import LOST_EXIT_CODE
 TASK = ["--batch", "256", "--ema", "0.9", "--augment", "affine", "--quiet"]
 
 
-def start(count: int, *options: str, quick: bool = False) -> list[subprocess.Popen]:
-    """`jaxcnnbp train` in `count` processes, or in one without a coordinator."""
+def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def start(count: int, *options: str, quick: bool = False) -> list[subprocess.Popen]:
+    """`jaxcnnbp train` in `count` processes, or in one without a coordinator."""
+    address = free_address()
     variables = environment(quick=quick, JAX_PLATFORMS="cpu")
     command = [sys.executable, "-m", "jaxcnnbp", "train", *TASK, *options]
     joined = ["--coordinator", address, "--num-processes", str(count), "--time-limit", "120"]
@@ -84,11 +88,26 @@ def test_nobody_waits_for_a_dead_process(tmp_path: Path) -> None:
     assert "start all again with --resume." in errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_who_is_alone_says_so(number: int) -> None:
+    """XLA would end the process by a trace of its own."""
+    address = free_address()
+    joined = ["--coordinator", address, "--num-processes", "2", "--time-limit", "2", "--process-id", str(number)]
+    ((code, errors),) = ended(start(1, *joined))
+    assert code == LOST_EXIT_CODE, errors
+    assert (
+        errors == f"Error: Process {number} of 2 did not find the others at {address} within 2 s; start all of them.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"coordinator": "here:1"}, "go together; give all three or none"),
         ({"coordinator": "here:1", "num_processes": 2, "process_id": 2}, r"`process_id` \(=2\) must be below"),
+        ({"coordinator": "here", "num_processes": 2, "process_id": 1}, r"`coordinator` \(=here\) must be HOST:PORT"),
+        ({"time_limit": None}, r"`time_limit` \(=None\) must be a positive number"),
         ({"num_processes": 0}, r"`num_processes` \(=0\) must be a whole number, at least 1"),
     ],
 )

@@ -12,6 +12,7 @@ from jax import lax
 from marks import one_in, slow_but
 
 import jaxcnnbp
+from jaxcnnbp.audit import compare_gradients
 from jaxcnnbp.modes import mode
 from jaxcnnbp.transform import explain_swaps, manual_backward
 
@@ -236,6 +237,23 @@ def test_rules_of_this_package_are_found_by_what_they_are():
         return jaxcnnbp.subsample(y, jnp.ones(2), jnp.ones(2), (3, 3))
 
     assert [swap.rule for swap in explain_swaps(ours)(X, K).left] == ["block", "subsample"]
+
+
+def test_solvers_are_differentiated_twice_by_their_operator():
+    """Forward over reverse: each derivative of a solution goes forward through the operator."""
+
+    def loss(k):
+        return jnp.sin(_linear_solve(X[:1, :3, :3], k / 20)).sum()
+
+    found, expected = jax.hessian(manual_backward(loss))(K), jax.hessian(loss)(K)
+    np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+def test_what_only_looks_at_a_function_takes_one_with_compiler_options():
+    compiled = jax.jit(_loss(layer), compiler_options=dict(xla_cpu_enable_fast_math=False))
+    assert len(explain_swaps(compiled)(X, K).swapped) == 2
+    assert len(jaxcnnbp.explain_choice(manual_backward(compiled), X, K).rows) == 5
+    assert compare_gradients(compiled, X, K, timing=False).ok
 
 
 def test_compiler_options_are_kept():

@@ -81,6 +81,23 @@ def _backward(x, kernel, delta, *, layout, stride, padding, lhs_dilation, rhs_di
     return np.transpose(dx, np.argsort(layout.x)), np.transpose(dk, np.argsort(layout.kernel))
 
 
+def _input_grad(delta, kernel, *, input_shape, **options) -> Arrays:
+    return _backward(np.zeros(input_shape), kernel, delta, **options)[:1]
+
+
+def _input_grad_backward(delta, kernel, d, *, input_shape, **options) -> Arrays:
+    """It is linear in both, and its transpose in `delta` is the convolution of `d`, the delta of dx."""
+    return *_forward(d, kernel, **options), _backward(d, kernel, delta, **options)[1]
+
+
+def _kernel_grad(x, delta, *, kernel_shape, **options) -> Arrays:
+    return _backward(x, np.zeros(kernel_shape), delta, **options)[1:]
+
+
+def _kernel_grad_backward(x, delta, d, *, kernel_shape, **options) -> Arrays:
+    return _backward(x, d, delta, **options)[0], *_forward(x, d, **options)
+
+
 def _cells_of_spread(x: np.ndarray, dilation: Sequence[int]) -> Any:
     return (..., *np.ix_(*(np.arange(n) * d for n, d in zip(x.shape[2:], dilation, strict=True))))
 
@@ -97,11 +114,30 @@ def _spread(x: np.ndarray, dilation: Sequence[int]) -> np.ndarray:
 
 
 @register
-def conv_general_dilated(
-    lhs: Any,
-    rhs: Any,
-    window_strides: Any,
-    padding: Any,
+def conv_general_dilated(lhs: Any, rhs: Any, *parameters: Any, **named: Any) -> Any:
+    """As `jax.lax.conv_general_dilated`."""
+    return apply(rule_of(_forward, _backward, **_options(np.shape(lhs), np.shape(rhs), *parameters, **named)), lhs, rhs)
+
+
+@register
+def conv_input_grad(delta: Any, kernel: Any, input_shape: Any, *parameters: Any, **named: Any) -> Any:
+    """As `jaxcnnbp.conv_input_grad`."""
+    options = _options(input_shape, np.shape(kernel), *parameters, **named)
+    return apply(rule_of(_input_grad, _input_grad_backward, input_shape=input_shape, **options), delta, kernel)
+
+
+@register
+def conv_kernel_grad(x: Any, delta: Any, kernel_shape: Any, *parameters: Any, **named: Any) -> Any:
+    """As `jaxcnnbp.conv_kernel_grad`."""
+    options = _options(np.shape(x), kernel_shape, *parameters, **named)
+    return apply(rule_of(_kernel_grad, _kernel_grad_backward, kernel_shape=kernel_shape, **options), x, delta)
+
+
+def _options(
+    input_shape: Any,
+    kernel_shape: Any,
+    window_strides: Any = None,
+    padding: Any = "VALID",
     lhs_dilation: Any = None,
     rhs_dilation: Any = None,
     dimension_numbers: Any = None,
@@ -110,14 +146,12 @@ def conv_general_dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
-) -> Any:
-    """As `jax.lax.conv_general_dilated`; `precision` and `out_sharding` have no meaning here."""
+) -> dict[str, Any]:
+    """What lax's parameters say; `precision` and `out_sharding` have no meaning here."""
     del precision, out_sharding
-    numbers = lax.conv_dimension_numbers(np.shape(lhs), np.shape(rhs), dimension_numbers)
-    rank = np.ndim(lhs) - 2
-    rule = rule_of(
-        _forward,
-        _backward,
+    numbers = lax.conv_dimension_numbers(tuple(input_shape), tuple(kernel_shape), dimension_numbers)
+    rank = len(input_shape) - 2
+    return dict(
         layout=DimensionNumbers(tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)),
         stride=several(window_strides, rank),
         padding=padding,
@@ -127,7 +161,6 @@ def conv_general_dilated(
         batches=batch_group_count,
         preferred_element_type=preferred_element_type,
     )
-    return apply(rule, lhs, rhs)
 
 
 @register

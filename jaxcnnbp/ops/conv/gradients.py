@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops._dtypes import as_array, require_inexact
 from jaxcnnbp.ops._sharding import with_sharding_by
 from jaxcnnbp.ops.conv.lax_layout import LaxConvolution, checked_by_lax, lax_convolution, padding_in_numbers
@@ -18,6 +19,7 @@ from jaxcnnbp.ops.conv.rule import input_grad_op, kernel_grad_op
 from jaxcnnbp.ops.dense import sum_to_channels
 
 
+@switchable
 def conv_input_grad(
     delta: ArrayLike,
     kernel: ArrayLike,
@@ -78,6 +80,7 @@ def conv_input_grad(
     return with_sharding_by(rule, lambda of_delta, _: plan.input_axes(of_delta), delta, kernel)
 
 
+@switchable
 def conv_kernel_grad(
     x: ArrayLike,
     delta: ArrayLike,

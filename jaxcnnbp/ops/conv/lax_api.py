@@ -86,6 +86,11 @@ def conv_general_dilated(
     out = checked_by_lax(lhs, rhs, **parameters, out_sharding=out_sharding)
     if conv_by_lax_because(lhs, rhs, parameters["dimension_numbers"]):
         return lax_itself.conv_general_dilated(lhs, rhs, **parameters, out_sharding=out_sharding)
+    return convolved(lhs, rhs, out, **parameters)
+
+
+def convolved(lhs: Array, rhs: Array, out: Any, **parameters: Any) -> Array:
+    """The convolution that lax's parameters describe, by its rule; `out` is the type of the output."""
     plan = lax_convolution(lhs.shape, rhs.shape, **parameters)
     return with_weak_type(with_sharding(plan, lhs, rhs, sharding=out.sharding), out)
 
@@ -97,8 +102,8 @@ def conv_by_lax_because(lhs: Any, rhs: Any, dimension_numbers: Any) -> str | Non
     if 0 in rhs.shape:
         return "the kernel is empty"
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    fixed = (lhs.shape[axis] for axis in numbers.lhs_spec[1:])
-    return None if sized_by_ints((*fixed, *rhs.shape)) else "an extent other than the batch is symbolic"
+    in_channels = lhs.shape[numbers.lhs_spec[1]]
+    return None if sized_by_ints((in_channels, *rhs.shape)) else "the kernel has an extent that is symbolic"
 
 
 @switchable

@@ -13,8 +13,9 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from jaxcnnbp.geometry import window_of
+from jaxcnnbp.geometry.parse import over_symbols
 from jaxcnnbp.geometry.window import Ints
-from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
 from jaxcnnbp.ops.conv.rule import conv
 
@@ -35,7 +36,8 @@ class LaxConvolution:
 
     def __call__(self, lhs: Array, rhs: Array) -> Array:
         """The convolution in lax's layouts."""
-        return self.output_out(conv(self.input_in(lhs), self.kernel_in(rhs), self.geometry))
+        rule = symbolic.conv if over_symbols(self.geometry.window) else conv
+        return self.output_out(rule(self.input_in(lhs), self.kernel_in(rhs), self.geometry))
 
     def input_in(self, x: Array) -> Array:
         """lax's input -> `(batch, *spatial, in)`."""

@@ -10,7 +10,8 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from jaxcnnbp.geometry.window import Ints
 from jaxcnnbp.ops._dtypes import cast, wide
@@ -41,8 +42,16 @@ def add_to_cells(delta: Array, cells: Array, spatial: Ints) -> Array:
     return cast(sent.reshape(batch, *spatial, channels), delta.dtype)
 
 
+def argmax(p: Array, axis: int) -> Array:
+    """Index of the largest of `p` along `axis`, which stays: the first of several, the first NaN before all.
+
+    `jnp.argmax` inside of `jax.enable_x64` gives int64, for which a program that is compiled outside has no code.
+    """
+    return jnp.expand_dims(lax.argmax(p, axis % p.ndim, np.int32), axis)
+
+
 def first_largest(p: Array, axis: int) -> Array:
     """Index of the first largest of `p` along `axis`; of several NaNs, which are larger than all, the last."""
     nan = jnp.isnan(p)
-    last = p.shape[axis] - 1 - jnp.argmax(jnp.flip(nan, axis), axis, keepdims=True)
-    return jnp.where(nan.any(axis, keepdims=True), last, jnp.argmax(p, axis, keepdims=True)).astype(jnp.int32)
+    last = p.shape[axis] - 1 - argmax(jnp.flip(nan, axis), axis)
+    return jnp.where(nan.any(axis, keepdims=True), last, argmax(p, axis))

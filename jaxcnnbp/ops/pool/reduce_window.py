@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,13 +17,13 @@ from jax.extend.core import primitives as jex
 
 from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.geometry import Window
-from jaxcnnbp.geometry.parse import sized_by_ints
+from jaxcnnbp.geometry.parse import over_symbols, sized_by_ints
 from jaxcnnbp.geometry.window import Ints, Pairs
 from jaxcnnbp.modes import switchable
-from jaxcnnbp.ops import lax_itself
+from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops._sharding import explicit_axes, with_sharding
-from jaxcnnbp.ops.pool.fold import fold_windows
-from jaxcnnbp.ops.pool.lax_layout import ChannelsLast, moved_over
+from jaxcnnbp.ops.pool.fold import elementwise, fold_windows
+from jaxcnnbp.ops.pool.lax_layout import ChannelsLast
 from jaxcnnbp.ops.pool.max import extreme_pool_op
 from jaxcnnbp.ops.pool.mean import sum_pool
 from jaxcnnbp.ops.pool.window_max import identity
@@ -160,7 +161,6 @@ def _geometry(eqn: JaxprEqn) -> dict[str, Any]:
 def window_by_lax_because(
     operands: Sequence[Any],
     window_dimensions: Ints,
-    window_strides: Ints,
     padding: Pairs,
     base_dilation: Ints,
     kind: Any = None,
@@ -176,9 +176,7 @@ def window_by_lax_because(
     is_safe = all(step == 1 for step in base_dilation) and all(low >= 0 and high >= 0 for low, high in padding)
     if is_safe and not any(jnp.issubdtype(x.dtype, jnp.inexact) for x in operands):
         return f"{operands[0].dtype} has no gradient"
-    shape = operands[0].shape
-    first, last = moved_over(window_dimensions, window_strides, padding, base_dilation)
-    return None if sized_by_ints(shape[first:last]) else "an extent that windows move over is symbolic"
+    return None if sized_by_ints(window_dimensions) else "the window has an extent that is symbolic"
 
 
 def pool_windows(kind: str, x: Array, out: Any, **params: Any) -> Array:
@@ -203,14 +201,22 @@ def _reduction_for(
     def rule(*arrays: Array) -> list[Array]:
         xs, starts = tuple(map(layout.inward, arrays[:count])), arrays[count:]
         if isinstance(reducer, ClosedJaxpr):
-            return list(map(layout.outward, fold_windows(xs, starts, reducer, layout.window)))
+            return list(map(layout.outward, _folded(xs, starts, reducer, layout.window)))
         pooled = _pooled(reducer, xs[0], layout.window)
         return [layout.outward(pooled if from_identity else _started(reducer, pooled, starts[0]))]
 
     return rule
 
 
+def _folded(xs: tuple[Array, ...], starts: tuple[Array, ...], reducer: ClosedJaxpr, window: Window) -> Sequence[Array]:
+    if over_symbols(window):
+        return symbolic.fold(xs, starts, partial(elementwise(reducer.jaxpr), tuple(reducer.consts)), window)
+    return fold_windows(xs, starts, reducer, window)
+
+
 def _pooled(kind: str, x: Array, window: Window) -> Array:
+    if over_symbols(window):
+        return symbolic.sum_pool(x, window) if kind == "sum" else symbolic.extreme_pool(x, window, kind, "first")
     return sum_pool(x, window) if kind == "sum" else extreme_pool_op(x, window, kind, "first")
 
 

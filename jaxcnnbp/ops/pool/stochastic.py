@@ -31,7 +31,7 @@ from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops._dtypes import cast, require_inexact, wide
 from jaxcnnbp.ops._sharding import with_sharding_like
 from jaxcnnbp.ops.layout import takes_layout
-from jaxcnnbp.ops.pool.cells import first_largest
+from jaxcnnbp.ops.pool.cells import argmax, first_largest
 from jaxcnnbp.ops.pool.fractional import given_or_drawn
 from jaxcnnbp.ops.pool.max import send_to_winners
 from jaxcnnbp.ops.pool.mean import spread_windows
@@ -89,7 +89,7 @@ def sample_windows(x: Array, r: Array, window: Window) -> tuple[Array, Array]:
     total = reached[..., -1:, :]
     # The second condition is for a sample that rounding made 1.
     chosen = (reached > cast(r, w.dtype)[..., None, :] * total) | (reached >= total)
-    tap = jnp.argmax(chosen, -2, keepdims=True).astype(jnp.int32)
+    tap = argmax(chosen, -2)
     tap = jnp.where(jnp.isnan(unit), first_largest(p, -2), tap)
     y = jnp.where(unit == 0, jnp.zeros((), x.dtype), jnp.take_along_axis(p, tap, -2))
     return y[..., 0, :], tap[..., 0, :].astype(np.min_scalar_type(window.taps - 1))

@@ -44,7 +44,8 @@ def npz_file(path: Path | str, classes: int = 10) -> Data:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: is no readable .npz file ({error}).") from error
+        cut = ", and may have been cut off" if isinstance(error, EOFError | zipfile.BadZipFile) else ""
+        raise DataError(f"{path}: is no readable .npz file ({error}){cut}.") from error
     for name, other in (("test", test), ("validation", validation)):
         if other is not None and train.images.shape[1:] != other.images.shape[1:]:
             sizes = ["x".join(map(str, part.images.shape[1:])) for part in (train, other)]
@@ -68,7 +69,8 @@ def _part(path: Path, arrays: Mapping[str, np.ndarray], part: str, classes: int)
 def _check_images(path: Path, name: str, images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
         fault = f"`{name}` is {images.dtype} of shape {images.shape}"
-        raise DataError(f"{path}: {fault}, but uint8 of (n, height, width) or (n, height, width, channels) is wanted.")
+        wanted = "uint8 of (n, height, width) or (n, height, width, channels)"
+        raise DataError(f"{path}: {fault}, but {wanted}, none of which is 0, is wanted.")
     if images.ndim == 4 and images.shape[1] in _CHANNELS and images.shape[3] not in _CHANNELS:
         fault = f"`{name}` is of shape {images.shape}, so its channels seem to come first"
         raise DataError(f"{path}: {fault}, but they are wanted last; np.moveaxis({name}, 1, -1) moves them.")

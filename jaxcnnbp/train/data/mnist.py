@@ -86,7 +86,7 @@ def _chosen(folder: Path) -> tuple[Path, str]:
         beginnings = [name for name in around if name and name.rstrip("-._") == folder.name]
         if beginnings and not folder.exists():
             return folder.parent, beginnings[0]
-        raise DataError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}.")
+        raise DataError(f"{folder}: {'is no folder; --data reads a file' if folder.exists() else 'no such folder'}.")
     names = mnist_sets(folder)
     if len(names) > 1 and "" not in names:
         found = ", ".join(name.rstrip("-._") for name in names)

@@ -101,7 +101,7 @@ class Pictures:
             pixels = _fitted(picture, path, self.shape, self._mode, self._resize)
         except DataError as error:
             if not self._skip:
-                raise
+                raise _with_way_out(error) from error
             return None, [(str(path), f"{str(error).rstrip('.')}; it is skipped.")]
         colour = () if picture.grey or self._mode == "RGB" else ("colour, as the first picture is grey",)
         kinds = (*picture.left_out, *colour)
@@ -147,7 +147,11 @@ def _first(paths: list[Path], skip: bool) -> Picture:
             return decode(path)
         except DataError as error:
             fault = error
-    raise fault
+    raise fault if skip else _with_way_out(fault)
+
+
+def _with_way_out(fault: DataError) -> DataError:
+    return DataError(f"{str(fault).rstrip('.')}; --corrupt skip leaves such pictures out.")
 
 
 def _fitted(picture: Picture, path: Path, shape: tuple[int, ...], mode: str, resize: bool) -> np.ndarray:

@@ -148,7 +148,8 @@ def _classes(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
 def _too_high(folder: Path, names: list[str]) -> str:
     """Why a folder of folders is none of classes."""
     home = folder / names[0]
-    inner = [path.name for path in parts_of(home).values()] or class_folders(home)
+    while len(inner := [path.name for path in parts_of(home).values()] or class_folders(home)) == 1:
+        home /= inner[0]
     if len(inner) > 1:
         return f"{folder}: holds {few(names)}, in which there are {few(inner)}; give {home}."
     return f"{folder}: holds one class alone ({names[0]}), but two at least are wanted, a folder each."
@@ -160,7 +161,8 @@ def _too_low(folder: Path, loose: list[Path]) -> str:
     if not loose:
         return f"{fault}; wanted is a folder for each class."
     above = folder.resolve().parent
-    hint = f"; give the folder above ({above})" if len(beside(class_folders, above, [])) > 1 else ""
+    is_class = len(beside(class_folders, above, [])) > 1 and not beside(parts_of, above, {})
+    hint = f"; give the folder above ({above})" if is_class else ""
     found = f"{len(loose):,} in itself ({few([path.name for path in loose])}), of which nothing says the class"
     return f"{fault}, but {found}; wanted is a folder for each class{hint}."
 
