@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+from pathlib import Path
 from types import ModuleType
 
-__all__ = ["DataError", "Diverged", "InputError", "Lost", "SaveFailed", "Stopped", "require"]
+__all__ = ["DataError", "Diverged", "InputError", "Lost", "SaveFailed", "Stopped", "check_output", "require"]
 
 
 class InputError(ValueError):
@@ -46,3 +48,16 @@ def require(module: str, package: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise InputError(f'{package} is not installed: pip install "jaxcnnbp[{extra}]".') from error
+
+
+def check_output(option: str, path: Path | str) -> None:
+    """Refuse a path that cannot become a file."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"`{option}` (={path}) is a folder, but a file is to be written.")
+    if path.exists() and not path.is_file():
+        raise InputError(f"`{option}` (={path}) is no file that could be written anew.")
+    if not path.parent.is_dir():
+        raise InputError(f"`{option}` (={path}) lies in no folder that exists.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"`{option}` (={path}) may not be written.")

@@ -175,7 +175,7 @@ def load(path: Path | str) -> Results:
 
 def save(results: Results, path: Path | str) -> None:
     """Write results into a file; what stood there stays until they are complete."""
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays one
     beside = path.with_name(f"{path.name}.part")
     beside.write_text(results.to_json(), encoding="utf-8")
     beside.replace(path)

@@ -16,8 +16,8 @@ from jaxcnnbp.bench.compare import changes
 from jaxcnnbp.bench.plot import plot_speedups
 from jaxcnnbp.bench.table import tables
 from jaxcnnbp.cli.compare import console_for_tables
-from jaxcnnbp.errors import InputError
-from jaxcnnbp.train.plots import check_output, check_picture
+from jaxcnnbp.errors import InputError, check_output
+from jaxcnnbp.train.plots import check_picture
 
 _EPILOG = f"""\b
 Layers:   {CASES[0].name}, {CASES[1].name}, ... (--list shows all {len(CASES)})

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from jaxcnnbp.audit import GradientReport, compare_gradients
+from jaxcnnbp.errors import InputError, check_output
 from jaxcnnbp.nn.models import MODELS, ModelSpec
 
 CLASSES = 10
+SEEDS = click.IntRange(min=0, max=2**32 - 1)
 WIDTH = 120  # of tables that are piped
 
 
@@ -37,7 +39,7 @@ WIDTH = 120  # of tables that are piped
     show_default=True,
     help="Of parameters, images and gradients.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of parameters and images.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of parameters and images.")
 @click.option("--json", "json_path", type=Path, help="Write the report as JSON.")
 @click.option("--html", "html_path", type=Path, help="Write the report as a page: one file, works offline.")
 @click.option("--plot", "plot_path", type=Path, help="Draw the error map of the worst leaf.")
@@ -131,7 +133,7 @@ def _named(path: str, what: str) -> Any:
     try:
         with _current_folder():
             return attrgetter(name)(importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise click.UsageError(f"{what} (={path!r}) is not there: {error}") from error
 
 
@@ -167,10 +169,13 @@ def command_of(ctx: click.Context) -> str:
 
 
 def check_folders(*paths: Path | None) -> None:
-    """Refuses files in folders that do not exist, before anything is computed."""
+    """Refuses what cannot become a file, before anything is computed."""
     for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise click.BadParameter(f"the folder of {path} does not exist; create it or name another file.")
+        try:
+            if path is not None:
+                check_output("output", path)
+        except InputError as error:
+            raise click.BadParameter(str(error)) from error
 
 
 def _plot(report: GradientReport, path: Path) -> None:

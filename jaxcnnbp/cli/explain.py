@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxcnnbp import explain as explaining
-from jaxcnnbp.cli.compare import check_folders
+from jaxcnnbp.cli.compare import SEEDS, check_folders
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.ops.pool.parse import TIES
 
@@ -62,7 +62,10 @@ class _Array(click.ParamType):
         try:
             array = np.load(value, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            self.fail(f"{value} cannot be read as an array ({error}); write it by numpy.save.", param, ctx)
+            reason = (
+                error.strerror if isinstance(error, OSError) else "no .npy file of numbers"
+            )  # NumPy advises unsafely
+            self.fail(f"{value} cannot be read as an array ({reason}); write it by numpy.save.", param, ctx)
         if not isinstance(array, np.ndarray):
             self.fail(f"{value} holds several arrays; write one by numpy.save.", param, ctx)
         return array
@@ -77,7 +80,7 @@ _OUTPUTS = (
     _option("--png", "png_path", type=Path, help="Draw the picture; .svg and .pdf are drawn as well."),
     _option("--text", is_flag=True, help="Print as text; this is done anyway if no file is asked for."),
 )
-_SEED = _option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the numbers drawn.")
+_SEED = _option("--seed", type=SEEDS, default=0, show_default=True, help="Of the numbers drawn.")
 _WINDOW = (
     _option("--padding", type=_Padding(0), default="0", show_default=True, help="Around the input."),
     _option("--dilation", type=_Numbers(), default="1", show_default=True, help="Positions from tap to tap."),

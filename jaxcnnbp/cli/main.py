@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.metadata
+from typing import Any
 
 import click
 
@@ -26,6 +28,16 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         return getattr(importlib.import_module(f"jaxcnnbp.cli.{cmd_name}"), cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A file that cannot be read or written is told in one sentence; click itself knows of a closed pipe."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror}.") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -21,9 +21,10 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from jaxcnnbp import train as training
+from jaxcnnbp.errors import check_output
 from jaxcnnbp.train.diagnose import gradient_report
 from jaxcnnbp.train.options import RECIPES
-from jaxcnnbp.train.plots import check_output, check_picture, plot_curves, plot_kernels
+from jaxcnnbp.train.plots import check_picture, plot_curves, plot_kernels
 from jaxcnnbp.train.processes import LOST_EXIT_CODE, heeded
 from jaxcnnbp.train.watch.bar import Bar
 from jaxcnnbp.train.watch.confusion import confusion_summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
@@ -17,8 +18,9 @@ from rich.table import Table
 
 from jaxcnnbp.bench import NETWORKS
 from jaxcnnbp.bench.own_models import own_model
-from jaxcnnbp.cli.compare import check_folders, function_and_arguments, require_both
+from jaxcnnbp.cli.compare import SEEDS, check_folders, function_and_arguments, require_both
 from jaxcnnbp.nn.models import MODELS
+from jaxcnnbp.ops.conv.measured import Measured
 from jaxcnnbp.tune.autotune import autotune
 from jaxcnnbp.tune.regret import PASSES, Regret, measured_problems, regret_of
 
@@ -38,7 +40,7 @@ how far the choice without a tuning is from the best."""
 @click.option("-o", "--output", type=Path, help="Where the tuning goes, for JAXCNNBP_TUNING; or the table.")
 @click.option("--table", is_flag=True, help="Measure random problems for a table; a file that exists is continued.")
 @click.option("--regret", type=click.IntRange(min=1), metavar="N", help="Judge the choice on N random layers.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of random problems.")
+@click.option("--seed", type=SEEDS, default=1, show_default=True, help="Of random problems.")
 def tune(
     function: str | None,
     arguments: str | None,
@@ -58,6 +60,8 @@ def tune(
     """
     check_folders(output)
     require_both(function, arguments)
+    if not seconds < math.inf:
+        raise click.BadParameter(f"--seconds (={seconds}) must be a number of seconds.")
     if sum(map(bool, (function, model, network, table, regret))) != 1:
         raise click.UsageError("Name one of MODULE:FUNCTION, --model, --network, --table and --regret.")
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
@@ -67,7 +71,10 @@ def tune(
             _add_to_table(output, seed, dtype, seconds)
         else:
             fun, args = _program(function, arguments, model, network, batch, jnp.dtype(dtype))
-            tuning = autotune(fun, *args, seconds=seconds)
+            try:
+                tuning = autotune(fun, *args, seconds=seconds)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                raise click.UsageError(f"{function or model or network} cannot be tuned: {error}") from error
             Console(highlight=False, soft_wrap=True).print(repr(tuning), markup=False)
             if output is not None:
                 output.write_text(tuning.dumps(), encoding="utf-8")
@@ -97,7 +104,7 @@ def _add_to_table(output: Path | None, seed: int, dtype: str, seconds: float) ->
     if output is None:
         raise click.UsageError("--table needs a file: -o FILE.")
     console, until = Console(stderr=True), monotonic() + seconds
-    before = len(output.read_text(encoding="utf-8").splitlines()) if output.exists() else 0
+    before = _rows_in(output) if output.exists() else 0
     with output.open("a", encoding="utf-8") as file:
         # Each continuation draws its own problems.
         for number, row in enumerate(measured_problems(seed + before, dtype, 0.1, hopeless=3.0)):
@@ -106,6 +113,19 @@ def _add_to_table(output: Path | None, seed: int, dtype: str, seconds: float) ->
             if monotonic() > until:
                 console.print(f"{number + 1} passes measured, {before + number + 1} in {output}")
                 return
+
+
+def _rows_in(table: Path) -> int:
+    text = table.read_text(encoding="utf-8")
+    try:
+        rows = list(map(Measured.from_json, text.splitlines()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.UsageError(
+            f"{table} is no table that could be continued ({error!r}); name another file."
+        ) from error
+    if rows and not text.endswith("\n"):
+        raise click.UsageError(f"{table} ends inside a line; end it, or name another file.")
+    return len(rows)
 
 
 def _judge(count: int, seed: int, dtype: str) -> None:

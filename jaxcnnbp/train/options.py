@@ -31,7 +31,7 @@ _SEED = (lambda value: 0 <= value < 2**32), "must be a whole number, 0 .. 2**32 
 # By annotation: what the values of a field are, and the words for it where the field has no condition.
 _TYPES: dict[str, tuple[Any, str]] = {
     "bool": (bool, "must be True or False"),
-    "str": ((str, os.PathLike), "must be text"),
+    "str": ((str, os.PathLike), "must be text, and not empty"),
     "int": (numbers.Integral, "must be a whole number"),
     "float": (numbers.Real, "must be a number"),
 }
@@ -51,7 +51,7 @@ def _check(options: Any) -> None:
         choices, kind = field.metadata["choices"], field.type.removesuffix(" | None")
         types, rule = _TYPES[kind]
         is_of_type = isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
-        holds, rule = field.metadata["condition"] or (lambda _: True, rule)
+        holds, rule = field.metadata["condition"] or (lambda value: value != "", rule)
         if choices and value not in choices:
             raise InputError(f"`{field.name}` (={value}) must be one of {', '.join(choices)}.")
         if not is_of_type or not holds(value):

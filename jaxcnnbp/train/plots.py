@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcnnbp.errors import InputError, require
+from jaxcnnbp.errors import InputError, check_output, require
 from jaxcnnbp.train.watch.events import Epoch
 
 _COLOURS = {"train": "#4269d0", "validation": "#3ca951", "test": "#d1495b"}
@@ -91,17 +90,6 @@ def _write(figure: Any, path: Path | str, option: str) -> None:
         figure.savefig(path, dpi=150)
     except OSError as error:
         raise InputError(f"`{option}` (={path}) cannot be written ({error.strerror or error}).") from error
-
-
-def check_output(option: str, path: Path | str) -> None:
-    """Refuse a path that cannot become a file."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"`{option}` (={path}) is a folder, but a file is to be written.")
-    if not path.parent.is_dir():
-        raise InputError(f"`{option}` (={path}) lies in no folder that exists.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"`{option}` (={path}) may not be written.")
 
 
 def check_picture(option: str, path: Path | str) -> None:

@@ -41,8 +41,8 @@ def manual_backward(fun: Function, only: str | Iterable[str] | None = None) -> F
         (which mean pools are made of) and `"reduce_window"` (every other reducer).
 
     Returns:
-      A function of the same arguments and results, differentiable in forward and in reverse mode. Under
-      `jaxcnnbp.mode("autodiff")` it is `fun` itself.
+      A function of the same arguments and results; pure forward mode (`jax.jvp`) goes through its rules under
+      `jaxcnnbp.mode("both_ways")`. Under `jaxcnnbp.mode("autodiff")` it is `fun` itself.
 
     Raises:
       ValueError: if `only` names no rule.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -147,10 +148,41 @@ def test_command_refuses_what_cannot_be_compared():
     assert "cannot be compared" in result.output
 
 
-def test_command_refuses_a_missing_folder(tmp_path):
-    result = CliRunner().invoke(main, ["compare", "--json", str(tmp_path / "no" / "report.json")])
+@pytest.mark.parametrize(
+    "arguments",
+    [["compare", "--json"], ["compare", "--plot"], ["tune", "--model", "digits", "-o"], ["explain", "conv", "--png"]],
+)
+@pytest.mark.parametrize(("place", "words"), [("no/report.json", "no folder that exists"), ("", "is a folder")])
+def test_commands_refuse_what_cannot_become_a_file(tmp_path, arguments, place, words):
+    """Before anything is measured."""
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / place)])
     assert result.exit_code == 2
-    assert "does not exist" in result.output
+    assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--seed", "99999999999999999999"], "is not in the range"),
+        (["tune", "json:dumps", "--args", "json:__all__"], "json:dumps cannot be tuned"),
+        (["tune", "--table", "--seconds", "nan", "-o", "x"], "must be a number of seconds"),
+        (["tune", "--table", "-o", __file__], "is no table that could be continued"),
+        (["explain", "conv", "--values", __file__], "no .npy file of numbers"),
+    ],
+)
+def test_commands_refuse_other_values(arguments, words):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+
+
+def test_a_full_device_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "report.json")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    result = CliRunner().invoke(main, ["compare", "--no-timing", "--model", "digits", "--json", str(tmp_path / "x")])
+    assert (result.exit_code, "Error: report.json: No space left on device." in result.output) == (1, True)
 
 
 LOCALISED = {

@@ -150,6 +150,9 @@ def test_retention(finished: Path) -> None:
 def test_folders_that_cannot_be_meant(bars: Data, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds checkpoints of a run; give --resume"):
         train(OPTIONS, bars, run=Run(checkpoints=str(folder)))
+    step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    with pytest.raises(InputError, match=rf"`checkpoints` .* is one checkpoint of a run; give the .* run, {folder}\."):
+        train(OPTIONS, bars, run=Run(checkpoints=str(folder / str(step)), resume=True))
     with pytest.raises(InputError, match=r"`resume` \(=True\) needs `checkpoints`"):
         Run(resume=True)
     (tmp_path / "file").write_text("")

@@ -112,6 +112,16 @@ def test_the_rest_is_refused_by_name(
         same_run(dataclasses.replace(theirs, **changes), theirs, bars, 6, extend)
 
 
+def test_a_run_that_was_extended_in_another_way(bars: Data) -> None:
+    extended = RunState(step=6, epoch=3, extensions=[Extension("restart", 6, 2, 4)])
+    for extend in (None, "restart"):
+        identity = identity_of(LONGER, bars, 1, 1, print, extend)
+        assert identity.require_same(identity.to_json(), extended, Path("place")) == extended
+    identity = identity_of(LONGER, bars, 1, 1, print, "stretch")
+    with pytest.raises(InputError, match=r"`extend` \(=stretch\) is restart in place; give the options of that run"):
+        identity.require_same(identity.to_json(), extended, Path("place"))
+
+
 def test_a_checkpoint_from_before_an_option_existed(bars: Data) -> None:
     found = identity_of(OPTIONS, bars, 1, 1, print).to_json()
     del found["options"]["patience"], found["options"]["validation"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from jaxcnnbp.train import Data, DataError, InputError, Options, load
 from jaxcnnbp.train.data.pictures import decode
@@ -86,6 +86,7 @@ def test_modes_are_read_by_their_own_range(
 
 def test_every_mode_of_pillow_is_converted_or_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, refused = tmp_path / "picture.png", set[str]()
+    path.touch()
     for mode in Image.MODES:
         picture = Image.new(mode, (3, 2))
         monkeypatch.setattr(Image, "open", lambda _, made=picture: made)
@@ -116,6 +117,52 @@ def test_ranges_that_no_file_says_are_refused(tmp_path: Path, write: Callable, s
     write(tmp_path / "picture.tif")
     with pytest.raises(DataError, match=sentence):
         decode(tmp_path / "picture.tif")
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_pictures_of_raw_pixels_stand_upright(tmp_path: Path, orientation: int) -> None:
+    """Pillow maps such a file by the size that it has when it is turned."""
+    turned, tags = np.arange(24, dtype=np.uint8).reshape(4, 6), TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    Image.fromarray(np.rot90(turned, 1 if orientation == 6 else -1).copy()).save(tmp_path / "a.tif", tiffinfo=tags)
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif").image, turned)
+
+
+def test_signs_and_further_channels_of_a_tiff(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[339] = 2
+    Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "a.tif", tiffinfo=tags)
+    with pytest.raises(DataError, match="holds whole numbers with a sign"):
+        decode(tmp_path / "a.tif")
+    Image.new("RGBX", (3, 2)).save(tmp_path / "b.tif")
+    assert decode(tmp_path / "b.tif").left_out == ("further channels",)
+
+
+def test_an_opaque_palette_leaves_nothing_out(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).convert("P")
+    for alpha, left_out in ((255, ()), (9, ("transparency",))):
+        picture.save(tmp_path / "a.png", transparency=bytes([alpha] * 6))
+        assert decode(tmp_path / "a.png").left_out == left_out
+
+
+def test_a_link_to_nothing_is_skipped(tmp_path: Path) -> None:
+    classes(tmp_path)
+    (tmp_path / "cat" / "zz.png").symlink_to(tmp_path / "nowhere.png")
+    images = load(Options(data_dir=str(tmp_path), corrupt="skip")).train.images
+    assert images.fingerprint()
+    images.read(np.arange(len(images)))
+    assert [fault for fault in images.faults() if "zz.png: cannot be decoded (No such file" in fault]
+
+
+@pytest.mark.parametrize("words", [("training_set", "test_set"), ("seg_train", "seg_test"), ("Train", "val_images")])
+def test_other_words_for_the_parts(tmp_path: Path, words: tuple[str, str]) -> None:
+    for word in words:
+        classes(tmp_path / word / word if "seg" in word else tmp_path / word)
+    draw(tmp_path / "extra" / "cow" / "1.png", tmp_path / "loose.png")
+    data = load(Options(data_dir=str(tmp_path)))
+    assert (data.names, counts(data)[:2]) == (("cat", "dog"), (12, 12))
+    assert data.notes[0].startswith(f"{tmp_path}: what lies beside")
+    assert data.notes[0].endswith("is left out: 2 (extra, loose.png).")
 
 
 def draw(*paths: Path) -> None:
@@ -194,6 +241,13 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "",
         r"train: holds no folder .* but 1 in itself \(1\.png\), .*; wanted is a folder for each class\.$",
     ),
+    "parts without train": (lambda f: [classes(f / p) for p in ("val", "test")], "", "holds .*, but no folder train"),
+    "parts by other names": (
+        lambda f: [classes(f / p) for p in ("images", "masks")],
+        "",
+        "each of images, masks holds cat, dog, which seem to be the classes",
+    ),
+    "a name too long": (lambda f: None, "x" * 300, r"cannot be read \(File name too long\)"),
     "two sets": (lambda f: [classes(f / s / p) for s in "ab" for p in ("train", "test")], "", r"give .*/a\."),
     "too low": (classes, "cat", r"but 6 in itself \(0\.png, .*\), of which nothing says the .*; give the folder above"),
     "flat": (lambda f: draw(f / "1.png", f / "2.png"), "", "2 in itself .* of which nothing says the class"),

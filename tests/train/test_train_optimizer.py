@@ -76,7 +76,8 @@ def test_only_kernels_decay() -> None:
         ("momentum", "much", r"`momentum` \(=much\) must lie in 0 <= value < 1"),
         ("batch", True, r"`batch` \(=True\) must be a whole number, at least 1"),
         ("standardize", 1, r"`standardize` \(=1\) must be True or False"),
-        ("model", 3, r"`model` \(=3\) must be text"),
+        ("model", 3, r"`model` \(=3\) must be text, and not empty"),
+        ("data", "", r"`data` \(=\) must be text, and not empty"),
         ("optimizer", "lion", r"`optimizer` \(=lion\) must be one of sgd, momentum, adam, adamw"),
     ],
 )

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxcnnbp.errors import check_output
 from jaxcnnbp.train import InputError
-from jaxcnnbp.train.plots import check_output, check_picture, plot_curves, plot_kernels
+from jaxcnnbp.train.plots import check_picture, plot_curves, plot_kernels
 from jaxcnnbp.train.watch.confusion import confusion_summary, worst_confusions
 from jaxcnnbp.train.watch.events import Epoch
 

@@ -99,6 +99,9 @@ class Identity:
             raise InputError(f"{done}; give more, or name another folder to start anew.")
         if ours.epochs == theirs.epochs:
             self._require_rates(theirs, ours, run_state, place)
+            how = run_state.extensions[-1].how if run_state.extensions else self.extend
+            if self.extend not in (None, how):
+                raise InputError(f"`extend` (={self.extend}) is {how} in {place}; {_AS_IT_WAS}.")
             return run_state.extensions
         alike = dataclasses.replace(ours, epochs=theirs.epochs)
         if not run_state.extensions and same_rates(theirs, ours, self.steps, run_state.step):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnnbp.errors import InputError
+from jaxcnnbp.errors import InputError, check_output
 
 
 def save_params(path: Path | str, params: dict[str, dict[str, Any]]) -> None:
@@ -30,6 +30,8 @@ def save_params(path: Path | str, params: dict[str, dict[str, Any]]) -> None:
         {'dense1': {'bias': array([0., 0.])}}
     """
     path = Path(path)
+    check_output("save", path)
+    path = path.resolve()  # a link stays one
     arrays = {f"{layer}/{name}": leaves[name] for layer, leaves in params.items() for name in leaves}
     draft = path.with_name(path.name + ".part")
     try:

@@ -78,6 +78,9 @@ class Checkpoints:
         self._orbax = require("orbax.checkpoint", "orbax-checkpoint", "train")
         hush()
         self.folder, self._keep, self._layout = Path(folder).absolute(), keep, layout
+        if self.folder.name.isdigit() and (self.folder / "state").is_dir():
+            fault = f"`checkpoints` (={folder}) is one checkpoint of a run"
+            raise InputError(f"{fault}; give the folder of the run, {Path(folder).parent}.")
         self._identity, self._note = identity, note
         self._last_good: int | None = None
         self._pending: int | None = None

@@ -38,18 +38,17 @@ def load(options: Options, workers: int = 4) -> Data:
         return digits()
     try:
         local = _local(options, workers)
-    except PermissionError as error:  # from any of the folders and files that are looked into
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it."
-        ) from error
+    except OSError as error:  # from any of the folders and files that are looked into
+        hint = "; give yourself the right to read it" if isinstance(error, PermissionError) else ""
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}){hint}.") from error
     return openml(options.data) if local is None else local
 
 
 def _local(options: Options, workers: int) -> Data | None:
     """What is on this machine, None for the name of a data set."""
     if options.data_dir is not None:
-        return _folder(Path(options.data_dir), options, workers)
-    path = Path(options.data)
+        return _folder(Path(options.data_dir).expanduser(), options, workers)
+    path = Path(options.data).expanduser()
     if path.is_dir():
         return _folder(path, options, workers)
     if path.suffix.lower() in _FILES or path.is_file() or os.path.dirname(options.data):

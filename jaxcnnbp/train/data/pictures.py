@@ -18,6 +18,7 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import os
+import re
 import struct
 import threading
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ class Pictures:
         """Names and sizes of the files: reading them all would take as long as an epoch."""
         digest = hashlib.blake2b(digest_size=16)
         for path in self._paths:
-            digest.update(os.fsencode(f"{path.parent.name}/{path.name} {path.stat().st_size}\n"))
+            digest.update(os.fsencode(f"{path.parent.name}/{path.name} {_size(path)}\n"))
         return digest.hexdigest()
 
     def _read_one(self, path: Path) -> tuple[np.ndarray | None, list[tuple[str, str]]]:
@@ -112,6 +113,14 @@ class Pictures:
             if about not in self._told:
                 self._told.add(about)
                 self._new.append(sentence)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, -1 of one that is not there or not to be seen."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def picture_folder(folder: Path | str, size: int | None = None, corrupt: str = "stop", workers: int = 4) -> Data:
@@ -168,7 +177,8 @@ def _fitted(picture: Picture, path: Path, shape: tuple[int, ...], mode: str, res
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode I is 16 bits in a wider type
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
-_MALFORMED = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, struct.error)
+_FORMAT, _SIGNED, _MORE_SAMPLES, _UNNAMED = 339, 2, 338, 0
+_MALFORMED = (OSError, EOFError, ValueError, SyntaxError, TypeError, KeyError, IndexError, RuntimeError, struct.error)
 
 
 class Picture(NamedTuple):
@@ -187,15 +197,24 @@ def decode(path: Path) -> Picture:
     """The first frame of a picture; DataError if it cannot be decoded, or its values have no range one could know."""
     library, operations = require("PIL.Image", "Pillow", "train"), require("PIL.ImageOps", "Pillow", "train")
     try:
-        with library.open(path) as picture:
+        # From an open file: of a path Pillow would map a TIFF's pixels, and by its size after it is turned.
+        with path.open("rb") as raw, library.open(raw) as picture:
             picture.load()
+            tags = getattr(picture, "tag_v2", {})
+            if picture.mode in ("L", "RGB") and _SIGNED in _numbers(tags.get(_FORMAT)):
+                raise DataError(f"{path}: holds whole numbers with a sign; save it with 8 or 16 bits without one.")
+            more = ("further channels",) if _UNNAMED in _numbers(tags.get(_MORE_SAMPLES)) else ()
             frames = ("frames after the first",) if getattr(picture, "is_animated", False) else ()
             alpha = ("transparency",) if _is_transparent(picture) else ()
-            return Picture(_eight_bits(library, path, picture, _upright(operations, picture)), frames + alpha)
+            return Picture(_eight_bits(library, path, picture, _upright(operations, picture)), frames + alpha + more)
     except DataError:
         raise
     except (*_MALFORMED, library.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded ({_reason(error, path)}).") from error
+
+
+def _numbers(tag: Any) -> tuple[int, ...]:
+    return tag if isinstance(tag, tuple) else () if tag is None else (tag,)
 
 
 def _upright(operations: Any, picture: Any) -> Any:
@@ -209,7 +228,9 @@ def _upright(operations: Any, picture: Any) -> Any:
 def _is_transparent(picture: Any) -> bool:
     if picture.mode in ("RGBA", "LA", "PA"):
         return picture.getchannel("A").getextrema()[0] < 255
-    return picture.mode in ("RGBa", "La") or "transparency" in picture.info
+    shares = picture.info.get("transparency")
+    opaque = isinstance(shares, bytes) and set(shares) <= {255}  # of a palette's colours
+    return picture.mode in ("RGBa", "La") or (shares is not None and not opaque)
 
 
 def _eight_bits(library: Any, path: Path, opened: Any, picture: Any) -> Any:
@@ -221,6 +242,8 @@ def _eight_bits(library: Any, path: Path, opened: Any, picture: Any) -> Any:
         raise DataError(f"{path}: is of mode LAB, which is not read; save it as 8-bit grey or RGB.")
     if mode in ("La", "RGBa", "PA"):  # by way of what Pillow converts
         picture = picture.convert("LA" if mode == "La" else "RGBA")
+    if mode == "P" and "transparency" in picture.info:  # Pillow warns of another way
+        picture = picture.convert("RGBA")
     return picture.convert("L" if mode in _GREY else "RGB")
 
 
@@ -249,4 +272,4 @@ def _integer_white(path: Path, opened: Any, tags: Any) -> int:
 
 def _reason(error: BaseException, path: Path) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.replace(repr(str(path)), "it").replace("\n", " ").rstrip(".")
+    return re.sub(r"<_io\.\w+ name=.*>", "it", text.replace(repr(str(path)), "it")).replace("\n", " ").rstrip(".")

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jaxcnnbp.errors import DataError, require
 from jaxcnnbp.train.data.mnist import beside, mnist_sets
 
-_PART_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+# train, training_set, seg_train, test_images, Validation ...
+_PART_NAME = re.compile(
+    r"(?:seg[-_ ]?)?(train|val|test)(?:ing|id|idation)?(?:[-_ ]?(?:set|data|dataset|images?|imgs?|pictures?))?", re.I
+)
 _EVERY = 5  # one picture in five of every class is a test picture where the folders do not say
 
 _STUBS = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # which Pillow knows by name and cannot decode
@@ -46,10 +46,13 @@ def picture_tree(folder: Path) -> PictureTree:
     parts, notes = parts_of(folder), []
     if "train" in parts and len(parts) > 1:
         return _by_parts(folder, parts, notes)
+    if len(parts) > 1:
+        raise DataError(f"{folder}: holds {few([path.name for path in parts.values()])}, but no folder train.")
     classes = _classes(folder, notes)
     inner = [name for name in classes if len(parts_of(folder / name)) > 1]
     if len(classes) == 1 or inner:
         raise DataError(_too_high(folder, inner or list(classes)))
+    _require_not_parts(folder, list(classes))
     train, test = [], []
     for label, paths in enumerate(classes.values()):
         for rank, path in enumerate(paths):
@@ -76,7 +79,11 @@ def class_folders(folder: Path) -> list[str]:
 
 def parts_of(folder: Path) -> dict[str, Path]:
     """The folders in `folder` that are called `train`, `val` or `test`, or by another word for it."""
-    return {_PART_NAMES[path.name.lower()]: path for path in _folders(folder) if path.name.lower() in _PART_NAMES}
+    parts: dict[str, Path] = {}
+    for path in _folders(folder):
+        if name := _PART_NAME.fullmatch(path.name):
+            parts.setdefault(name[1].lower(), path)
+    return parts
 
 
 def few(names: Sequence[str]) -> str:
@@ -89,7 +96,20 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
+def _require_not_parts(folder: Path, names: list[str]) -> None:
+    """Refuses folders that all hold the same folders of pictures: those are the classes."""
+    inner = [class_folders(folder / name) for name in names]
+    if len(names) > 1 and len(inner[0]) > 1 and all(held == inner[0] for held in inner):
+        fault = f"{folder}: each of {few(names)} holds {few(inner[0])}, which seem to be the classes"
+        raise DataError(f"{fault}; name the folders train and test, or give one of them.")
+
+
 def _by_parts(folder: Path, parts: dict[str, Path], notes: list[str]) -> PictureTree:
+    left_out = [path.name for path in folder.iterdir() if path not in parts.values() and not _hidden(path.name)]
+    if left_out:
+        read = few([path.name for path in parts.values()])
+        notes.append(f"{folder}: what lies beside {read} is left out: {len(left_out):,} ({few(sorted(left_out))}).")
+    parts = {part: _inner(path) for part, path in parts.items()}
     train = _classes(parts["train"], notes)
     if len(train) == 1:
         raise DataError(_too_high(parts["train"], list(train)))
@@ -101,6 +121,13 @@ def _by_parts(folder: Path, parts: dict[str, Path], notes: list[str]) -> Picture
     has_validation = test_part == "test" and "val" in parts
     validation = _same_classes(folder, train, parts["val"], notes) if has_validation else []
     return PictureTree(tuple(train), _labelled(train, list(train)), test, validation, tuple(notes))
+
+
+def _inner(part: Path) -> Path:
+    """The folder of the same name in a part, where it holds nothing else, as some archives are packed."""
+    while class_folders(part) == [part.name]:
+        part /= part.name
+    return part
 
 
 def _same_classes(folder: Path, train: dict[str, list[Path]], part: Path, notes: list[str]) -> Labelled:
