@@ -83,8 +83,6 @@ def _sentences() -> Iterator[None]:
         yield
     except (InputError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}.") from error
 
 
 def _settings(cases: str | None, steps: str | None, passes: str, **options: Any) -> Settings:
@@ -102,6 +100,8 @@ def _settings(cases: str | None, steps: str | None, passes: str, **options: Any)
 def _select(pattern: str | None, other: str | None, names: list[str]) -> list[str]:
     if pattern is None:
         return names if other is None else []
+    if not pattern.strip(", "):
+        raise InputError(f"`cases` (={pattern!r}) matches none of: {', '.join(names)}.")
     return select(pattern, names)
 
 

@@ -63,7 +63,7 @@ def compare(
     Those of MODULE:FUNCTION at the arguments that --args names, or of a shipped model. The exit code is 1 if one of
     them is further off than rounding explains, 2 if there is nothing to compare.
     """
-    check_folders(json_path, html_path, plot_path)
+    check_outputs(json_path, html_path, plot_path)
     require_both(function, args_path)
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
         if function is None:
@@ -168,7 +168,7 @@ def command_of(ctx: click.Context) -> str:
     return shlex.join(["jaxcnnbp", *parts])
 
 
-def check_folders(*paths: Path | None) -> None:
+def check_outputs(*paths: Path | None) -> None:
     """Refuses what cannot become a file, before anything is computed."""
     for path in paths:
         try:

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxcnnbp import explain as explaining
-from jaxcnnbp.cli.compare import SEEDS, check_folders
+from jaxcnnbp.cli.compare import SEEDS, check_outputs
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.ops.pool.parse import TIES
 
@@ -62,9 +62,8 @@ class _Array(click.ParamType):
         try:
             array = np.load(value, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            reason = (
-                error.strerror if isinstance(error, OSError) else "no .npy file of numbers"
-            )  # NumPy advises unsafely
+            # Not NumPy's words, which advise a way that runs whatever the file says.
+            reason = error.strerror if isinstance(error, OSError) else "no .npy file of numbers"
             self.fail(f"{value} cannot be read as an array ({reason}); write it by numpy.save.", param, ctx)
         if not isinstance(array, np.ndarray):
             self.fail(f"{value} holds several arrays; write one by numpy.save.", param, ctx)
@@ -186,7 +185,7 @@ def model(name: str, html_path: Path | None, png_path: Path | None, text: bool, 
 
     Without --weights the network is trained first, for some seconds.
     """
-    check_folders(html_path, png_path)
+    check_outputs(html_path, png_path)
     with _sentences():
         walk = explaining.model(name, say=lambda line: click.echo(line, err=True), **given)
         _write(walk, html_path, png_path, text)
@@ -215,7 +214,7 @@ def _show_pool(function: Callable, own: dict[str, Any], given: dict[str, Any]) -
 
 def _show(function: Callable, arrays: list[Any], given: dict[str, Any], own: dict[str, Any], rank: int) -> None:
     html_path, png_path, text = (given.pop(name) for name in ("html_path", "png_path", "text"))
-    check_folders(html_path, png_path)
+    check_outputs(html_path, png_path)
     stride, padding, dilation = (_per_axis(given.pop(name)) for name in ("stride", "padding", "dilation"))
     if isinstance(padding, tuple) and not isinstance(padding[0], tuple):
         padding = (padding,) * rank

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from jaxcnnbp.bench import NETWORKS
 from jaxcnnbp.bench.own_models import own_model
-from jaxcnnbp.cli.compare import SEEDS, check_folders, function_and_arguments, require_both
+from jaxcnnbp.cli.compare import SEEDS, check_outputs, function_and_arguments, require_both
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.ops.conv.measured import Measured
 from jaxcnnbp.tune.autotune import autotune
@@ -58,7 +58,7 @@ def tune(
 
     The machine should have nothing else to do.
     """
-    check_folders(output)
+    check_outputs(output)
     require_both(function, arguments)
     if not seconds < math.inf:
         raise click.BadParameter(f"--seconds (={seconds}) must be a number of seconds.")

@@ -50,7 +50,7 @@ def shard_map(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Seq
 
 def linear_solve(interpreter: Interpreter, eqn: JaxprEqn, values: list[Any]) -> Sequence[Any]:
     """`custom_linear_solve`: its derivatives go forward through the operator, which only `both_ways` lets them."""
-    with mode("both_ways"):
+    with mode("both_ways" if mode.value == "manual" else mode.value):
         return parameter("jaxprs")(interpreter, eqn, values)
 
 

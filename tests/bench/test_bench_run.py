@@ -135,6 +135,7 @@ def test_listing_names_everything():
     ("arguments", "sentence"),
     [
         (("--cases", "nonsense"), "`cases` (='nonsense') matches none of"),
+        (("--cases", ","), "`cases` (=',') matches none of"),
         (("--steps", "nonsense"), "matches none of: lenet-5, vgg-11"),
         (("--batch-scale", "0"), "`batch_scale` (=0.0) must be above 0."),
         (("--steps-a-call", "0"), "`steps_a_call` (=0) must be above 0."),

@@ -63,5 +63,7 @@ def load_params(path: Path | str) -> dict[str, dict[str, np.ndarray]]:
                 layer, _, parameter = name.partition("/")
                 params.setdefault(layer, {})[parameter] = file[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable file of parameters ({error}).") from error
+        # NumPy advises of what is no archive a way that runs whatever the file says.
+        reason = "no .npz file of numbers" if "pickle" in str(error) else error
+        raise InputError(f"{path}: no readable file of parameters ({reason}).") from error
     return params
