@@ -119,7 +119,6 @@ INPUT_GRAD = (
         lambda a: a.strided_undilated and not a.depthwise,
         spreads=Spread.MENDED,
     ),
-    Implementation(partial(phases.input_grad_by_phases, forward_of_parts), lambda a: a.strided_undilated and a.dense),
     Implementation(
         grouped.input_grad_side_by_side,
         lambda a: a.grouped and a.in_channels == 1 and a.few_taps and a.gapless,

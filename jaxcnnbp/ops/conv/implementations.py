@@ -25,7 +25,7 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
     It is a JAX user context, as `mode` is: functions that were compiled under another implementation are traced again,
     and compiled ones are kept apart. `explain_choice` lists which implementations a convolution has.
 
-    A pass for which an implementation has no form at all, such as the forward pass for `"phases"`, is computed as by
+    A pass for which an implementation has no form at all, such as the forward pass for `"pairs"`, is computed as by
     default. Pools have one implementation, which is their reference: no name changes them. `"pallas"` has
     no derivative of a derivative.
 
@@ -33,7 +33,7 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
       name: None for the default, that which was measured to be fast; `"reference"` for the rule's own formula, the taps
         of `ops.conv.forms`; `"xla"` for lax's own convolution in all three passes; or one of those that are made for
         some convolutions: `"eigen"` (lax's, laid out so that XLA takes its other convolution), `"winograd"`,
-        `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`, `"padding"`, `"rows"`, `"tap_rows"`, `"phases"`,
+        `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`, `"padding"`, `"rows"`, `"tap_rows"`,
         `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`, `"products"`, `"by_group"`, `"each_group"`,
         `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`; on GPUs alone `"pallas"` and `"strided"`.
 

@@ -11,32 +11,17 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxcnnbp.geometry.window import Ints, Window
+from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, flip, swap_group_channels, transposed_kernel
-from jaxcnnbp.taps import crop_to_input, interleave, lay_blocks, phase_counts
-
-
-def input_grad_by_phases(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """One stride-1 convolution a phase of the stride: no multiplication by the zeros between the deltas.
-
-    Padded position `n + low = s m + r` is reached by the taps `t = s q + r` alone, so phase r is the full convolution
-    of delta with the flipped sub-kernel `k[r::s]`, and the phases interleave.
-    """
-    window = geometry.window
-    transposed = swap_group_channels(kernel, geometry.groups)
-
-    def phase(offset: Ints) -> Array | None:
-        taps = transposed[tuple(slice(r, None, s) for r, s in zip(offset, window.stride, strict=True))]
-        return None if taps.size == 0 else _full_convolution(forward_form, delta, taps, geometry)
-
-    return crop_to_input(interleave(phase, window), window)
+from jaxcnnbp.taps import lay_blocks, phase_counts
 
 
 def input_grad_by_depth_to_space(forward_form: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """All phases in one convolution, as channels, then spread over the positions: for few input channels.
+    """All phases of the stride in one convolution, as channels, then spread over the positions.
 
-    The kernel is filled up with zeros to a multiple of the stride; the products with them cost less than a convolution
-    of few channels a phase would.
+    Padded position `n + low = s m + r` is reached by the taps `t = s q + r` alone, so phase r is the full convolution
+    of delta with the flipped sub-kernel `k[r::s]`. The kernel is filled up with zeros to a multiple of the stride; the
+    products with them cost less than a convolution a phase would.
     """
     window = geometry.window
     fills = [(0, -k % s, 0) for k, s in zip(window.size, window.stride, strict=True)]
