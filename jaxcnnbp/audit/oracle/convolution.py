@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -123,6 +124,7 @@ def conv_general_dilated(lhs: Any, rhs: Any, *parameters: Any, **named: Any) -> 
 def conv_input_grad(delta: Any, kernel: Any, input_shape: Any, *parameters: Any, **named: Any) -> Any:
     """As `jaxcnnbp.conv_input_grad`."""
     options = _options(input_shape, np.shape(kernel), *parameters, **named)
+    options["preferred_element_type"] = jnp.result_type(kernel)
     return apply(rule_of(_input_grad, _input_grad_backward, input_shape=input_shape, **options), delta, kernel)
 
 

@@ -40,7 +40,8 @@ def load(options: Options, workers: int = 4) -> Data:
         local = _local(options, workers)
     except OSError as error:  # from any of the folders and files that are looked into
         hint = "; give yourself the right to read it" if isinstance(error, PermissionError) else ""
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}){hint}.") from error
+        place = error.filename or options.data_dir or options.data
+        raise DataError(f"{place}: cannot be read ({error.strerror}){hint}.") from error
     return openml(options.data) if local is None else local
 
 
