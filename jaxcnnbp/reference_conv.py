@@ -57,26 +57,23 @@ def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, 
 
 
 @stands_for("conv_input_grad")
-def _conv_input_grad(delta, kernel, input_shape, window_strides=None, *others, **more):
+def _conv_input_grad(delta, kernel, input_shape, *parameters, **named):
     kernel = jnp.asarray(kernel)
-
-    def of_input(x):
-        return _convolved(x, kernel, window_strides, *others, **more)
-
-    return jax.linear_transpose(of_input, jax.ShapeDtypeStruct(tuple(input_shape), kernel.dtype))(jnp.asarray(delta))[0]
+    return _transposed(lambda x: _convolved(x, kernel, *parameters, **named), input_shape, kernel.dtype, delta)
 
 
 @stands_for("conv_kernel_grad")
-def _conv_kernel_grad(x, delta, kernel_shape, window_strides=None, *others, **more):
+def _conv_kernel_grad(x, delta, kernel_shape, *parameters, **named):
     x = jnp.asarray(x)
-
-    def of_kernel(kernel):
-        return _convolved(x, kernel, window_strides, *others, **more)
-
-    return jax.linear_transpose(of_kernel, jax.ShapeDtypeStruct(tuple(kernel_shape), x.dtype))(jnp.asarray(delta))[0]
+    return _transposed(lambda kernel: _convolved(x, kernel, *parameters, **named), kernel_shape, x.dtype, delta)
 
 
-def _convolved(x, kernel, window_strides, padding="VALID", *others, **more):
+def _transposed(linear, shape, dtype, delta):
+    """The transpose of a function of one array of `shape` and `dtype`, at `delta`."""
+    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(tuple(shape), dtype))(jnp.asarray(delta))[0]
+
+
+def _convolved(x, kernel, window_strides=None, padding="VALID", *others, **more):
     strides = (1,) * (x.ndim - 2) if window_strides is None else window_strides
     return _conv_general_dilated(x, kernel, strides, padding, *others, **more)
 

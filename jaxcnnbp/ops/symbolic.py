@@ -101,11 +101,9 @@ def _taps(whole: Array, window: Window) -> Any:
 
 def fold(xs: Leaves, inits: Leaves, combine: Callable[[Leaves, Leaves], Leaves], window: Window) -> Leaves:
     """a_{t+1} = a_t o p[u, t] from `inits` on, and a_t where tap t lies off the input."""
-    rows = [_taps(fitted(x, window, init), window) for x, init in zip(xs, inits, strict=True)]
-    prefix = inits
-    for is_cell, *right in zip(
-        _taps(fitted(jnp.ones((1, *window.spatial, 1), bool), window), window), *rows, strict=True
-    ):
+    cells, prefix = jnp.ones((1, *window.spatial, 1), bool), inits
+    wholes = (fitted(x, window, fill) for x, fill in zip((cells, *xs), (False, *inits), strict=True))
+    for is_cell, *right in zip(*(_taps(whole, window) for whole in wholes), strict=True):
         before = tuple(jnp.broadcast_to(a, p.shape) for a, p in zip(prefix, right, strict=True))
         after = combine(before, tuple(right))
         prefix = tuple(jnp.where(is_cell, a, b) for a, b in zip(after, before, strict=True))

@@ -29,9 +29,8 @@ def save_params(path: Path | str, params: dict[str, dict[str, Any]]) -> None:
         >>> load_params(path)
         {'dense1': {'bias': array([0., 0.])}}
     """
-    path = Path(path)
     check_output("save", path)
-    path = path.resolve()  # a link stays one
+    path = Path(path).resolve()  # a link stays one
     arrays = {f"{layer}/{name}": leaves[name] for layer, leaves in params.items() for name in leaves}
     draft = path.with_name(path.name + ".part")
     try:

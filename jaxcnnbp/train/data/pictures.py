@@ -200,10 +200,9 @@ def decode(path: Path) -> Picture:
         # From an open file: of a path Pillow would map a TIFF's pixels, and by its size after it is turned.
         with path.open("rb") as raw, library.open(raw) as picture:
             picture.load()
-            tags = getattr(picture, "tag_v2", {})
-            if picture.mode in ("L", "RGB") and _SIGNED in _numbers(tags.get(_FORMAT)):
+            if picture.mode in ("L", "RGB") and _SIGNED in _tag(picture, _FORMAT):
                 raise DataError(f"{path}: holds whole numbers with a sign; save it with 8 or 16 bits without one.")
-            more = ("further channels",) if _UNNAMED in _numbers(tags.get(_MORE_SAMPLES)) else ()
+            more = ("further channels",) if _UNNAMED in _tag(picture, _MORE_SAMPLES) else ()
             frames = ("frames after the first",) if getattr(picture, "is_animated", False) else ()
             alpha = ("transparency",) if _is_transparent(picture) else ()
             return Picture(_eight_bits(library, path, picture, _upright(operations, picture)), frames + alpha + more)
@@ -213,8 +212,10 @@ def decode(path: Path) -> Picture:
         raise DataError(f"{path}: cannot be decoded ({_reason(error, path)}).") from error
 
 
-def _numbers(tag: Any) -> tuple[int, ...]:
-    return tag if isinstance(tag, tuple) else () if tag is None else (tag,)
+def _tag(picture: Any, number: int) -> tuple[Any, ...]:
+    """The values of a tag, none where the picture is no TIFF or has no such tag."""
+    value = getattr(picture, "tag_v2", {}).get(number, ())
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _upright(operations: Any, picture: Any) -> Any:
@@ -249,25 +250,24 @@ def _eight_bits(library: Any, path: Path, opened: Any, picture: Any) -> Any:
 
 def _scaled(path: Path, opened: Any, values: np.ndarray) -> np.ndarray:
     """Values of more than 8 bits, or floats, on 0 .. 255."""
-    tags = getattr(opened, "tag_v2", {})
-    white = 1.0 if opened.mode == "F" else _integer_white(path, opened, tags)
+    white = 1.0 if opened.mode == "F" else _integer_white(path, opened)
     shares = values.astype(np.float64) / white
     low, high = float(shares.min(initial=0.0)), float(shares.max(initial=0.0))
     if not (low >= 0 and high <= 1):  # a NaN is neither
         span = f"{low:g} to {high:g}" if np.isfinite(low + high) else "that are not finite"
         raise DataError(f"{path}: holds floats {span} (mode F), but 0 .. 1 is wanted; scale them first.")
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns such pictures round up to 8 bits alone
+    if _WHITE_IS_ZERO in _tag(opened, _PHOTOMETRIC):  # Pillow turns such pictures round up to 8 bits alone
         shares = 1 - shares
     return np.round(255 * shares).astype(np.uint8)
 
 
-def _integer_white(path: Path, opened: Any, tags: Any) -> int:
+def _integer_white(path: Path, opened: Any) -> int:
     """The value of white: the largest of as many bits as the file has."""
     if (opened.mode == "I" and opened.format not in _SIXTEEN_BITS) or opened.format == "FITS":
         fault = f"holds whole numbers of no known range (mode {opened.mode} of {opened.format})"
         raise DataError(f"{path}: {fault}; save it with 8 bits, or 16 without a sign.")
-    bits = tags.get(_BITS, (16,))
-    return 2 ** int(bits[0] if isinstance(bits, tuple) else bits) - 1
+    bits = _tag(opened, _BITS) or (16,)
+    return 2 ** int(bits[0]) - 1
 
 
 def _reason(error: BaseException, path: Path) -> str:

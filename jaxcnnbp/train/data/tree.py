@@ -98,9 +98,9 @@ def few(names: Sequence[str]) -> str:
 
 def _require_not_parts(folder: Path, names: list[str]) -> None:
     """Refuses folders that all hold the same folders of pictures: those are the classes."""
-    inner = [class_folders(folder / name) for name in names]
-    if len(names) > 1 and len(inner[0]) > 1 and all(held == inner[0] for held in inner):
-        fault = f"{folder}: each of {few(names)} holds {few(inner[0])}, which seem to be the classes"
+    inner = class_folders(folder / names[0])  # of most data sets none, and the others need not be looked through
+    if len(inner) > 1 and all(class_folders(folder / name) == inner for name in names[1:]):
+        fault = f"{folder}: each of {few(names)} holds {few(inner)}, which seem to be the classes"
         raise DataError(f"{fault}; name the folders train and test, or give one of them.")
 
 
@@ -125,7 +125,7 @@ def _by_parts(folder: Path, parts: dict[str, Path], notes: list[str]) -> Picture
 
 def _inner(part: Path) -> Path:
     """The folder of the same name in a part, where it holds nothing else, as some archives are packed."""
-    while class_folders(part) == [part.name]:
+    while (part / part.name).is_dir() and class_folders(part) == [part.name]:
         part /= part.name
     return part
 
