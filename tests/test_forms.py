@@ -17,6 +17,7 @@ from jax import export
 from marks import first_are_quick, slow_but
 
 import jaxcnnbp
+from jaxcnnbp.geometry.window import Window
 from jaxcnnbp.modes import chosen_implementation
 from jaxcnnbp.ops import processor
 from jaxcnnbp.ops._xla_cpu import compute_once
@@ -340,25 +341,51 @@ def test_four_axes_on_cuda():
     assert "stablehlo.convolution" not in many_taps.mlir_module()
 
 
-@pytest.mark.parametrize("shape", slow_but([(3, 5, 7, 2, 3)], [(3, 5, 7, 2, 3), (4, 8, 6, 3, 2)]))
+@pytest.mark.parametrize(
+    ("name", "taps", "shape"),
+    first_are_quick(
+        2,
+        [
+            ("winograd", 3, (3, 5, 7, 2, 3)),
+            ("winograd_4x4", 3, (3, 9, 11, 2, 3)),
+            ("winograd", 5, (3, 7, 9, 2, 3)),
+            ("winograd", 3, (4, 8, 6, 3, 2)),
+            ("winograd_4x4", 3, (4, 16, 6, 3, 2)),
+        ],
+    ),
+)
 @pytest.mark.parametrize("rule", MEANINGS)
-def test_winograd_in_many_strips(rule, shape, monkeypatch):
-    """One row of tiles at a time, odd extents filled up: as on images that are too large for the cache."""
+def test_winograd_in_many_strips(rule, name, taps, shape, monkeypatch):
+    """Few rows of tiles at a time, odd extents filled up: as on images that are too large for the cache."""
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
     images, height, width, depth, features = shape
     generator = np.random.default_rng(0)
     x, kernel, delta = (
         jax.device_put(generator.normal(size=size))
-        for size in ((images, height, width, depth), (3, 3, depth, features), (images, height, width - 1, features))
+        for size in (
+            (images, height, width, depth),
+            (taps, taps, depth, features),
+            (images, height + 3 - taps, width + 2 - taps, features),
+        )
     )
     geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(padding=[(2, 0), (0, 1)])))
     arrays = {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
-    form = {
-        "forward": winograd.forward_by_winograd,
-        "input grad": winograd.input_grad_by_winograd,
-        "kernel grad": winograd.kernel_grad_by_winograd,
-    }[rule]
+    form = getattr(winograd, f"{rule.replace(' ', '_')}_by_{name}")
     assert_same(as_program(form, geometry)(*arrays), as_program(MEANINGS[rule], geometry)(*arrays))
+
+
+@pytest.mark.parametrize(("name", "taps", "units"), [("winograd", 3, 16), ("winograd", 5, 64), ("winograd_4x4", 3, 64)])
+@pytest.mark.parametrize("rule", MEANINGS)
+def test_winograd_rounds_by_few_units(rule, name, taps, units):
+    """Of 96 channels, in units of the last place of the largest; lax's kernel gradient is off by 10 to 50."""
+    window = Window((16, 16), (taps, taps), (1, 1), ((taps // 2,) * 2,) * 2, (1, 1), (1, 1))
+    geometry = ConvGeometry(window, 1, exact=False)
+    problem = ConvProblem(geometry, 96, 96, 2, "float32")
+    arrays = random_operands(rule, problem)
+    form = getattr(winograd, f"{rule.replace(' ', '_')}_by_{name}")
+    found = np.asarray(as_program(form, geometry)(*arrays), np.float64)
+    exact = np.asarray(as_program(MEANINGS[rule], geometry)(*(a.astype(np.float64) for a in arrays)))
+    assert np.abs(found - exact).max() <= units * 2.0**-24 * np.abs(exact).max()
 
 
 LONG_ROWS = (
@@ -417,8 +444,9 @@ def test_rows_of_taps_in_blocks_of_images(monkeypatch):
 def test_precision_asks_for_the_plain_form(precision):
     x, kernel = jax.numpy.ones((1, 4, 4, 1)), jax.numpy.ones((3, 3, 1, 1))
     geometry = conv_geometry(x, kernel, **DEFAULTS)
-    assert winograd.fits(geometry)
-    assert not winograd.fits(dataclasses.replace(geometry, precision=precision))
+    for tiles in (winograd.TILES_2X2, winograd.TILES_4X4):
+        assert winograd.fits(geometry, tiles)
+        assert not winograd.fits(dataclasses.replace(geometry, precision=precision), tiles)
 
 
 @pytest.mark.parametrize(

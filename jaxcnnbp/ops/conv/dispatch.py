@@ -74,9 +74,17 @@ def _anywhere(by_tap_groups: Form, by_taps: Form) -> tuple[Implementation, ...]:
     )
 
 
-_by_winograd = partial(
-    Implementation, supports=lambda a: winograd.fits(a.geometry), single_device=True, spreads=Spread.IN_TILES
-)
+def _by_winograd(form: Form, tiles: winograd.Tiles) -> Implementation:
+    return Implementation(form, lambda a: winograd.fits(a.geometry, tiles), True, Spread.IN_TILES)
+
+
+def _merged(rule: Form) -> Implementation:
+    return Implementation(
+        partial(grouped.merged, rule),
+        lambda a: a.grouped and grouped.merged_groups(a.geometry.groups, a.in_channels, a.out_channels) > 1,
+        spreads=Spread.MENDED,
+    )
+
 
 FORWARD = (
     *_by_lax(plain.forward_by_lax, plain.forward_by_lax),
@@ -93,8 +101,10 @@ FORWARD = (
     ),
     Implementation(partial(volumes.forward_by_slices, forward_of_parts), lambda a: a.volumetric and a.dense),
     Implementation(row_packing.forward_in_long_rows, lambda a: a.planar and a.dense and a.gapless, single_device=True),
-    _by_winograd(winograd.forward_by_winograd),
+    _by_winograd(winograd.forward_by_winograd, winograd.TILES_2X2),
+    _by_winograd(winograd.forward_by_winograd_4x4, winograd.TILES_4X4),
     Implementation(partial(grouped.each_group, forward_of_parts), lambda a: a.few_groups),
+    _merged(forward_of_parts),
     Implementation(grouped.forward_by_group, lambda a: a.grouped and a.few_taps),
     Implementation(im2col.forward_by_patches, lambda a: a.has_patches),
     *_anywhere(partitioned.forward_by_tap_groups, plain.forward_by_taps),
@@ -113,7 +123,8 @@ INPUT_GRAD = (
         lambda a: a.planar and a.dense and not a.has_stride,
         single_device=True,
     ),
-    _by_winograd(winograd.input_grad_by_winograd),
+    _by_winograd(winograd.input_grad_by_winograd, winograd.TILES_2X2),
+    _by_winograd(winograd.input_grad_by_winograd_4x4, winograd.TILES_4X4),
     Implementation(
         partial(phases.input_grad_by_depth_to_space, forward_of_parts),
         lambda a: a.strided_undilated and not a.depthwise,
@@ -125,6 +136,7 @@ INPUT_GRAD = (
         single_device=True,
     ),
     Implementation(partial(grouped.each_group, input_grad_of_parts), lambda a: a.few_groups),
+    _merged(input_grad_of_parts),
     Implementation(grouped.input_grad_by_group, lambda a: a.grouped and a.few_taps),
     Implementation(im2col.input_grad_by_patches, lambda a: a.has_patches),
     *_anywhere(partitioned.input_grad_by_tap_groups, plain.input_grad_by_taps),
@@ -150,7 +162,8 @@ KERNEL_GRAD = (
         single_device=True,
     ),
     Implementation(depthwise.kernel_grad_by_tap_rows, lambda a: a.depthwise and a.many_rows, single_device=True),
-    _by_winograd(winograd.kernel_grad_by_winograd),
+    _by_winograd(winograd.kernel_grad_by_winograd, winograd.TILES_2X2),
+    _by_winograd(winograd.kernel_grad_by_winograd_4x4, winograd.TILES_4X4),
     Implementation(partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts), lambda a: a.volumetric and a.dense),
     Implementation(partial(grouped.each_group, kernel_grad_of_parts), lambda a: a.few_groups),
     Implementation(grouped.kernel_grad_by_group, lambda a: a.grouped and a.few_taps, single_device=True),

@@ -1,7 +1,7 @@
 """Grouped convolutions on CPUs, where XLA has no fast form: one group after another.
 
-A few groups are convolutions of their own, side by side; many are a loop, each one matrix product. Each form has the
-signature and the meaning of the plain form in `ops.conv.forms`.
+A few groups are convolutions of their own, side by side; many are a loop, each one matrix product; narrow ones are
+merged until they fill a vector. Each form has the signature and the meaning of the plain form in `ops.conv.forms`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.ops.conv.cpu.im2col import input_grad_by_patches, patches
+from jaxcnnbp.ops.conv.cpu.im2col import input_grad_by_patches, largest_divisor, patches
 from jaxcnnbp.ops.conv.forms import dot
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
 from jaxcnnbp.taps import pad_once
+
+LANES = 16  # float32 numbers of the widest vector, 512 bits
 
 
 def each_group(rule: Form, a: Array, b: Array, geometry: ConvGeometry) -> Array:
@@ -48,6 +51,25 @@ def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
 def input_grad_by_group(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """The convolution of delta with the flipped kernel, group by group."""
     return forward_by_group(delta, transposed_kernel(kernel, geometry), dual(geometry))
+
+
+def merged(rule: Form, a: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """The forward or the input gradient of fewer, wider groups: several kernels each, as blocks on a diagonal.
+
+    Products that are narrower than a vector leave its lanes empty; here zeros fill them.
+    """
+    *size, in_channels, features = kernel.shape
+    count = merged_groups(geometry.groups, in_channels, features // geometry.groups)
+    groups = geometry.groups // count
+    blocks = kernel.reshape(*size, 1, in_channels, groups, count, features // geometry.groups)
+    diagonal = np.eye(count, dtype=bool).reshape(count, 1, 1, count, 1)
+    wide_kernel = jnp.where(diagonal, blocks, 0).reshape(*size, count * in_channels, features)
+    return rule(a, wide_kernel, replace(geometry, groups=groups))
+
+
+def merged_groups(groups: int, in_channels: int, out_channels: int) -> int:
+    """How many groups to merge into one: as many as fill a vector, at most."""
+    return largest_divisor(groups, max(1, LANES // max(in_channels, out_channels)))
 
 
 def input_grad_side_by_side(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
