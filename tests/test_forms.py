@@ -342,33 +342,30 @@ def test_four_axes_on_cuda():
 
 
 @pytest.mark.parametrize(
-    ("name", "taps", "shape"),
+    ("name", "taps", "dilation", "shape"),
     first_are_quick(
         2,
         [
-            ("winograd", 3, (3, 5, 7, 2, 3)),
-            ("winograd_4x4", 3, (3, 9, 11, 2, 3)),
-            ("winograd", 5, (3, 7, 9, 2, 3)),
-            ("winograd", 3, (4, 8, 6, 3, 2)),
-            ("winograd_4x4", 3, (4, 16, 6, 3, 2)),
+            ("winograd", 3, (1, 1), (3, 5, 7, 2, 3)),
+            ("winograd_4x4", 3, (2, 3), (3, 19, 25, 2, 3)),
+            ("winograd", 5, (1, 2), (3, 7, 19, 2, 3)),
+            ("winograd", 3, (2, 1), (4, 8, 6, 3, 2)),
+            ("winograd_4x4", 3, (1, 1), (4, 16, 6, 3, 2)),
         ],
     ),
 )
 @pytest.mark.parametrize("rule", MEANINGS)
-def test_winograd_in_many_strips(rule, name, taps, shape, monkeypatch):
+def test_winograd_in_many_strips(rule, name, taps, dilation, shape, monkeypatch):
     """Few rows of tiles at a time, odd extents filled up: as on images that are too large for the cache."""
     monkeypatch.setattr(winograd, "BLOCK_BYTES", 1)
     images, height, width, depth, features = shape
     generator = np.random.default_rng(0)
+    output = (height + 2 - (taps - 1) * dilation[0], width + 1 - (taps - 1) * dilation[1])
     x, kernel, delta = (
         jax.device_put(generator.normal(size=size))
-        for size in (
-            (images, height, width, depth),
-            (taps, taps, depth, features),
-            (images, height + 3 - taps, width + 2 - taps, features),
-        )
+        for size in ((images, height, width, depth), (taps, taps, depth, features), (images, *output, features))
     )
-    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(padding=[(2, 0), (0, 1)])))
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(padding=[(2, 0), (0, 1)], dilation=dilation)))
     arrays = {"forward": (x, kernel), "input grad": (delta, kernel), "kernel grad": (x, delta)}[rule]
     form = getattr(winograd, f"{rule.replace(' ', '_')}_by_{name}")
     assert_same(as_program(form, geometry)(*arrays), as_program(MEANINGS[rule], geometry)(*arrays))

@@ -56,8 +56,8 @@ def convolve(
 
     Returns:
       `(batch, *output, out)` in the dtype of `x`; sums of narrow floats are held in float32. A NaN or an infinity
-      reaches what its windows touch, here and in the gradients; in large 3x3 layers of 64 channels and more on CPUs
-      (Winograd's filtering) all of its tile of 2x2, but not with `jax_debug_nans`, `jax_debug_infs` or, through
+      reaches what its windows touch, here and in the gradients; in layers of 3x3 and 5x5 on CPUs where Winograd's
+      filtering serves all of its tile of 4x4 at most, but not with `jax_debug_nans`, `jax_debug_infs` or, through
       `conv_general_dilated`, `precision="highest"`.
 
     Raises:

@@ -147,11 +147,11 @@ def _summed(tiles: Tiles, x: Array, delta: Array, geometry: ConvGeometry) -> Arr
 
 
 def fits(geometry: ConvGeometry, tiles: Tiles) -> bool:
-    """Whether a convolution is of the kind: stride 1, no dilation, no groups, precision not asked for."""
+    """Whether a convolution is of the kind: stride 1, no gaps in the input, no groups, precision not asked for."""
     window = geometry.window
-    plain = window.stride == window.dilation == window.input_dilation == (1, 1)
     square = any(window.size == (taps, taps) for taps in tiles)
-    return square and plain and geometry.groups == 1 and _is_default(geometry.precision)
+    plain = window.stride == window.input_dilation == (1, 1) and geometry.groups == 1
+    return square and plain and _is_default(geometry.precision)
 
 
 def _is_default(precision: Any) -> bool:
@@ -162,37 +162,42 @@ def _is_default(precision: Any) -> bool:
 
 
 class _Strips:
-    """Images cut into strips of some rows of tiles, so many at a time that their tiles stay in the cache."""
+    """Images cut into strips of some rows of tiles, so many at a time that their tiles stay in the cache.
+
+    With a dilation of d a tile has every d-th output, and d tiles lie within each other along an axis.
+    """
 
     def __init__(self, tile: Filter, x: Array, features_out: int, window: Window):
         self.tile, self.x, self.window, self.sum_type = tile, x, window, wide(x.dtype)
         self.batch, self.features_out = x.shape[0], features_out
-        self.high, self.wide = (-(-o // tile.outputs) for o in window.output)  # tiles along each axis
+        self.step = [tile.outputs * d for d in window.dilation]  # outputs of tiles within each other
+        self.high, self.wide = (-(-o // step) for o, step in zip(window.output, self.step, strict=True))
         bytes_a_cell = tile.cells**2 * self.sum_type.itemsize
-        bytes_a_row = bytes_a_cell * self.wide * (x.shape[-1] + features_out)
+        bytes_a_step = bytes_a_cell * self.wide * math.prod(window.dilation) * (x.shape[-1] + features_out)
         # Every block reads all filters, or adds to the sums of all.
         bytes_a_block = max(BLOCK_BYTES, bytes_a_cell * x.shape[-1] * features_out)
-        self.rows = largest_divisor(self.high, max(1, bytes_a_block // bytes_a_row))
-        self.count = self.high // self.rows
-        self.size = largest_divisor(self.batch * self.count, max(1, bytes_a_block // (bytes_a_row * self.rows)))
+        self.steps = largest_divisor(self.high, max(1, bytes_a_block // bytes_a_step))
+        self.count = self.high // self.steps
+        self.size = largest_divisor(self.batch * self.count, max(1, bytes_a_block // (bytes_a_step * self.steps)))
+        self.rows = self.steps * self.step[0]  # of outputs of a strip
+        self.height, self.width = self.high * self.step[0], self.wide * self.step[1]
 
     def blocks(self) -> Array:
         """`(blocks, strips, rows of inputs, columns, in)`: strips share some rows with the next."""
         (top, _), (left, _) = self.window.padding
-        step, shared = self.tile.outputs * self.rows, self.tile.cells - self.tile.outputs
-        height, width = (self.tile.outputs * n + shared for n in (self.high, self.wide))
+        shared, beside = ((self.tile.cells - self.tile.outputs) * d for d in self.window.dilation)
+        rows, height, width = self.rows, self.height + shared, self.width + beside
         edges = [(top, height - top - self.x.shape[1], 0), (left, width - left - self.x.shape[2], 0)]
         padded = pad_axes(cast(self.x, self.sum_type), edges)
-        strips = [padded[:, step * s : step * (s + 1) + shared] for s in range(self.count)]
+        strips = [padded[:, rows * s : rows * (s + 1) + shared] for s in range(self.count)]
         whole = padded if self.count == 1 else jnp.stack(strips, 1)
-        return whole.reshape(-1, self.size, step + shared, width, self.x.shape[-1])
+        return whole.reshape(-1, self.size, rows + shared, width, self.x.shape[-1])
 
     def blocks_of_outputs(self, delta: Array) -> Array:
         """`(blocks, strips, rows of outputs, columns, out)`."""
-        whole = [self.tile.outputs * n for n in (self.high, self.wide)]
-        edges = [(0, n - o, 0) for n, o in zip(whole, self.window.output, strict=True)]
+        edges = [(0, n - o, 0) for n, o in zip((self.height, self.width), self.window.output, strict=True)]
         padded = pad_axes(cast(delta, self.sum_type), edges)
-        return padded.reshape(-1, self.size, self.tile.outputs * self.rows, whole[1], delta.shape[-1])
+        return padded.reshape(-1, self.size, self.rows, self.width, delta.shape[-1])
 
     def tiles(self, inputs: Array) -> Array:
         """B^T X B of every tile, `(cells, cells, tiles, in)`."""
@@ -203,24 +208,29 @@ class _Strips:
         return self._by_tile(self.tile.a_transposed.T, delta)
 
     def _by_tile(self, matrix: np.ndarray, strips: Array) -> Array:
-        """M X M^T of every tile, the first cells of which are as far apart as a tile has outputs."""
-        down, right = (range(0, self.tile.outputs * n, self.tile.outputs) for n in (self.rows, self.wide))
-        columns = compute_once(lambda x: _times(matrix, x, 1, down), strips)
-        sums, cells = _times(matrix, columns, 2, right), self.tile.cells
-        sums = sums.reshape(self.size, cells, self.rows, cells, self.wide, strips.shape[-1])
+        """M X M^T of every tile."""
+        down, right = (
+            np.add.outer(np.arange(n) * step, np.arange(d)).ravel()
+            for n, step, d in zip((self.steps, self.wide), self.step, self.window.dilation, strict=True)
+        )
+        apart, beside = self.window.dilation
+        columns = compute_once(lambda x: _times(matrix, x, 1, down, apart), strips)
+        sums, cells = _times(matrix, columns, 2, right, beside), self.tile.cells
+        sums = sums.reshape(self.size, cells, len(down), cells, len(right), strips.shape[-1])
         return sums.transpose(1, 3, 0, 2, 4, 5).reshape(cells, cells, -1, strips.shape[-1])
 
     def outputs(self, products: Array) -> Array:
         """Y = A^T [products] A, laid out as strips."""
         matrix, cells, outputs = self.tile.a_transposed, self.tile.cells, self.tile.outputs
-        tiles = products.reshape(cells, cells, self.size, self.rows, self.wide, self.features_out)
+        tiles = products.reshape(cells, cells, -1, self.features_out)
         y = _times(matrix, compute_once(lambda p: _times(matrix, p, 0), tiles), 1)
-        shape = self.size, outputs * self.rows, outputs * self.wide, self.features_out
-        return y.transpose(2, 3, 0, 4, 1, 5).reshape(shape)
+        down, right = self.window.dilation
+        y = y.reshape(outputs, outputs, self.size, self.steps, down, self.wide, right, self.features_out)
+        return y.transpose(2, 3, 0, 4, 5, 1, 6, 7).reshape(self.size, self.rows, self.width, self.features_out)
 
     def joined(self, y: Array) -> Array:
         """The strips as images, without what a tile at the edge has too much."""
-        images = y.reshape(self.batch, *(self.tile.outputs * n for n in (self.high, self.wide)), self.features_out)
+        images = y.reshape(self.batch, self.height, self.width, self.features_out)
         return images[:, : self.window.output[0], : self.window.output[1]]
 
 
@@ -237,8 +247,8 @@ def _by_product(matrix: np.ndarray, x: Array) -> Array:
     return lax.dot(jnp.asarray(matrix, x.dtype), flat, precision=lax.Precision.HIGHEST).reshape(side, side, *rest)
 
 
-def _times(matrix: np.ndarray, x: Array, axis: int, starts: Sequence[int] = (0,)) -> Array:
-    """M x of the cells along `axis` that begin at each of `starts`, `(rows, starts)` there.
+def _times(matrix: np.ndarray, x: Array, axis: int, starts: Sequence[int] | np.ndarray = (0,), apart: int = 1) -> Array:
+    """M x of the cells along `axis` that begin at each of `starts` and are so far `apart`, `(rows, starts)` there.
 
     A term for each number that a row has beside zeros: one expression is one loop, and compiled in one.
     """
@@ -250,7 +260,7 @@ def _times(matrix: np.ndarray, x: Array, axis: int, starts: Sequence[int] = (0,)
     one_cell = tuple(1 if other == axis else extent for other, extent in enumerate(x.shape))
 
     def term(number: int) -> Array:  # in `lax`: an operator of `jnp` takes several times as long to trace
-        index = np.add.outer(cells[:, number], starts).reshape(-1, 1).astype(np.int32)
+        index = np.add.outer(cells[:, number] * apart, starts).reshape(-1, 1).astype(np.int32)
         read = lax.gather(x, index, numbers, one_cell, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
         factor = np.repeat(factors[:, number], len(starts)).astype(x.dtype)
         return read if (factor == 1).all() else lax.mul(read, lax.broadcast_in_dim(factor, read.shape, (axis,)))
