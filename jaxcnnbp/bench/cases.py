@@ -214,12 +214,13 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def select(pattern: str, names: Sequence[str]) -> list[str]:
+def select(pattern: str, names: Sequence[str], argument: str = "cases") -> list[str]:
     """The names that match one of the shell patterns in `pattern`, which commas separate.
 
     Args:
       pattern: for instance `"resnet-*,*max*"`; a word that is no name stands for those that begin with it.
       names: to choose from.
+      argument: what the pattern was given as, for the message.
 
     Returns:
       The matching names, in the order of `names`.
@@ -232,10 +233,10 @@ def select(pattern: str, names: Sequence[str]) -> list[str]:
       ['vgg-c1', 'resnet-3x3']
     """
     wanted: set[str] = set()
-    for word in filter(None, (part.strip() for part in pattern.split(","))):
+    for word in [part.strip() for part in pattern.split(",") if part.strip()] or [pattern]:
         found = {name for name in names if fnmatch.fnmatchcase(name, word)}
         found = found or {name for name in names if name.startswith(f"{word}-")}
         if not found:
-            raise ValueError(f"`cases` (={word!r}) matches none of: {', '.join(names)}.")
+            raise ValueError(f"`{argument}` (={word!r}) matches none of: {', '.join(names)}.")
         wanted |= found
     return [name for name in names if name in wanted]

@@ -86,23 +86,19 @@ def _sentences() -> Iterator[None]:
 
 
 def _settings(cases: str | None, steps: str | None, passes: str, **options: Any) -> Settings:
-    wanted = _select(cases, steps, [case.name for case in CASES])
-    trained = _select(steps, cases, [network.name for network in NETWORKS])
+    if cases is None and steps is None:
+        cases = steps = "*"
+    wanted, trained = (
+        [] if pattern is None else select(pattern, [each.name for each in known], argument)
+        for pattern, known, argument in ((cases, CASES, "cases"), (steps, NETWORKS, "steps"))
+    )
     options["seconds"] = options.pop("seconds_per_row")
     return Settings(
         cases=tuple(case for case in CASES if case.name in wanted),
         networks=tuple(network for network in NETWORKS if network.name in trained),
-        passes=tuple(select(passes, PASSES)),
+        passes=tuple(select(passes, PASSES, "passes")),
         **options,
     )
-
-
-def _select(pattern: str | None, other: str | None, names: list[str]) -> list[str]:
-    if pattern is None:
-        return names if other is None else []
-    if not pattern.strip(", "):
-        raise InputError(f"`cases` (={pattern!r}) matches none of: {', '.join(names)}.")
-    return select(pattern, names)
 
 
 def _check_files(json_path: Path | None, plot_path: Path | None, append: bool) -> None:

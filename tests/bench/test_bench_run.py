@@ -136,7 +136,8 @@ def test_listing_names_everything():
     [
         (("--cases", "nonsense"), "`cases` (='nonsense') matches none of"),
         (("--cases", ","), "`cases` (=',') matches none of"),
-        (("--steps", "nonsense"), "matches none of: lenet-5, vgg-11"),
+        (("--steps", "nonsense"), "`steps` (='nonsense') matches none of: lenet-5, vgg-11"),
+        (("--passes", ","), "`passes` (=',') matches none of: forward"),
         (("--batch-scale", "0"), "`batch_scale` (=0.0) must be above 0."),
         (("--steps-a-call", "0"), "`steps_a_call` (=0) must be above 0."),
         (("--json", "no/such/folder/a.json"), "`json` (=no/such/folder/a.json) lies in no folder"),
