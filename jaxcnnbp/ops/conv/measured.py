@@ -34,7 +34,7 @@ from jaxcnnbp.ops.processor import cpu_kind
 # the choice for problems that were left out of a table took up to 2 % less time and 7 to 28 % more to compile, and was
 # slower than lax's own more often.
 AS_FAST = 1.1
-# Leaving each row out of the AVX-512 table in turn, the mean regret was 1.15 with these, with 20 neighbours 1.16, with
+# Leaving each row out of the AVX-512 table in turn, the mean regret was 1.14 with these, with 20 neighbours 1.16, with
 # reaches from 3 to 12 and three times the noise at most 1.16, and 1.17 with weights by the distance alone.
 NEIGHBOURS = 64
 REACH = 6.0  # the distance at which two problems are alike to exp(-1/2)
@@ -101,8 +101,7 @@ class Expected(NamedTuple):
     compile_seconds: float
 
 
-# The coordinates of a problem, and how many doublings of the channels a step of one along each is worth. A search for
-# better ones on half of the problems made the choice for the other half no better.
+# The coordinates of a problem, and how many doublings of the channels a step of one along each is worth.
 _SCALES = {
     "images": 0.5,
     "outputs of an image": 0.7,
@@ -111,9 +110,13 @@ _SCALES = {
     "out channels": 1.0,
     "groups": 0.7,
     "taps": 1.0,
+    "cells of a patch": 0.7,
     "stride": 1.5,
     "dilation": 1.5,
     "gaps": 1.5,
+    # XLA has another convolution there, which some odd numbers of channels make ten times as slow.
+    "more than 16 channels on a side": 2.0,
+    "an odd number of in channels": 1.0,
     "wider padding than keeps the size": 0.5,
     "a window that exceeds the input": 1.0,
     "axes": 3.0,
@@ -137,11 +140,14 @@ def _coordinates(problem: ConvProblem, elsewhere: bool = False) -> list[float]:
         problem.out_channels,
         problem.geometry.groups,
         window.taps,
+        window.taps * problem.in_channels,
         math.prod(window.stride),
         math.prod(window.dilation),
         math.prod(window.input_dilation),
     )
     kinds = (
+        max(problem.in_channels, problem.out_channels) > 16,
+        problem.in_channels > 1 and problem.in_channels % 2,
         (beyond > 0) - (beyond < 0),
         any(e > n for e, n in zip(extent, window.dilated, strict=True)),
         min(window.rank, 3),
