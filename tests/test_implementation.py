@@ -161,7 +161,7 @@ LAYERS = {
         ("3x3", ("patches", "winograd", "reference", "xla")),
         ("1x1", ("reference", "patches", "xla")),
         ("depthwise", ("tap_rows", "reference", "xla")),
-        ("grouped", ("by_group", "in_turn", "xla", "reference")),
+        ("grouped", ("in_turn", "xla", "reference")),
         ("transposed", ("patches", "reference", "xla")),
     ],
 )

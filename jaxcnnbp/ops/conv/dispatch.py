@@ -105,7 +105,6 @@ FORWARD = (
     _by_winograd(winograd.forward_by_winograd_4x4, winograd.TILES_4X4),
     Implementation(partial(grouped.each_group, forward_of_parts), lambda a: a.few_groups),
     _merged(forward_of_parts),
-    Implementation(grouped.forward_by_group, lambda a: a.grouped and a.few_taps),
     Implementation(im2col.forward_by_patches, lambda a: a.has_patches),
     *_anywhere(partitioned.forward_by_tap_groups, plain.forward_by_taps),
 )
@@ -137,7 +136,6 @@ INPUT_GRAD = (
     ),
     Implementation(partial(grouped.each_group, input_grad_of_parts), lambda a: a.few_groups),
     _merged(input_grad_of_parts),
-    Implementation(grouped.input_grad_by_group, lambda a: a.grouped and a.few_taps),
     Implementation(im2col.input_grad_by_patches, lambda a: a.has_patches),
     *_anywhere(partitioned.input_grad_by_tap_groups, plain.input_grad_by_taps),
 )

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxcnnbp.ops.conv.cpu.im2col import input_grad_by_patches, largest_divisor, patches
 from jaxcnnbp.ops.conv.forms import dot
-from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form, dual, transposed_kernel
+from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
 from jaxcnnbp.taps import pad_once
 
 LANES = 16  # float32 numbers of the widest vector, 512 bits
@@ -34,23 +34,6 @@ def in_turn(rule: Form, a: Array, b: Array, geometry: ConvGeometry) -> Array:
     one, groups = replace(geometry, groups=1), geometry.groups
     y = _over_groups(lambda p, q: rule(p, q, one), a, b, groups)
     return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], groups * y.shape[-1])
-
-
-def forward_by_group(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """`y_g = patches(x_g) k_g`, the patches of all taps side by side."""
-    padded, window = pad_once(x, geometry.window)
-    local = replace(geometry, window=window, groups=1)
-
-    def product(x_g: Array, k_g: Array) -> Array:
-        return dot(patches(x_g, local), k_g.reshape(-1, k_g.shape[-1]), ((1,), (0,)), local)
-
-    y = _over_groups(product, padded, kernel, geometry.groups)
-    return jnp.moveaxis(y, 0, -2).reshape(geometry.output_shape(x.shape[0], kernel.shape[-1]))
-
-
-def input_grad_by_group(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """The convolution of delta with the flipped kernel, group by group."""
-    return forward_by_group(delta, transposed_kernel(kernel, geometry), dual(geometry))
 
 
 def merged(rule: Form, a: Array, kernel: Array, geometry: ConvGeometry) -> Array:
