@@ -17,9 +17,13 @@ all tiles and channels are so many matrix products. The map is bilinear, so its 
     input grad     the forward of delta with the flipped kernel
     kernel grad    dK = G^T [ sum over tiles (B^T X B)^T (A delta A^T) ] G
 
-The sums round. Units in the last place of the largest result, float32, of three passes over 64 channels of 56x56 and
-over 512 of 14x14: tiles of 2x2 outputs 6 to 9 and 12 to 15, of 4x4 26 to 35 and 20 to 75, 5x5 taps 25 to 44 and 64 to
-76; lax's convolution 17 to 119 and 8 to 11. A NaN or an infinity reaches the whole tile.
+The sums round. In units in the last place of the largest result, float32, the worst of the three passes:
+
+    channels, images     lax     2x2     4x4     2x2 of 5x5 taps
+    64, 8x56x56          119     9       35      44
+    512, 4x14x14         11      15      75      76
+
+A NaN or an infinity reaches the whole tile, and so does the rounding of a number that is much larger than the others.
 `precision=jax.lax.Precision.HIGHEST` asks for the plain form.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015), section 4; B. Barabasz et al.,
@@ -80,11 +84,11 @@ def interpolated(outputs: int, taps: int, points: Sequence[float]) -> Filter:
     return Filter(a_transposed, g, np.array([*b_transposed, np.poly(p)[::-1]]))
 
 
-# By the taps along an axis. Few and small points that are exact in binary: at 0, +-1, +-2 the sums would round twice as
-# much.
-_SIX = 0, 0.75, -0.75, 1.5, -1.5
-TILES_2X2 = {3: interpolated(2, 3, (0, 1, -1)), 5: interpolated(2, 5, _SIX)}
-TILES_4X4 = {3: interpolated(4, 3, _SIX)}
+# Small points that are exact in binary: at 0, +-1, +-2 the sums would round twice as much.
+_POINTS = 0, 0.75, -0.75, 1.5, -1.5
+# By the taps along an axis.
+TILES_2X2 = {3: interpolated(2, 3, (0, 1, -1)), 5: interpolated(2, 5, _POINTS)}
+TILES_4X4 = {3: interpolated(4, 3, _POINTS)}
 
 # Bytes of transformed tiles that are worked on at a time: they stay in the cache, and in memory that the process holds.
 BLOCK_BYTES = 16 << 20
