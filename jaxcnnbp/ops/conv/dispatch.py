@@ -75,7 +75,7 @@ def _anywhere(by_tap_groups: Form, by_taps: Form) -> tuple[Implementation, ...]:
 
 
 def _by_winograd(form: Form, tiles: winograd.Tiles) -> Implementation:
-    return Implementation(form, lambda a: winograd.fits(a.geometry, tiles), True, Spread.IN_TILES)
+    return Implementation(form, lambda a: winograd.fits(a.geometry, tiles), single_device=True, spreads=Spread.IN_TILES)
 
 
 def _merged(rule: Form) -> Implementation:
