@@ -222,6 +222,15 @@ def test_neighbours_decide():
     assert table.estimate(PROBLEM, ("winograd",))[0] == {}
 
 
+def test_what_was_measured_itself_decides_against_its_neighbours():
+    around = [problem_of(X.shape, KERNEL.shape, images) for images in (1, 2, 32, 64)]
+    own = problem_of(X.shape, KERNEL.shape, 8)
+    table = Table.of([row_of(own, xla=1.0, patches=1.5), *(row_of(each, xla=1.5, patches=1.0) for each in around)])
+    expected, nearest = table.estimate(own, ("xla", "patches"))
+    assert nearest is table.rows[0]
+    assert expected["xla"].seconds < expected["patches"].seconds
+
+
 def test_other_kinds_of_processors_count_less():
     here, there = row_of(PROBLEM, xla=2.0, patches=1.0), row_of(PROBLEM, xla=1.0, patches=2.0)
     for both, fastest in ((Table.of([here], [there]), "patches"), (Table.of([there], [here]), "xla")):

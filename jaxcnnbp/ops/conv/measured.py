@@ -35,8 +35,8 @@ from jaxcnnbp.ops.processor import cpu_kind
 # the choice for problems that were left out of a table took up to 2 % less time and 7 to 28 % more to compile, and was
 # slower than lax's own more often.
 AS_FAST = 1.1
-# Leaving each row out of the AVX-512 table in turn, the mean regret was 1.13 with these, with 20 neighbours 1.16, with
-# reaches from 3 to 12 and three times the roughness at most 1.16, and 1.17 with weights by the distance alone. Without
+# Leaving each row out of the AVX-512 table in turn, the mean regret was 1.13 with these, with 20 neighbours 1.15, with
+# reaches from 3 to 12 or three times the roughness at most 1.15, and 1.16 with weights by the distance alone. Without
 # the roughness, all of it noise, it was the same, but 1.06 instead of 1.01 for a problem that is in the table itself.
 NEIGHBOURS = 64
 REACH = 6.0  # the distance at which two problems are alike to exp(-1/2)
@@ -169,8 +169,8 @@ class Table:
       rows: the problems.
       places: their coordinates, as a kind of processor sees them, a row each.
       names: of all implementations.
-      seconds: the logarithms of the time of each, `(rows, names)`, NaN where it was not measured.
-      compile_seconds: likewise.
+      seconds: the logarithms of what each took for a product, `(rows, names)`, NaN where it was not measured.
+      compile_seconds: those of its time to compile.
     """
 
     rows: tuple[Measured, ...]
@@ -190,6 +190,7 @@ class Table:
             np.log([[each.get(name, math.nan) for name in names] for each in of_rows])
             for of_rows in ([row.seconds for row in rows], [row.compile_seconds for row in rows])
         )
+        seconds -= np.log([[row.problem.products] for row in rows])
         return Table(rows, np.array(places) * _WEIGHTS, names, seconds, compile_seconds)
 
     def without(self, n: int) -> Table:
@@ -209,14 +210,11 @@ class Table:
         if not len(near):
             return {}, nearest
         seconds = self.seconds[near][:, columns]
-        least = np.nanmin(seconds, 1, keepdims=True)
-        slower = np.minimum(seconds - least, math.log(SLOWEST))
-        products = np.log([self.rows[n].problem.products for n in near])
+        least = np.nanmin(seconds, 1)
+        slower = np.minimum(seconds - least[:, None], math.log(SLOWEST))
         between = ((self.places[near, None] - self.places[near]) ** 2).sum(-1)
         alike, here = _alike(between) + NOISE * np.eye(len(near)), _alike(squared[near])
-        a_product = least[:, 0] - products
-        best = _expected(np.linalg.solve(alike, here), a_product, a_product.mean())
-        best += math.log(max(problem.products, 1))
+        best = _expected(np.linalg.solve(alike, here), least, least.mean()) + math.log(max(problem.products, 1))
         expected: dict[str, Expected] = {}
         for n, column in enumerate(columns):
             known = ~np.isnan(slower[:, n])

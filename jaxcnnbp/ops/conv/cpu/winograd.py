@@ -174,8 +174,9 @@ class _Strips:
     def __init__(self, tile: Filter, x: Array, features_out: int, window: Window):
         self.tile, self.x, self.window, self.sum_type = tile, x, window, wide(x.dtype)
         self.batch, self.features_out = x.shape[0], features_out
-        self.step = [tile.outputs * d for d in window.dilation]  # outputs of tiles within each other
-        self.high, self.wide = (-(-o // step) for o, step in zip(window.output, self.step, strict=True))
+        self.outputs_a_step = [tile.outputs * d for d in window.dilation]  # of tiles within each other
+        # How many steps there are along each axis.
+        self.high, self.wide = (-(-o // step) for o, step in zip(window.output, self.outputs_a_step, strict=True))
         bytes_a_cell = tile.cells**2 * self.sum_type.itemsize
         bytes_a_step = bytes_a_cell * self.wide * math.prod(window.dilation) * (x.shape[-1] + features_out)
         # Every block reads all filters, or adds to the sums of all.
@@ -183,8 +184,8 @@ class _Strips:
         self.steps = largest_divisor(self.high, max(1, bytes_a_block // bytes_a_step))
         self.count = self.high // self.steps
         self.size = largest_divisor(self.batch * self.count, max(1, bytes_a_block // (bytes_a_step * self.steps)))
-        self.rows = self.steps * self.step[0]  # of outputs of a strip
-        self.height, self.width = self.high * self.step[0], self.wide * self.step[1]
+        self.rows = self.steps * self.outputs_a_step[0]  # of outputs of a strip
+        self.height, self.width = self.high * self.outputs_a_step[0], self.wide * self.outputs_a_step[1]
 
     def blocks(self) -> Array:
         """`(blocks, strips, rows of inputs, columns, in)`: strips share some rows with the next."""
@@ -215,7 +216,7 @@ class _Strips:
         """M X M^T of every tile."""
         down, right = (
             np.add.outer(np.arange(n) * step, np.arange(d)).ravel()
-            for n, step, d in zip((self.steps, self.wide), self.step, self.window.dilation, strict=True)
+            for n, step, d in zip((self.steps, self.wide), self.outputs_a_step, self.window.dilation, strict=True)
         )
         apart, beside = self.window.dilation
         columns = compute_once(lambda x: _times(matrix, x, 1, down, apart), strips)
