@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
@@ -22,7 +23,7 @@ def apart(jitted: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: set_xla_metadata(jitted(*args), inlineable="false")
 
 
-def compute_once(fun: Callable[..., Any], x: Array, *others: Array) -> Any:
+def compute_once(fun: Callable[..., Any], x: Array, *others: Array | np.generic) -> Any:
     """`fun(x, *others)`, on CPU `apart`.
 
     XLA's CPU backend fuses elementwise operations into every reader of their result and computes them there anew: a

@@ -34,7 +34,7 @@ STEPS = ("forward", "input grad", "kernel grad")
 # Loops over taps, rows or groups wait for the device in every turn, and blocks for the caches of a processor do nothing
 # for it: measured once, every one of these took longer than lax's form, up to thirty times.
 _FOR_CPUS = (
-    *("tap_rows", "by_group", "in_turn", "rows", "slices", "patches", "patches_of_delta"),
+    *("tap_rows", "direct", "in_turn", "rows", "slices", "patches", "patches_of_delta"),
     *("winograd", "winograd_4x4", "long_rows", "pairs", "each_group", "eigen"),
 )
 

@@ -22,7 +22,17 @@ from jaxcnnbp.ops._sharding import may_be_partitioned, zeros_varying_like
 from jaxcnnbp.ops._xla_cpu import apart
 from jaxcnnbp.ops.conv import cuda, partitioned
 from jaxcnnbp.ops.conv import forms as plain
-from jaxcnnbp.ops.conv.cpu import column_blocks, depthwise, grouped, im2col, phases, row_packing, volumes, winograd
+from jaxcnnbp.ops.conv.cpu import (
+    column_blocks,
+    depthwise,
+    direct,
+    grouped,
+    im2col,
+    phases,
+    row_packing,
+    volumes,
+    winograd,
+)
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
 from jaxcnnbp.ops.conv.problem import Condition, ConvProblem, Implementation, Spread
 from jaxcnnbp.ops.conv.serving import Asked, Pass
@@ -78,14 +88,6 @@ def _by_winograd(form: Form, tiles: winograd.Tiles) -> Implementation:
     return Implementation(form, lambda a: winograd.fits(a.geometry, tiles), single_device=True, spreads=Spread.IN_TILES)
 
 
-def _merged(rule: Form) -> Implementation:
-    return Implementation(
-        partial(grouped.merged, rule),
-        lambda a: a.grouped and grouped.merged_groups(a.geometry.groups, a.in_channels, a.out_channels) > 1,
-        spreads=Spread.MENDED,
-    )
-
-
 FORWARD = (
     *_by_lax(plain.forward_by_lax, plain.forward_by_lax),
     Implementation(plain.forward_by_eigen, lambda a: a.keeps_or_shrinks, single_device=True),
@@ -94,7 +96,12 @@ FORWARD = (
         lambda a: a.transposed and a.dense,
     ),
     Implementation(depthwise.forward_by_shifts, lambda a: a.depthwise and a.gapless and a.few_taps),
-    Implementation(depthwise.forward_by_padding, lambda a: a.in_channels == 1 and a.few_taps),
+    Implementation(depthwise.forward_by_padding, lambda a: a.of_single_channels and a.few_taps),
+    Implementation(
+        direct.forward_direct,
+        lambda a: a.gapless and a.few_inputs and not (a.of_single_channels and a.has_stride),
+        single_device=True,
+    ),
     Implementation(depthwise.forward_by_tap_rows, lambda a: a.of_single_channels and a.many_rows),
     Implementation(
         column_blocks.forward_by_columns, lambda a: a.has_columns, single_device=True, spreads=Spread.MENDED
@@ -104,7 +111,6 @@ FORWARD = (
     _by_winograd(winograd.forward_by_winograd, winograd.TILES_2X2),
     _by_winograd(winograd.forward_by_winograd_4x4, winograd.TILES_4X4),
     Implementation(partial(grouped.each_group, forward_of_parts), lambda a: a.few_groups),
-    _merged(forward_of_parts),
     Implementation(im2col.forward_by_patches, lambda a: a.has_patches),
     *_anywhere(partitioned.forward_by_tap_groups, plain.forward_by_taps),
 )
@@ -113,6 +119,11 @@ INPUT_GRAD = (
     Implementation(plain.input_grad_by_eigen, lambda a: a.keeps_or_grows, single_device=True),
     Implementation(depthwise.input_grad_by_shifts, lambda a: a.depthwise and a.gapless and a.few_taps),
     Implementation(depthwise.input_grad_by_padding, lambda a: a.depthwise and a.few_taps),
+    Implementation(
+        direct.input_grad_direct,
+        lambda a: a.gapless and a.few_outputs and not a.has_stride and (a.in_channels > 1 or a.depthwise),
+        single_device=True,
+    ),
     Implementation(depthwise.input_grad_by_tap_rows, lambda a: a.depthwise and a.many_rows),
     Implementation(column_blocks.input_grad_by_columns, lambda a: a.has_columns or a.has_frames, spreads=Spread.MENDED),
     Implementation(partial(volumes.input_grad_by_slices, forward_of_parts), lambda a: a.volumetric and a.dense),
@@ -135,7 +146,11 @@ INPUT_GRAD = (
         single_device=True,
     ),
     Implementation(partial(grouped.each_group, input_grad_of_parts), lambda a: a.few_groups),
-    _merged(input_grad_of_parts),
+    Implementation(
+        partial(grouped.input_grad_merged, input_grad_of_parts),
+        lambda a: a.grouped and grouped.merged_groups(a.geometry.groups, a.in_channels, a.out_channels) > 1,
+        spreads=Spread.MENDED,
+    ),
     Implementation(im2col.input_grad_by_patches, lambda a: a.has_patches),
     *_anywhere(partitioned.input_grad_by_tap_groups, plain.input_grad_by_taps),
 )
@@ -159,12 +174,16 @@ KERNEL_GRAD = (
         lambda a: a.depthwise and a.planar and a.gapless and a.few_taps,
         single_device=True,
     ),
+    Implementation(
+        direct.kernel_grad_direct,
+        lambda a: not a.dense and a.gapless and a.few_inputs and direct.has_strips(a.geometry.window),
+        single_device=True,
+    ),
     Implementation(depthwise.kernel_grad_by_tap_rows, lambda a: a.depthwise and a.many_rows, single_device=True),
     _by_winograd(winograd.kernel_grad_by_winograd, winograd.TILES_2X2),
     _by_winograd(winograd.kernel_grad_by_winograd_4x4, winograd.TILES_4X4),
     Implementation(partial(volumes.kernel_grad_by_slices, kernel_grad_of_parts), lambda a: a.volumetric and a.dense),
     Implementation(partial(grouped.each_group, kernel_grad_of_parts), lambda a: a.few_groups),
-    Implementation(grouped.kernel_grad_by_group, lambda a: a.grouped and a.few_taps, single_device=True),
     Implementation(im2col.kernel_grad_by_patches, lambda a: a.has_patches, single_device=True),
     # Few channels, where a matrix product a tap has little to do and the patches are not worth a loop over images.
     Implementation(im2col.kernel_grad_by_patches, lambda a: a.dense and a.few_taps and a.in_channels <= 8),

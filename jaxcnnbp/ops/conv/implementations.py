@@ -33,9 +33,10 @@ def implementation(name: str | None) -> AbstractContextManager[Any]:
       name: None for the default, that which was measured to be fast; `"reference"` for the rule's own formula, the taps
         of `ops.conv.forms`; `"xla"` for lax's own convolution in all three passes; or one of those that are made for
         some convolutions: `"eigen"` (lax's, laid out so that XLA takes its other convolution), `"winograd"`,
-        `"winograd_4x4"` (by tiles of as many outputs), `"patches"` (im2col), `"columns"`, `"long_rows"`, `"shifts"`,
-        `"padding"`, `"rows"`, `"tap_rows"`, `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`, `"products"`,
-        `"by_group"`, `"each_group"`, `"merged"`, `"in_turn"`, `"side_by_side"`, `"tap_groups"`, `"patches_of_delta"`;
+        `"winograd_4x4"` (by tiles of as many outputs), `"patches"` (im2col), `"columns"`, `"long_rows"`, `"direct"`,
+        `"shifts"`, `"padding"`, `"rows"`, `"tap_rows"`, `"depth_to_space"`, `"transposed"`, `"slices"`, `"pairs"`,
+        `"products"`, `"each_group"`, `"merged"`, `"in_turn"`, `"side_by_side"`, `"tap_groups"`,
+        `"patches_of_delta"`;
         on GPUs alone `"pallas"` and `"strided"`.
 
     Returns:

@@ -72,6 +72,16 @@ class ConvProblem:
         return self.taps <= MANY_TAPS
 
     @property
+    def few_inputs(self) -> bool:
+        """Whether the products of one output are few enough to be written out one by one."""
+        return self.taps * self.in_channels <= MANY_TAPS
+
+    @property
+    def few_outputs(self) -> bool:
+        """The same of the convolution that carries delta back."""
+        return self.taps * self.out_channels <= MANY_TAPS
+
+    @property
     def many_rows(self) -> bool:
         """Several axes, of which the last has few enough taps to be written out: a loop over rows of taps serves."""
         return self.geometry.window.rank > 1 and self.geometry.window.size[-1] <= MANY_TAPS
@@ -230,4 +240,4 @@ class Implementation:
 
 
 # Where what is left of a form's name is not what a user would call it; `as_forward` is lax's own, laid out for CPUs.
-_NAMES = {"taps": "reference", "lax": "xla", "as": "xla", "group": "by_group"}
+_NAMES = {"taps": "reference", "lax": "xla", "as": "xla"}

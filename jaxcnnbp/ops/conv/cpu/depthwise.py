@@ -22,7 +22,7 @@ from jaxcnnbp.geometry.window import Ints, Window
 from jaxcnnbp.ops._dtypes import cast, wide
 from jaxcnnbp.ops._sharding import zeros_varying_like
 from jaxcnnbp.ops.conv.cpu.im2col import by_blocks
-from jaxcnnbp.ops.conv.forms import at_each_tap, forward_by_taps, scale_channels
+from jaxcnnbp.ops.conv.forms import add_up, at_each_tap, forward_by_taps, scale_channels
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
 from jaxcnnbp.ops.conv.partitioned import (
     forward_by_tap_groups,
@@ -38,26 +38,27 @@ def forward_by_shifts(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     The padding stays inside the one loop that XLA makes of this: written out around `x`, it would be a copy of it.
     """
     window, sum_type = geometry.window, wide(x.dtype)
-    total = jnp.zeros((x.shape[0], *window.output, x.shape[-1]), sum_type)
     weights = at_each_tap(cast(kernel, sum_type))
+
+    terms = list[Array]()
     for tap, spans in reached(window):
         p = cast(take_reached(x, window, tap, spans), sum_type)
-        total = lax.add(total, lay(scale_channels(p, weights[tap]), window, spans))
-    return total
+        terms.append(lay(scale_channels(p, weights[tap]), window, spans))
+    return add_up(terms or [jnp.zeros((x.shape[0], *window.output, x.shape[-1]), sum_type)])
 
 
 def input_grad_by_shifts(delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
     """Every tap's products at the positions that it read, with gaps of the stride, added up."""
     window, sum_type = geometry.window, wide(delta.dtype)
-    total = jnp.zeros((delta.shape[0], *window.spatial, delta.shape[-1]), sum_type)
     delta, weights = cast(delta, sum_type), at_each_tap(cast(kernel, sum_type))
+    terms = list[Array]()
     for tap, _ in reached(window):
         first = [t * d - low for t, d, (low, _) in zip(tap, window.dilation, window.padding, strict=True)]
         last = [a + (o - 1) * s for a, o, s in zip(first, window.output, window.stride, strict=True)]
         rows = zip(first, last, window.spatial, window.stride, strict=True)
         edges = [(a, n - 1 - b, s - 1) for a, b, n, s in rows]
-        total = lax.add(total, pad_axes(scale_channels(delta, weights[tap]), edges))
-    return total
+        terms.append(pad_axes(scale_channels(delta, weights[tap]), edges))
+    return add_up(terms or [jnp.zeros((delta.shape[0], *window.spatial, delta.shape[-1]), sum_type)])
 
 
 def forward_by_padding(x: Array, kernel: Array, geometry: ConvGeometry) -> Array:

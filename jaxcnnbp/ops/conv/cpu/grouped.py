@@ -6,7 +6,6 @@ merged until they fill a vector. Each form has the signature and the meaning of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -14,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxcnnbp.ops.conv.cpu.im2col import input_grad_by_patches, largest_divisor, patches
-from jaxcnnbp.ops.conv.forms import dot
+from jaxcnnbp.ops.conv.cpu.im2col import input_grad_by_patches, largest_divisor
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, Form
-from jaxcnnbp.taps import pad_once
 
 LANES = 16  # float32 numbers of the widest vector, 512 bits
 
@@ -32,12 +29,12 @@ def each_group(rule: Form, a: Array, b: Array, geometry: ConvGeometry) -> Array:
 def in_turn(rule: Form, a: Array, b: Array, geometry: ConvGeometry) -> Array:
     """The same in a loop: any number of groups is one program."""
     one, groups = replace(geometry, groups=1), geometry.groups
-    y = _over_groups(lambda p, q: rule(p, q, one), a, b, groups)
+    y = lax.map(lambda pair: rule(pair[0], pair[1], one), (_split_groups(a, groups), _split_groups(b, groups)))
     return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], groups * y.shape[-1])
 
 
-def merged(rule: Form, a: Array, kernel: Array, geometry: ConvGeometry) -> Array:
-    """The forward or the input gradient of fewer, wider groups: several kernels each, as blocks on a diagonal.
+def input_grad_merged(rule: Form, delta: Array, kernel: Array, geometry: ConvGeometry) -> Array:
+    """That of fewer, wider groups: several kernels each, as blocks on a diagonal.
 
     Products that are narrower than a vector leave its lanes empty; here zeros fill them.
     """
@@ -47,7 +44,7 @@ def merged(rule: Form, a: Array, kernel: Array, geometry: ConvGeometry) -> Array
     blocks = kernel.reshape(*size, 1, in_channels, groups, count, features // geometry.groups)
     diagonal = np.eye(count, dtype=bool).reshape(count, 1, 1, count, 1)
     wide_kernel = jnp.where(diagonal, blocks, 0).reshape(*size, count * in_channels, features)
-    return rule(a, wide_kernel, replace(geometry, groups=groups))
+    return rule(delta, wide_kernel, replace(geometry, groups=groups))
 
 
 def merged_groups(groups: int, in_channels: int, out_channels: int) -> int:
@@ -65,25 +62,6 @@ def input_grad_side_by_side(delta: Array, kernel: Array, geometry: ConvGeometry)
     return jnp.moveaxis(dx, 0, -2).reshape(*dx.shape[1:-1], -1)
 
 
-def kernel_grad_by_group(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
-    """`dk_g^T = delta_g^T patches(x_g)`."""
-    padded, window = pad_once(x, geometry.window)
-    local = replace(geometry, window=window, groups=1)
-
-    def product(x_g: Array, delta_g: Array) -> Array:
-        by_feature = lax.optimization_barrier(delta_g.reshape(-1, delta_g.shape[-1]).T)
-        return dot(by_feature, patches(x_g, local), ((1,), (0,)), local)
-
-    grads = _over_groups(product, padded, delta, geometry.groups)
-    shape = geometry.kernel_shape(x.shape[-1], delta.shape[-1])
-    return grads.transpose(2, 0, 1).reshape(shape)
-
-
 def _split_groups(a: Array, groups: int) -> Array:
     """Last axis `[... (groups, c)] -> [groups ... c]`: also of a kernel, whose inputs are one group's already."""
     return jnp.moveaxis(a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups), -2, 0)
-
-
-def _over_groups(product: Callable[[Array, Array], Array], a: Array, b: Array, groups: int) -> Array:
-    """`product` of one group of both after the other, `(groups, ...)`."""
-    return lax.map(lambda pair: product(*pair), (_split_groups(a, groups), _split_groups(b, groups)))
