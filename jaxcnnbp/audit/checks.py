@@ -124,26 +124,42 @@ def _vmap(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
 
 
 def _second_order(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
-    """The gradient, contracted with what is fixed, is a function whose gradient is judged like any other's."""
+    """The gradient, contracted with what is fixed, is a function of the inputs and of delta, judged like any other."""
     problem, trial = case.problem, case.trial
     run = pull(problem.outputs_of(case.fun))
     weights = [normal(np.random.default_rng((case.seed, i)), r.shape, trial.dtypes[i]) for i, r in enumerate(rows)]
+    deltas = [f"the delta of {name}" for name in trial.cotangents]
 
-    def gradient(*inputs: Any) -> Any:
-        parts = run(inputs, problem.others, trial.cotangents)[1]
-        return sum(jnp.sum(p * w).real for p, w in zip(parts, weights, strict=True))
+    def judged(places: Sequence[int]) -> tuple[list[ReportRow], list[ReportRow]]:
+        """What is found of the gradients at `places`, by the inputs and by delta."""
 
-    def says(row: ReportRow, second: ReportRow) -> ReportRow:
-        if row.wrong or row.complaint or second.ok:
+        def gradient(inputs: Any, cotangents: Any) -> Any:
+            parts = run(inputs, problem.others, dict(zip(trial.cotangents, cotangents, strict=True)))[1]
+            return sum(jnp.sum(parts[i] * weights[i]).real for i in places)
+
+        def flat(*given: Any) -> Any:
+            return gradient(given[: len(rows)], given[len(rows) :])
+
+        given = (*problem.inputs, *map(jnp.asarray, trial.cotangents.values()))
+        found = case.judge(flat, *given, names=(*problem.names, *deltas), timing=False, checks=("gradient",)).rows
+        return found[: len(rows)], found[len(rows) :]
+
+    def says(row: ReportRow, seconds: Sequence[ReportRow]) -> ReportRow:
+        wrong = next((second for second in seconds if not second.ok), None)
+        if row.wrong or row.complaint or wrong is None:
             return row
-        return replace(row, complaint=f"its own gradient is wrong. In second order, {second.verdict().rstrip('.')}")
+        return replace(row, complaint=f"its own gradient is wrong. In second order, {wrong.verdict().rstrip('.')}")
 
     try:
-        report = case.judge(gradient, *problem.inputs, names=problem.names, timing=False, checks=("gradient",))
+        by_inputs, by_deltas = judged(range(len(rows)))
+        found = [says(row, (second,)) for row, second in zip(rows, by_inputs, strict=True)]
+        if all(row.ok for row in by_deltas):
+            return found
+        alone = [by_deltas] if len(rows) == 1 else [judged((place,))[1] for place in range(len(rows))]
     except REFUSALS as error:
         refused = f"it cannot be differentiated a second time: {first_line(error)}"
         return [replace(row, complaint=row.complaint or refused) for row in rows]
-    return [says(*pair) for pair in zip(rows, report.rows, strict=True)]
+    return [says(*pair) for pair in zip(found, alone, strict=True)]
 
 
 def _forward(rows: list[ReportRow], case: Checked) -> list[ReportRow]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnnbp.audit import table
@@ -20,10 +21,11 @@ from jaxcnnbp.audit.finite import slope_by
 from jaxcnnbp.audit.formula import NOISE_RUNS, OF_ELEMENT, Wide
 from jaxcnnbp.audit.hints import hint_for
 from jaxcnnbp.audit.measure import distance, furthest_apart, off, place_of_largest
+from jaxcnnbp.audit.noise import unit_roundoff
 from jaxcnnbp.audit.own_rules import REFUSALS
 from jaxcnnbp.audit.report import Maps
-from jaxcnnbp.audit.tolerance import by_noise
-from jaxcnnbp.audit.yardstick import says_nothing
+from jaxcnnbp.audit.tolerance import BEYOND_SAMPLES, ROUNDINGS_BEYOND_NOISE, by_noise
+from jaxcnnbp.audit.yardstick import factor_of, says_nothing
 
 if TYPE_CHECKING:
     from jaxcnnbp.audit.report import ReportRow
@@ -60,6 +62,7 @@ def weighed(rows: Sequence[ReportRow], trial: Trial, yardstick: Yardstick) -> li
         hands = [trusted(by_hand(i, row.maps, yardstick), truth, wide) for i, (row, truth) in enumerate(known)]
         found = _together(found, kinked, hands, wide.differences, OF_ELEMENT)
     checked = _each_output(found, trial, yardstick, wide)
+    checked = _as_a_whole(checked, yardstick, wide)
     return checked if yardstick.by_reference else [_by_slope(row, wide.judge.cuts) for row in checked]
 
 
@@ -122,6 +125,7 @@ AGREE = "not the oracle's, but finite differences agree with the gradient"
 KINK = " (it has a kink there, and the gradient lies between both sides)"
 OWN_ROUNDINGS = "the formula is right in float64, and its own roundings explain the rest"
 NO_BETTER = "the formula is right in float64, and autodiff rounds no better"
+WHOLE = "each element is near, but as a whole the gradient is {:.4g} times the right one, which no rounding explains"
 CUT = (
     "there is no oracle, and `fun` stops a gradient ({}), which differences do not see; pass `reference` or `expected`"
 )
@@ -170,6 +174,32 @@ def _rounding(
     own, _ = by_noise(hand, spread, NOISE_RUNS, trial.dtypes[place])
     near = (gap <= np.maximum(room, own[wrong])).all()
     return "; ".join(filter(None, (excuse, OWN_ROUNDINGS))) if near else ""
+
+
+def _as_a_whole(rows: Sequence[ReportRow], yardstick: Yardstick, wide: Wide) -> list[ReportRow]:
+    """The rows of gradients that are too large or too small as a whole, by little enough to hide in each element."""
+
+    def off_by(row: ReportRow) -> tuple[float, float]:
+        """What a gradient is too large by, and what autodiff and the roundings of one element explain."""
+        near, maps = ~row.maps.off(), row.maps  # what is not near is at a kink, or excused
+        explained = 2 * ROUNDINGS_BEYOND_NOISE * unit_roundoff(jnp.dtype(row.dtype))
+        if maps.autodiff is not None:
+            explained += WORSE_THAN_AUTODIFF * abs(factor_of(maps.autodiff[near], maps.oracle[near]) - 1)
+        return factor_of(maps.manual[near], maps.oracle[near]) - 1, explained
+
+    def is_open(row: ReportRow) -> bool:
+        return row.ok and OWN_ROUNDINGS not in row.excuse and yardstick.tolerance_of(row.name) is None
+
+    found = [off_by(row) if is_open(row) else (0.0, 0.0) for row in rows]
+    if all(abs(share) <= explained for share, explained in found):
+        return list(rows)
+    noise = yardstick.grown(wide)
+    return [
+        replace(row, complaint=WHOLE.format(1 + share), excuse="")
+        if abs(share) > explained + BEYOND_SAMPLES * moved
+        else row
+        for row, (share, explained), moved in zip(rows, found, noise, strict=True)
+    ]
 
 
 def _each_output(rows: Sequence[ReportRow], trial: Trial, yardstick: Yardstick, wide: Wide) -> list[ReportRow]:

@@ -68,7 +68,8 @@ def pull(flat: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(inputs: Any, others: Any, cotangents: Any) -> Any:
         outputs, back = jax.vjp(lambda given: flat(given, others), inputs)
-        return outputs, back(cotangents)[0]
+        # A rule gets JAX's arrays from `jax.grad`, and may use what NumPy's do not have.
+        return outputs, back(jax.tree.map(jnp.asarray, cotangents))[0]
 
     return run
 

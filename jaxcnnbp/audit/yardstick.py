@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -162,8 +162,16 @@ class Yardstick:
         return self._moved(self.wide, self.wide.judge.truth)
 
     def _moved(self, wide: Wide, truth: Evaluated, cotangents: Arrays | None = None) -> Evaluated:
-        runs = (wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in range(NOISE_RUNS))
-        return furthest(runs, truth)
+        return furthest(self._runs(wide, cotangents), truth)
+
+    def _runs(self, wide: Wide, cotangents: Arrays | None = None) -> Iterator[Evaluated]:
+        return (wide.judge.gradients(i + 1, wide.own_roundoff, cotangents) for i in range(NOISE_RUNS))
+
+    def grown(self, wide: Wide) -> list[float]:
+        """How much larger or smaller each gradient is as a whole in one of the runs with noise, at most."""
+        truth = wide.judge.truth.gradients
+        runs = [run.gradients for run in self._runs(wide)]
+        return [max(abs(factor_of(run[i], true) - 1) for run in runs) for i, true in enumerate(truth)]
 
     def _measured(self, differences: Differences, place: int, manual: np.ndarray) -> Measure:
         truth, error, _ = differences.gradient(place, manual)
@@ -184,6 +192,13 @@ class Yardstick:
             return Measure(truth, *tolerances.by_noise(truth, spread, NOISE_RUNS, dtype))
         allowed, reason = tolerances.by_terms(truth, self._terms, dtype)
         return Measure(truth, allowed, why + reason)
+
+
+def factor_of(found: np.ndarray, truth: np.ndarray) -> float:
+    """What `truth` must be multiplied by to be nearest to `found`; 1 where nothing can be said."""
+    known = np.isfinite(found) & np.isfinite(truth)
+    size = float(np.sum(np.abs(truth[known]) ** 2))
+    return float(np.sum(found[known] * np.conj(truth[known])).real) / size if size else 1.0
 
 
 def says_nothing(truth: np.ndarray, allowed: np.ndarray) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
@@ -16,6 +17,7 @@ from typing import Any
 import click
 import jax
 import jax.numpy as jnp
+from click.core import ParameterSource
 from rich.console import Console
 
 from jaxcnnbp.audit import GradientReport, compare_gradients
@@ -25,6 +27,7 @@ from jaxcnnbp.nn.models import MODELS, ModelSpec
 CLASSES = 10
 SEEDS = click.IntRange(min=0, max=2**32 - 1)
 WIDTH = 120  # of tables that are piped
+PACKAGE = Path(__file__).parents[1]
 
 
 @click.command()
@@ -37,7 +40,7 @@ WIDTH = 120  # of tables that are piped
     type=click.Choice(("float64", "float32", "bfloat16", "float16")),
     default="float32",
     show_default=True,
-    help="Of parameters, images and gradients.",
+    help="Of parameters, images and gradients; of the real float arguments of FUNCTION, if given.",
 )
 @click.option("--seed", type=SEEDS, default=0, show_default=True, help="Of parameters and images.")
 @click.option("--json", "json_path", type=Path, help="Write the report as JSON.")
@@ -65,11 +68,18 @@ def compare(
     """
     check_outputs(json_path, html_path, plot_path)
     require_both(function, args_path)
+    typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if function is not None and (other := typed & {"model", "batch"}):
+        raise click.UsageError(f"--{min(other)} is of the shipped models; MODULE:FUNCTION takes what --args gives.")
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
-        if function is None:
-            report = report_of(MODELS[model], batch, dtype, seed, timing)
-        else:
-            report = report_of_function(function, args_path or "", seed, timing)
+        try:
+            report = (
+                report_of(MODELS[model], batch, dtype, seed, timing)
+                if function is None
+                else report_of_function(function, args_path or "", dtype if "dtype" in typed else None, seed, timing)
+            )
+        except InputError as error:
+            raise click.UsageError(str(error)) from error
     console_for_tables().print(report)
     if json_path is not None:
         json_path.write_text(report.to_json() + "\n", encoding="utf-8")
@@ -98,13 +108,31 @@ def report_of(spec: ModelSpec, batch: int, dtype: str, seed: int, timing: bool) 
     return compare_gradients(loss, params, images, seed=seed, timing=timing)
 
 
-def report_of_function(function: str, args_path: str, seed: int, timing: bool) -> GradientReport:
-    """The report on the function that `function` names, at the arguments that `args_path` names."""
+def report_of_function(function: str, args_path: str, dtype: str | None, seed: int, timing: bool) -> GradientReport:
+    """The report on the function that `function` names at the arguments that `args_path` names, in `dtype` if given."""
     fun, args = function_and_arguments(function, args_path)
-    try:
+    if dtype is not None:
+        args = jax.tree.map(lambda a: _in_dtype(a, dtype), args)
+    with told_apart(f"{function} cannot be compared"):
         return compare_gradients(fun, *args, seed=seed, timing=timing)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise click.UsageError(f"{function} cannot be compared: {error}") from error
+
+
+def _in_dtype(leaf: Any, dtype: str) -> Any:
+    return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+
+@contextmanager
+def told_apart(what: str) -> Iterator[None]:
+    """An exception of the user's own code, with its traceback, as nothing to compare, not as a wrong gradient."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if not raised_in.is_relative_to(PACKAGE):
+            traceback.print_exc()
+        raise click.UsageError(f"{what}: {str(error) or type(error).__name__}") from error
 
 
 def require_both(function: str | None, args_path: str | None) -> None:
@@ -116,7 +144,9 @@ def require_both(function: str | None, args_path: str | None) -> None:
 def function_and_arguments(function: str, args_path: str) -> tuple[Callable[..., Any], Sequence[Any]]:
     """The function that `function` names, and the arguments that `args_path` names."""
     fun, args = _named(function, "MODULE:FUNCTION"), _named(args_path, "--args")
-    args = args() if callable(args) else args
+    if callable(args):
+        with told_apart(f"--args {args_path} fails"):
+            args = args()
     if not callable(fun) or not isinstance(args, (tuple, list)):
         raise click.UsageError(
             f"{function} (={fun!r}) must be a function, and --args {args_path} (of {type(args).__name__}) a tuple of"
@@ -130,11 +160,11 @@ def _named(path: str, what: str) -> Any:
     module, _, name = path.partition(":")
     if not module or not name:
         raise click.UsageError(f"{what} (={path!r}) must read module:name, such as my_layers:attention.")
-    try:
-        with _current_folder():
+    with told_apart(f"{what} (={path!r}) cannot be imported"), _current_folder():
+        try:
             return attrgetter(name)(importlib.import_module(module))
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise click.UsageError(f"{what} (={path!r}) is not there: {error}") from error
+        except (ImportError, AttributeError, SyntaxError) as error:
+            raise click.UsageError(f"{what} (={path!r}) is not there: {error}") from error
 
 
 @contextmanager

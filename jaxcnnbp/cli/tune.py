@@ -18,7 +18,7 @@ from rich.table import Table
 
 from jaxcnnbp.bench import NETWORKS
 from jaxcnnbp.bench.own_models import own_model
-from jaxcnnbp.cli.compare import SEEDS, check_outputs, function_and_arguments, require_both
+from jaxcnnbp.cli.compare import SEEDS, check_outputs, function_and_arguments, require_both, told_apart
 from jaxcnnbp.nn.models import MODELS
 from jaxcnnbp.ops.conv.measured import Measured
 from jaxcnnbp.tune.autotune import autotune
@@ -71,10 +71,8 @@ def tune(
             _add_to_table(output, seed, dtype, seconds)
         else:
             fun, args = _program(function, arguments, model, network, batch, jnp.dtype(dtype))
-            try:
+            with told_apart(f"{function or model or network} cannot be tuned"):
                 tuning = autotune(fun, *args, seconds=seconds)
-            except (TypeError, ValueError, NotImplementedError) as error:
-                raise click.UsageError(f"{function or model or network} cannot be tuned: {error}") from error
             Console(highlight=False, soft_wrap=True).print(repr(tuning), markup=False)
             if output is not None:
                 output.write_text(tuning.dumps(), encoding="utf-8")

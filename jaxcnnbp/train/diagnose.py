@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcnnbp.train.data.split import Batch, Split
+from jaxcnnbp.train.data.split import Batch, Split, read_images
 from jaxcnnbp.train.prepare import Job
 from jaxcnnbp.train.program import Program, one_hot_targets, scaled_images
 from jaxcnnbp.train.run_state import RunState
@@ -121,14 +122,20 @@ def is_finite(tree: Any) -> bool:
 
 
 def gradient_report(program: Program, params: Any, split: Split, batch: int = 64) -> Any:
-    """The `GradientReport` of `jaxcnnbp.audit.compare_gradients` on the first images of a split, a row a parameter."""
+    """The `GradientReport` of `jaxcnnbp.audit.compare_gradients` on the first images of a split, a row a parameter.
+
+    Weights, images and gradients have the type of the run.
+    """
     from jaxcnnbp.audit import compare_gradients
 
-    pixels = jnp.asarray(split.images[:batch], jnp.float32) / program.white
-    images = (pixels - program.mean) / program.deviation
-    targets = jax.nn.one_hot(jnp.asarray(split.labels[:batch]), program.classes, dtype=jnp.float32)
+    first = np.arange(min(batch, len(split.labels)))
+    pixels, weights = read_images(split.images, first)
+    read = first if weights is None else np.flatnonzero(weights)
+    with jax.enable_x64(program.dtype == jnp.float64):
+        images, params = program.narrowed(params, scaled_images(program, jnp.asarray(pixels[read])))
+        targets = jax.nn.one_hot(np.asarray(split.labels)[read], program.classes, dtype=images.dtype)
 
-    def loss(params: Any, images: jax.Array) -> jax.Array:
-        return program.loss(program.model.apply(params, images), targets.astype(images.dtype))
+        def loss(params: Any, images: jax.Array) -> jax.Array:
+            return program.loss(program.model.apply(params, images), targets.astype(images.dtype))
 
-    return compare_gradients(loss, params, images)
+        return compare_gradients(loss, params, images)

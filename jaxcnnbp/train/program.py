@@ -163,6 +163,8 @@ def _check_fit(name: str, model: Any, image_shape: tuple[int, ...], data: Data) 
     size = "x".join(map(str, image_shape))
     try:
         outputs = model.output_shape((1, *image_shape))
+    except InputError:  # of a setting, not of the images
+        raise
     except ValueError as error:
         first = image_shape[0] in (1, 3, 4) and image_shape[-1] not in (1, 3, 4)
         size += ", channels first (np.moveaxis(images, 1, -1) puts them last)," if first else ""

@@ -78,6 +78,51 @@ def test_wrong(name):
     assert compare_gradients(make(), X, timing=False, checks=("value", "gradient"), tolerance=1e-2).ok
 
 
+def test_second_order_by_delta():
+    """A rule that is linear in x has its second order by delta alone; the other operand's is not blamed for it."""
+    passed = rule(lambda d: d * 1.0, lambda _, t: 3 * t)
+
+    @jax.custom_vjp
+    def product(x, kernel):
+        return x * kernel
+
+    product.defvjp(lambda *both: (product(*both), both), lambda both, d: (passed(d) * both[1], d * both[0]))
+    report = compare_gradients(product, X, X + 1, timing=False, checks=("gradient", "second_order"))
+    assert [row.ok for row in report.rows] == [False, True]
+    assert "the delta of output" in report["x"].verdict()
+
+
+@pytest.mark.parametrize(("factor", "right"), [(1.0, True), (1.06, False), (0.94, False)])
+def test_a_little_too_large_as_a_whole(factor, right):
+    """In bfloat16 each element is within its roundings, all together are not."""
+
+    def product(x, kernel):
+        return x @ kernel
+
+    def backward(both, d):
+        dx, dk = jax.vjp(product, *both)[1](d)
+        return dx, dk * jnp.asarray(factor, dk.dtype) if dk.dtype == jnp.bfloat16 else dk
+
+    rule_by_hand = jax.custom_vjp(product)
+    rule_by_hand.defvjp(lambda *both: (product(*both), both), backward)
+    x, kernel = (jax.random.normal(jax.random.key(i), s, jnp.bfloat16) for i, s in enumerate(((40, 9), (9, 7))))
+    report = compare_gradients(rule_by_hand, x, kernel, timing=False)
+    assert report.ok is right
+    assert right or "as a whole the gradient is" in report["kernel"].verdict()
+
+
+def test_arrays_are_those_of_jax():
+    """A backward pass may index its delta as `jax.grad` lets it."""
+
+    def reverse_sums(_, d):
+        def step(i, sums):
+            return sums.at[5 - i].set(d[5 - i] + jnp.where(i > 0, sums[jnp.minimum(6 - i, 5)], 0))
+
+        return jax.lax.fori_loop(0, 6, step, jnp.zeros_like(d).at[0].add(0 * d.at[0].get()))
+
+    compare_gradients(rule(jnp.cumsum, reverse_sums), X, timing=False).assert_close()
+
+
 def test_random():
     assert not compare_gradients(random_rule(), X, timing=False, oracle=False, checks=("gradient", "repeat")).ok
 

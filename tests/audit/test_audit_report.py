@@ -85,10 +85,13 @@ def test_plot(report, tmp_path):
 
 
 @pytest.mark.slow
-def test_command_of_a_model():
-    result = CliRunner().invoke(main, ["compare", "--model", "digits", "--batch", "2", "--no-timing"])
+@pytest.mark.parametrize(("model", "dtype", "leaves"), [("digits", "float32", 7), ("lenet5", "bfloat16", 11)])
+def test_command_of_a_model(model, dtype, leaves):
+    """One that is large enough for XLA to call the oracle from a thread of its own, which knows nothing of doubles."""
+    arguments = ["compare", "--model", model, "--dtype", dtype, "--batch", "4", "--no-timing"]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "7 of 7 right" in result.output
+    assert f"{leaves} of {leaves} right" in result.output
 
 
 def test_command_fails_on_a_wrong_gradient(monkeypatch, report):
@@ -123,6 +126,31 @@ def test_command_of_a_function(tmp_path, monkeypatch, factor, code, words):
         assert result.exit_code == code, result.output
         assert words in " ".join(result.output.split())
         assert json.loads((tmp_path / "report.json").read_text())["ok"] is (code == 0)
+
+
+def test_command_of_a_function_in_a_dtype(tmp_path, monkeypatch):
+    """Of what was named, or not at all."""
+    (tmp_path / "squares.py").write_text(MODULE.replace("{factor}", "2"))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["compare", "squares:square", "--args", "squares:at", "--no-timing", "--json", "report.json"]
+    assert CliRunner().invoke(main, [*arguments, "--dtype", "bfloat16"]).exit_code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["dtype"] == "bfloat16"
+    result = CliRunner().invoke(main, [*arguments, "--batch", "3"])
+    assert (result.exit_code, "--batch is of the shipped models" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["compare", "tune"])
+@pytest.mark.parametrize(("function", "args"), [("broken", "at"), ("square", "broken_args")])
+def test_what_the_author_raises_is_shown_and_no_wrong_gradient(tmp_path, monkeypatch, command, function, args):
+    (tmp_path / "own.py").write_text(
+        "import jax.numpy as jnp\nat = (jnp.ones(3),)\nsquare = jnp.square\n"
+        "def broken(x): raise TypeError('mine')\ndef broken_args(): raise KeyError('mine')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [command, f"own:{function}", "--args", f"own:{args}"])
+    assert result.exit_code == 2
+    assert "own.py" in result.stderr
+    assert "mine" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from rich.console import Console
 
+from jaxcnnbp import audit
 from jaxcnnbp.cli.main import main
+from jaxcnnbp.ops.conv import tuning
 from jaxcnnbp.train import RECIPES, Data, Options, load_params, train
 from jaxcnnbp.train.watch.bar import Bar
 
@@ -45,21 +51,30 @@ def test_quiet_prints_the_error_rate_alone(mnist_like: Path) -> None:
 
 
 @pytest.mark.slow
-def test_report_compares_the_trained_model(mnist_like: Path) -> None:
-    result = call(
-        "train",
-        "--model",
-        "tiny",
-        "--data-dir",
-        str(mnist_like),
-        "--epochs",
-        "1",
-        "--batch",
-        "50",
-        "--quiet",
-        "--report",
-    )
-    assert result.exit_code == 0
+@pytest.mark.parametrize(("kind", "dtype"), [("arrays", "float32"), ("arrays", "float64"), ("pictures", "bfloat16")])
+def test_report_compares_the_trained_model(
+    mnist_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str
+) -> None:
+    """In the type of the run, of whatever its images are read from."""
+    judge, judged, folder = audit.compare_gradients, [], tmp_path / "pictures"
+
+    def judge_and_tell(loss: Any, params: Any, images: Any) -> Any:
+        judged.extend(leaf.dtype.name for leaf in jax.tree.leaves((params, images)))
+        return judge(loss, params, images)
+
+    monkeypatch.setattr(audit, "compare_gradients", judge_and_tell)
+    if kind == "pictures":
+        for name, row in (("above", 2), ("below", 20)):
+            (folder / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = np.random.default_rng(number).integers(0, 80, (28, 28), dtype=np.uint8)
+                pixels[row : row + 5] = 250
+                Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    data = str(mnist_like if kind == "arrays" else folder)
+    options = ["--data-dir", data, "--model", "tiny", "--epochs", "1", "--batch", "5", "--dtype", dtype]
+    result = call("train", *options, "--quiet", "--report")
+    assert result.exit_code == 0, result.output
+    assert set(judged) == {dtype}
     assert len(result.output.splitlines()) > 2
 
 
@@ -100,6 +115,15 @@ def test_refusals_are_one_sentence_and_exit_code_2(arguments: list[str], sentenc
     assert sentence in result.output
     assert result.output.count("Error: ") == 1
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", [("train", "--model", "digits"), ("compare", "--model", "digits", "--no-timing")])
+def test_a_tuning_that_is_not_there_is_named(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAXCNNBP_TUNING", "no-such-file.json")
+    monkeypatch.setattr(tuning, "installed", tuning.installed.__wrapped__)
+    result = call(*command)
+    assert result.exit_code == 2
+    assert "`JAXCNNBP_TUNING` (='no-such-file.json') cannot be read" in " ".join(result.output.split())
 
 
 def test_damaged_file_is_one_line_and_exit_code_2(mnist_like: Path) -> None:

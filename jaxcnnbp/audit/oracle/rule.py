@@ -14,6 +14,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array, lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 
@@ -128,12 +129,37 @@ def _dtypes(rule: Rule, backward: bool, arrays: Sequence[Any], results: Arrays) 
 
 
 def _called_back(*arrays: Any, rule: Rule, backward: bool) -> list[Any]:
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _shapes(*arrays, rule=rule, backward=backward)]
+    given, found = [a.dtype for a in arrays], _shapes(*arrays, rule=rule, backward=backward)
 
-    def on_host(*arrays: Any) -> list[Any]:
-        return [r.astype(s.dtype) for r, s in zip(rule.run(backward, arrays), shapes, strict=True)]
+    def on_host(*words: Any) -> list[Any]:
+        whole = [np.ascontiguousarray(w).view(d).reshape(w.shape[:-1]) for w, d in zip(words, given, strict=True)]
+        results = zip(rule.run(backward, whole), found, strict=True)
+        return [np.ascontiguousarray(r, s.dtype)[..., None].view(np.uint8) for r, s in results]
 
-    return jax.pure_callback(on_host, shapes, *arrays)
+    # As bytes: XLA may call from a thread of its own, in which JAX knows of no `enable_x64` and would narrow doubles.
+    shapes = [jax.ShapeDtypeStruct((*s.shape, s.dtype.itemsize), np.uint8) for s in found]
+    results = jax.pure_callback(on_host, shapes, *map(_as_bytes, arrays))
+    return [_of_bytes(r, s.dtype) for r, s in zip(results, found, strict=True)]
+
+
+def _as_bytes(a: Array) -> Array:
+    """With an axis of bytes behind the others."""
+    if jnp.issubdtype(a.dtype, jnp.complexfloating):
+        parts = jnp.stack([a.real, a.imag], -1)
+        return lax.bitcast_convert_type(parts, np.uint8).reshape(*a.shape, a.dtype.itemsize)
+    if a.dtype == jnp.bool_:
+        return a.astype(np.uint8)[..., None]
+    return lax.bitcast_convert_type(a, np.uint8).reshape(*a.shape, a.dtype.itemsize)
+
+
+def _of_bytes(b: Array, dtype: Any) -> Array:
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        part = jnp.finfo(dtype).dtype
+        parts = lax.bitcast_convert_type(b.reshape(*b.shape[:-1], 2, -1), part)
+        return lax.complex(parts[..., 0], parts[..., 1])
+    if dtype == jnp.bool_:
+        return b[..., 0] != 0
+    return lax.bitcast_convert_type(b[..., 0] if dtype.itemsize == 1 else b, dtype)
 
 
 def _batch(over: Any, arrays: Sequence[Any], dims: Sequence[int | None], *, rule: Rule, backward: bool) -> Any:
