@@ -188,8 +188,12 @@ def one_dispatch(*static_argnums: int) -> Callable[[Callable[..., Any]], Callabl
 
         @functools.wraps(fun)
         def call(*args: Any) -> Any:
-            is_traced = any(isinstance(a, Tracer) for a in jax.tree.leaves(args))
-            return fun(*jax.tree.map(_of_jax, args)) if is_traced else jitted(*args)
+            if not any(isinstance(a, Tracer) for a in jax.tree.leaves(args)):
+                return jitted(*args)
+            try:
+                return fun(*jax.tree.map(_of_jax, args))
+            except NotImplementedError:  # a `shard_map` outside of `jax.jit` takes no `custom_vjp` as these are wired
+                return jitted(*args)
 
         return call
 
@@ -211,8 +215,13 @@ def _kept(rule: hand_written, static: tuple[Any, ...], operands: tuple[Any, ...]
 
 @one_dispatch(0, 1, 2)
 def pull(bwd: Callable[..., Any], static: tuple[Any, ...], wanted: tuple[bool, ...] | None, kept: Any, delta: Any):
-    """The gradients of those operands that are `wanted`, all of them if None: one dispatch if called eagerly."""
-    return tuple(map(computed, _pulled(bwd, static, wanted, kept, delta)))
+    """The gradients of those operands that are `wanted`, all of them if None: one dispatch if called eagerly.
+
+    Inside `shard_map` they differ from device to device as their operands do, zeros too.
+    """
+    axes = frozenset[str]().union(*(varying_axes(a) for a in jax.tree.leaves((kept, delta)) if isinstance(a, Array)))
+    gradients = map(computed, _pulled(bwd, static, wanted, kept, delta))
+    return jax.tree.map(lambda g: _varying_over(axes, g), tuple(gradients))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -284,10 +293,13 @@ def unify_varying_axes(*arrays: Array) -> tuple[Array, ...]:
 
     Its transpose is the psum of a shared kernel's gradient. lax does this itself, `jax.custom_vjp` does not.
     """
-    axes = [varying_axes(a) for a in arrays]
-    every = frozenset().union(*axes)
-    missing = [tuple(sorted(every - own)) for own in axes]
-    return tuple(lax.pcast(a, m, to="varying") if m else a for a, m in zip(arrays, missing, strict=True))
+    every = frozenset[str]().union(*map(varying_axes, arrays))
+    return tuple(_varying_over(every, a) for a in arrays)
+
+
+def _varying_over(axes: frozenset[str], a: Array) -> Array:
+    missing = tuple(sorted(axes - varying_axes(a)))
+    return lax.pcast(a, missing, to="varying") if missing else a
 
 
 def axis_in_front(*arrays: Any) -> tuple[Any, ...]:

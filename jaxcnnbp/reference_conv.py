@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxcnnbp.geometry import window_of
 from jaxcnnbp.geometry.parse import over_symbols
+from jaxcnnbp.hand_written import unify_varying_axes
 from jaxcnnbp.modes import alternatives
 from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops.conv.api import connect
@@ -59,18 +60,20 @@ def _conv_with_general_padding(lhs, rhs, window_strides, padding, lhs_dilation, 
 @stands_for("conv_input_grad")
 def _conv_input_grad(delta, kernel, input_shape, *parameters, **named):
     kernel = jnp.asarray(kernel)
-    return _transposed(lambda x: _convolved(x, kernel, *parameters, **named), input_shape, kernel.dtype, delta)
+    return _transposed(lambda x: _convolved(x, kernel, *parameters, **named), input_shape, kernel, delta)
 
 
 @stands_for("conv_kernel_grad")
 def _conv_kernel_grad(x, delta, kernel_shape, *parameters, **named):
     x = jnp.asarray(x)
-    return _transposed(lambda kernel: _convolved(x, kernel, *parameters, **named), kernel_shape, x.dtype, delta)
+    return _transposed(lambda kernel: _convolved(x, kernel, *parameters, **named), kernel_shape, x, delta)
 
 
-def _transposed(linear, shape, dtype, delta):
-    """The transpose of a function of one array of `shape` and `dtype`, at `delta`."""
-    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(tuple(shape), dtype))(jnp.asarray(delta))[0]
+def _transposed(linear, shape, other, delta):
+    """The transpose of a function of one array of `shape`, in the dtype of the `other` operand, at `delta`."""
+    # Inside `shard_map` as varying as the operands: what is one array for all devices would be summed over them.
+    anywhere, delta, _ = unify_varying_axes(jnp.zeros(shape, other.dtype), jnp.asarray(delta), other)
+    return jax.vjp(linear, anywhere)[1](delta)[0]
 
 
 def _convolved(x, kernel, window_strides=None, padding="VALID", *others, **more):

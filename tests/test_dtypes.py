@@ -220,3 +220,13 @@ def test_pools_of_integers(name):
     fun, x, dtype, expected = OF_INTEGERS[name]
     y = fun(x)
     assert (y.dtype, np.ravel(y).tolist()) == (dtype, expected)
+
+
+def test_weak_types():
+    """An activation or a pool of a Python number is one still: what it is multiplied by keeps its dtype."""
+    half, weak = jnp.ones((1, 3, 1), jnp.bfloat16), jnp.broadcast_to(2.0, (1, 4, 1))
+    for name in ("relu", "tanh", "logistic", "silu", "gelu", "leaky_relu", "identity", "scaled_tanh"):
+        assert (getattr(jaxcnnbp, name)(0.5) * half).dtype == jnp.bfloat16, name
+    for pool in (jaxcnnbp.max_pool, jaxcnnbp.min_pool, jaxcnnbp.avg_pool):
+        assert (pool(weak, (2,)) * half).dtype == jnp.bfloat16
+        assert not jax.typeof(pool(jnp.ones((1, 4, 1)), (2,))).weak_type

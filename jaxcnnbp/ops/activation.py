@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.hand_written import hand_written
 from jaxcnnbp.ops._dtypes import cast, wide
 
@@ -36,7 +37,7 @@ class ActivationRule:
 
     def value(self, u: Array) -> Array:
         """f(u), computed wide and cast once."""
-        return cast(self.f(cast(u, wide(u.dtype))), u.dtype)
+        return with_weak_type(cast(self.f(cast(u, wide(u.dtype))), u.dtype), jax.typeof(u))
 
     def fwd(self, u: Array) -> tuple[Array, Array]:
         """:: u -> (f(u), kept)."""

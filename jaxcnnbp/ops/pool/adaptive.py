@@ -134,7 +134,6 @@ def adaptive_max(x: Array, outputs: Ints) -> tuple[Array, Array]:
     return adaptive_max_forward(x, outputs)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def adaptive_max_forward(x: Array, outputs: Ints) -> tuple[Array, Array]:
     """The first maximum of every window (of NaNs the last), axis after axis; its derivative is read at the winners."""
     spatial = x.shape[1:-1]
@@ -146,14 +145,19 @@ def adaptive_max_forward(x: Array, outputs: Ints) -> tuple[Array, Array]:
         windows = cover(spatial[axis], outputs[axis])
         laid = tuple(windows.windows(a, axis + 1) for a in (best, where))
         best, where = with_places("max").whole_axis(laid, axis + 2)
-    return best, jnp.broadcast_to(where, best.shape)
+    where = jnp.broadcast_to(where, best.shape)
+    return _read_from(x, best, where), where
 
 
-@adaptive_max_forward.defjvp
-def _adaptive_max_jvp(outputs: Ints, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
-    best, where = adaptive_max_forward(*primals, outputs)
-    (tangent,) = tangents
-    return (best, where), (read_cells(tangent, where), np.zeros(where.shape, jax.dtypes.float0))
+@jax.custom_jvp
+def _read_from(x: Array, best: Array, where: Array) -> Array:
+    """`best`, which is `read_cells(x, where)`."""
+    return best
+
+
+@_read_from.defjvp
+def _read_from_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    return _read_from(*primals), read_cells(tangents[0], primals[2])
 
 
 def adaptive_max_fwd(x: Array, outputs: Ints) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxcnnbp._compat import with_weak_type
 from jaxcnnbp.geometry import Padding, Window, window_of
 from jaxcnnbp.geometry.parse import require_output
 from jaxcnnbp.ops._dtypes import as_array, cast
@@ -71,8 +73,9 @@ def merge_batch(x: Array, rank: int) -> Array:
 
 
 def split_batch(y: Array, inputs: ArrayLike, rank: int) -> Array:
-    """`(batch, *output, channels)` with the batch axes that `inputs` had."""
+    """`(batch, *output, channels)` with the batch axes that `inputs` had, and as weak a type."""
     x = as_array(inputs)
+    y = with_weak_type(y, jax.typeof(x)) if y.dtype == x.dtype else y
     count = x.ndim - rank - 1
     if count == 1:
         return y

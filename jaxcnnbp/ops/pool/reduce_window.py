@@ -15,10 +15,11 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Primitive
 from jax.extend.core import primitives as jex
 
-from jaxcnnbp._compat import with_weak_type
+from jaxcnnbp._compat import varying_axes, with_weak_type
 from jaxcnnbp.geometry import Window
 from jaxcnnbp.geometry.parse import over_symbols, sized_by_ints
 from jaxcnnbp.geometry.window import Ints, Pairs
+from jaxcnnbp.hand_written import unify_varying_axes
 from jaxcnnbp.modes import switchable
 from jaxcnnbp.ops import lax_itself, symbolic
 from jaxcnnbp.ops._sharding import explicit_axes, with_sharding
@@ -96,11 +97,13 @@ def reduce_window(
     inits = [jnp.asarray(init, x.dtype) for init, x in zip(jax.tree.leaves(init_value), xs, strict=True)]
     layout = ChannelsLast.of(xs[0].shape, **call.params)
     sharding = call.outs[0].sharding
-    # What lax traced under explicit axes of a mesh says so in each equation, and inside `with_sharding` they are not.
-    known = call.reducer if isinstance(call.reducer, str) or not explicit_axes(sharding.mesh) else None
+    # What lax traced says in each equation what axes of a mesh are explicit, which inside `with_sharding` none is, and
+    # that nothing differs from device to device.
+    differs = any(map(varying_axes, xs))
+    known = call.reducer if isinstance(call.reducer, str) or not (differs or explicit_axes(sharding.mesh)) else None
 
     def rule(*arrays: Array) -> list[Array]:
-        reducer = known or _traced(computation, tree, arrays[len(xs) :])
+        reducer = known or _traced(computation, tree, unify_varying_axes(*arrays)[len(xs) :])
         return _reduction_for(reducer, inits, call.from_identity, layout)(*arrays)
 
     ys = with_sharding(rule, *xs, *inits, sharding=sharding)

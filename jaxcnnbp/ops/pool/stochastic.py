@@ -104,7 +104,7 @@ def stochastic_fwd(x: Array, r: Array, window: Window) -> tuple[Array, Sampled]:
 def stochastic_bwd(window: Window, kept: Sampled, delta: Array) -> tuple[Array, Array]:
     """:: ((t*, y), CT y) -> (CT x, zero for the samples): dx = scatter(delta[u] where t == t*[u])."""
     taken = jnp.where(kept.y == 0, jnp.zeros((), delta.dtype), delta)
-    return send_to_winners(taken, kept.taps, window), jnp.zeros(delta.shape, wide(delta.dtype))
+    return send_to_winners(taken, kept.taps, window), jnp.zeros_like(delta, wide(delta.dtype))
 
 
 stochastic.defvjp(stochastic_fwd, stochastic_bwd)
