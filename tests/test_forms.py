@@ -25,7 +25,7 @@ from jaxcnnbp.ops.conv import dispatch
 from jaxcnnbp.ops.conv import forms as conv_forms
 from jaxcnnbp.ops.conv import partitioned as conv_spread
 from jaxcnnbp.ops.conv.api import conv_geometry
-from jaxcnnbp.ops.conv.cpu import depthwise, winograd
+from jaxcnnbp.ops.conv.cpu import depthwise, direct, winograd
 from jaxcnnbp.ops.conv.cpu import im2col as conv_patches
 from jaxcnnbp.ops.conv.cpu import row_packing as conv_long_rows
 from jaxcnnbp.ops.conv.geometry import ConvGeometry
@@ -409,6 +409,34 @@ def test_long_rows(problem, products, monkeypatch):
     if geometry.window.stride == (1, 1):
         wanted = as_program(conv_forms.input_grad_by_taps, geometry)(y, kernel)
         assert_same(as_program(conv_long_rows.input_grad_in_long_rows, geometry)(y, kernel), wanted)
+
+
+DIRECT = (
+    ((2, 4, 12, 16), (3, 3, 1, 16), dict(groups=16, padding="SAME")),
+    ((2, 5, 9, 4), (2, 3, 1, 16), dict(groups=4, dilation=(1, 2), padding=[(1, 0), (0, 3)])),
+    ((1, 13, 6), (3, 2, 9), dict(groups=3, stride=2)),
+    ((2, 3, 5, 7, 2), (2, 2, 2, 2, 3), dict(stride=(1, 2, 1), dilation=(2, 1, 2))),
+)
+
+
+@pytest.mark.parametrize("problem", slow_but(DIRECT[1:3], DIRECT))
+def test_direct_in_blocks_and_strips(problem, monkeypatch):
+    """Blocks of channels, and of the columns of a kernel gradient; a NaN stays with the taps that read it."""
+    monkeypatch.setattr(direct, "COLUMNS", 4)
+    x_shape, kernel_shape, options = problem
+    generator = np.random.default_rng(0)
+    x, kernel = (jax.device_put(generator.normal(size=size)) for size in (x_shape, kernel_shape))
+    geometry = conv_geometry(x, kernel, **(DEFAULTS | options))
+    y = as_program(conv_forms.forward_by_taps, geometry)(x, kernel)
+    assert_same(as_program(direct.forward_direct, geometry)(x, kernel), y)
+    by_kernel = as_program(conv_forms.kernel_grad_by_taps, geometry), as_program(direct.kernel_grad_direct, geometry)
+    for last in (1.0, np.nan):
+        wanted, found = (form(x.at[..., -1, :].mul(last), y) for form in by_kernel)
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+        assert_same(np.nan_to_num(found), np.nan_to_num(wanted))
+    if max(geometry.window.stride) == 1:
+        wanted = as_program(conv_forms.input_grad_by_taps, geometry)(y, kernel)
+        assert_same(as_program(direct.input_grad_direct, geometry)(y, kernel), wanted)
 
 
 @pytest.mark.parametrize("images", slow_but([5], [1, 4, 5]))
