@@ -133,15 +133,13 @@ def _second_order(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     def judged(places: Sequence[int]) -> tuple[list[ReportRow], list[ReportRow]]:
         """What is found of the gradients at `places`, by the inputs and by delta."""
 
-        def gradient(inputs: Any, cotangents: Any) -> Any:
-            parts = run(inputs, problem.others, dict(zip(trial.cotangents, cotangents, strict=True)))[1]
+        def gradient(*given: Any) -> Any:
+            cotangents = dict(zip(trial.cotangents, given[len(rows) :], strict=True))
+            parts = run(given[: len(rows)], problem.others, cotangents)[1]
             return sum(jnp.sum(parts[i] * weights[i]).real for i in places)
 
-        def flat(*given: Any) -> Any:
-            return gradient(given[: len(rows)], given[len(rows) :])
-
         given = (*problem.inputs, *map(jnp.asarray, trial.cotangents.values()))
-        found = case.judge(flat, *given, names=(*problem.names, *deltas), timing=False, checks=("gradient",)).rows
+        found = case.judge(gradient, *given, names=(*problem.names, *deltas), timing=False, checks=("gradient",)).rows
         return found[: len(rows)], found[len(rows) :]
 
     def says(row: ReportRow, seconds: Sequence[ReportRow]) -> ReportRow:
@@ -153,7 +151,7 @@ def _second_order(rows: list[ReportRow], case: Checked) -> list[ReportRow]:
     try:
         by_inputs, by_deltas = judged(range(len(rows)))
         found = [says(row, (second,)) for row, second in zip(rows, by_inputs, strict=True)]
-        if all(row.ok for row in by_deltas):
+        if all(second.ok for second in by_deltas):
             return found
         alone = [by_deltas] if len(rows) == 1 else [judged((place,))[1] for place in range(len(rows))]
     except REFUSALS as error:

@@ -68,7 +68,7 @@ def compare(
     """
     check_outputs(json_path, html_path, plot_path)
     require_both(function, args_path)
-    typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    typed = typed_options(ctx)
     if function is not None and (other := typed & {"model", "batch"}):
         raise click.UsageError(f"--{min(other)} is of the shipped models; MODULE:FUNCTION takes what --args gives.")
     with jax.enable_x64(dtype == "float64" or jax.config.read("jax_enable_x64")):
@@ -89,6 +89,11 @@ def compare(
     if plot_path is not None:
         _plot(report, plot_path)
     raise SystemExit(0 if report.ok else 1)
+
+
+def typed_options(ctx: click.Context) -> set[str]:
+    """The parameters that the command line says, and not a default."""
+    return {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
 
 
 def console_for_tables() -> Console:
@@ -118,7 +123,7 @@ def report_of_function(function: str, args_path: str, dtype: str | None, seed: i
 
 
 def _in_dtype(leaf: Any, dtype: str) -> Any:
-    return jnp.asarray(leaf, dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+    return jnp.asarray(leaf, dtype) if jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating) else leaf
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from jaxcnnbp import train as training
+from jaxcnnbp.cli.compare import typed_options
 from jaxcnnbp.errors import check_output
 from jaxcnnbp.train.diagnose import gradient_report
 from jaxcnnbp.train.options import RECIPES
@@ -129,7 +129,7 @@ def _sentences(alone: bool) -> Iterator[None]:
 
 
 def _options(ctx: click.Context, recipe: str | None, values: dict[str, Any]) -> training.Options:
-    typed = {name for name in values if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    typed = typed_options(ctx) & values.keys()
     if {"data", "data_dir"} <= typed:
         raise training.InputError("`data` and `data_dir` both name the data; give one of them.")
     chosen = RECIPES[recipe].options if recipe else {}

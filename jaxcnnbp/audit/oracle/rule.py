@@ -131,8 +131,8 @@ def _dtypes(rule: Rule, backward: bool, arrays: Sequence[Any], results: Arrays) 
 def _called_back(*arrays: Any, rule: Rule, backward: bool) -> list[Any]:
     given, found = [a.dtype for a in arrays], _shapes(*arrays, rule=rule, backward=backward)
 
-    def on_host(*words: Any) -> list[Any]:
-        whole = [np.ascontiguousarray(w).view(d).reshape(w.shape[:-1]) for w, d in zip(words, given, strict=True)]
+    def on_host(*bytes_of: Any) -> list[Any]:
+        whole = [np.ascontiguousarray(b).view(d).reshape(b.shape[:-1]) for b, d in zip(bytes_of, given, strict=True)]
         results = zip(rule.run(backward, whole), found, strict=True)
         return [np.ascontiguousarray(r, s.dtype)[..., None].view(np.uint8) for r, s in results]
 
