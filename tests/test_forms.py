@@ -385,6 +385,13 @@ def test_winograd_rounds_by_few_units(rule, name, taps, units):
     assert np.abs(found - exact).max() <= units * 2.0**-24 * np.abs(exact).max()
 
 
+def drawn(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], options: Any) -> tuple[Any, Any, ConvGeometry]:
+    """Random images, a random kernel, and their convolution."""
+    generator = np.random.default_rng(0)
+    x, kernel = (jax.device_put(generator.normal(size=size)) for size in (x_shape, kernel_shape))
+    return x, kernel, conv_geometry(x, kernel, **(DEFAULTS | options))
+
+
 LONG_ROWS = (
     ((1, 16, 5, 2), (3, 3, 2, 3), dict(padding=[(1, 1), (1, 1)])),
     ((6, 8, 5, 2), (3, 3, 2, 3), dict(padding=[(2, 0), (0, 3)])),
@@ -400,10 +407,7 @@ def test_long_rows(problem, products, monkeypatch):
     """Strips of images beside each other, with strides, gaps and uneven padding, read nothing of their neighbours."""
     monkeypatch.setattr(conv_long_rows, "ROW_PRODUCTS", products)
     monkeypatch.setattr(conv_long_rows, "ROW_COLUMNS", 12)
-    x_shape, kernel_shape, options = problem
-    generator = np.random.default_rng(0)
-    x, kernel = (jax.device_put(generator.normal(size=size)) for size in (x_shape, kernel_shape))
-    geometry = conv_geometry(x, kernel, **(DEFAULTS | options))
+    x, kernel, geometry = drawn(*problem)
     y = as_program(conv_forms.forward_by_taps, geometry)(x, kernel)
     assert_same(as_program(conv_long_rows.forward_in_long_rows, geometry)(x, kernel), y)
     if geometry.window.stride == (1, 1):
@@ -423,10 +427,7 @@ DIRECT = (
 def test_direct_in_blocks_and_strips(problem, monkeypatch):
     """Blocks of channels, and of the columns of a kernel gradient; a NaN stays with the taps that read it."""
     monkeypatch.setattr(direct, "COLUMNS", 4)
-    x_shape, kernel_shape, options = problem
-    generator = np.random.default_rng(0)
-    x, kernel = (jax.device_put(generator.normal(size=size)) for size in (x_shape, kernel_shape))
-    geometry = conv_geometry(x, kernel, **(DEFAULTS | options))
+    x, kernel, geometry = drawn(*problem)
     y = as_program(conv_forms.forward_by_taps, geometry)(x, kernel)
     assert_same(as_program(direct.forward_direct, geometry)(x, kernel), y)
     by_kernel = as_program(conv_forms.kernel_grad_by_taps, geometry), as_program(direct.kernel_grad_direct, geometry)
@@ -457,9 +458,8 @@ def test_patches_in_blocks_of_images(images, monkeypatch):
 
 def test_rows_of_taps_in_blocks_of_images(monkeypatch):
     """Several outputs of each channel, a stride, uneven padding; one image after the other."""
-    generator = np.random.default_rng(0)
-    x, kernel = (jax.device_put(generator.normal(size=size)) for size in ((3, 7, 6, 2), (3, 2, 1, 4)))
-    geometry = conv_geometry(x, kernel, **(DEFAULTS | dict(stride=(2, 1), padding=[(2, 0), (0, 1)], groups=2)))
+    options = dict(stride=(2, 1), padding=[(2, 0), (0, 1)], groups=2)
+    x, kernel, geometry = drawn((3, 7, 6, 2), (3, 2, 1, 4), options)
     monkeypatch.setattr(conv_patches, "BLOCK_BYTES", 1)
     found = as_program(depthwise.forward_by_tap_rows, geometry)(x, kernel)
     assert_same(found, as_program(conv_forms.forward_by_taps, geometry)(x, kernel))

@@ -144,12 +144,12 @@ def _called_back(*arrays: Any, rule: Rule, backward: bool) -> list[Any]:
 
 def _as_bytes(a: Array) -> Array:
     """With an axis of bytes behind the others."""
+    shape = (*a.shape, a.dtype.itemsize)
     if jnp.issubdtype(a.dtype, jnp.complexfloating):
-        parts = jnp.stack([a.real, a.imag], -1)
-        return lax.bitcast_convert_type(parts, np.uint8).reshape(*a.shape, a.dtype.itemsize)
-    if a.dtype == jnp.bool_:
-        return a.astype(np.uint8)[..., None]
-    return lax.bitcast_convert_type(a, np.uint8).reshape(*a.shape, a.dtype.itemsize)
+        a = jnp.stack([a.real, a.imag], -1)
+    elif a.dtype == jnp.bool_:
+        a = a.astype(np.uint8)
+    return lax.bitcast_convert_type(a, np.uint8).reshape(shape)
 
 
 def _of_bytes(b: Array, dtype: Any) -> Array:

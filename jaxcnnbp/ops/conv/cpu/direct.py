@@ -15,6 +15,7 @@ Each form has the signature and the meaning of the plain form in `ops.conv.forms
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from jaxcnnbp.ops._xla_cpu import compute_once
 from jaxcnnbp.ops.conv.cpu.im2col import largest_divisor
 from jaxcnnbp.ops.conv.forms import add_up
 from jaxcnnbp.ops.conv.geometry import ConvGeometry, dual, transposed_kernel
-from jaxcnnbp.taps import cut, pad_once
+from jaxcnnbp.taps import pad_once, take_tap
 
 REGISTERS = 32  # of vectors, where weights may stay
 COLUMNS = 64  # that are written out at most, and summed in a register
@@ -78,7 +79,10 @@ def kernel_grad_direct(x: Array, delta: Array, geometry: ConvGeometry) -> Array:
 
 
 def _lanes(taps: int, channels: int) -> int:
-    """Channels of a depthwise convolution in a block: two vectors of 8 if the registers hold their weights, or one."""
+    """Channels of a depthwise convolution in a block: two vectors of 8 if the registers hold their weights, or one.
+
+    All of them where neither divides their number.
+    """
     wanted = 16 if 2 * taps <= REGISTERS else 8
     return next(n for n in (wanted, 8, channels) if channels % n == 0)
 
@@ -106,11 +110,14 @@ def _sums_of_taps(images: Array, weights: Array, window: Window) -> Array:
     shape = (batch, blocks, *window.output, features)
     last = len(shape) - 1
 
+    # The blocks are one more axis, along which a window has one tap.
+    fields = "size", "stride", "dilation", "input_dilation"
+    one_more = {name: (1, *getattr(window, name)) for name in fields}
+    over_blocks = replace(window, spatial=(blocks, *window.spatial), padding=((0, 0), *window.padding), **one_more)
+
     def products() -> Iterator[Array]:
-        for n, tap in enumerate(window.tap_indices()):
-            starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
-            stops = [a + (o - 1) * s + 1 for a, o, s in zip(starts, window.output, window.stride, strict=True)]
-            p = cut(images, (0, *starts), (blocks, *stops), (1, *window.stride))
+        for n, tap in enumerate(over_blocks.tap_indices()):
+            p = take_tap(images, over_blocks, tap)
             for i in range(depth):
                 cells = p if width > depth else lax.index_in_dim(p, i, last, False)
                 yield _times(cells, tuple(range(cells.ndim)), weights[:, n, i], (1, last), shape)
